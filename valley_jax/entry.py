@@ -1,0 +1,35 @@
+"""What every entry point shares: two flags, and a `--help` that teaches."""
+
+from collections.abc import Callable
+import inspect
+import sys
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+
+
+def run(verb: Callable[..., object]) -> None:
+  """Parses `--config` and `--workdir` and calls `verb(config, workdir)`.
+
+  `--help` prints the docstring of the verb's module, so that the text a
+  reader of the code sees is the text a user of the command sees.
+  """
+  config = config_flags.DEFINE_config_file(
+      'config',
+      None,
+      'What to do: configs/FILE.py or configs/FILE.py:ARG. Any field can be'
+      ' overridden: --config.train.batch_size=32.',
+      lock_config=True,
+  )
+  workdir = flags.DEFINE_string(
+      'workdir', None, 'Where the run lives; made if absent, resumed if not.'
+  )
+  for holder in (config, workdir):
+    flags.FLAGS.register_key_flag_for_module(
+        sys.argv[0], flags.FLAGS[holder.name]
+    )
+  flags.mark_flags_as_required(['config', 'workdir'])
+  module = inspect.getmodule(verb)
+  sys.modules['__main__'].__doc__ = module.__doc__ if module else None
+  app.run(lambda _: verb(config.value, workdir.value) and None)

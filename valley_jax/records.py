@@ -1,0 +1,290 @@
+"""Every record of the flow, and the files that they travel in.
+
+    traces -> shards -> checkpoint -> completions -> judgements -> scores
+
+A record is a frozen `msgspec.Struct`; its JSONL form is one JSON object a line
+with exactly the declared fields. Reading validates: a bad row raises
+`BadRowError` with file, line, field and remedy, unless the caller hands in a
+`quarantine` list, in which case the row is put there and reading goes on.
+Nothing is dropped silently.
+
+Writing is safe at any moment: `write_atomically` for whole files, `Appender`
+for append-only files, whose torn last line (a crash in mid-write) is cut off
+when the file is next opened for appending.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import enum
+import gzip
+import json
+import os
+import pathlib
+from typing import Any
+
+import msgspec
+
+
+class Mode(enum.Enum):
+  """How a test case drives a submission."""
+
+  STDIN = 'stdin'  # input on standard input, output on standard output.
+  FUNCTION = 'function'  # JSON arguments in, JSON return value out.
+  ASSERT = 'assert'  # Test code that runs behind the submission.
+
+
+class Verdict(enum.Enum):
+  """What an execution means; the value is the judges' abbreviation."""
+
+  ACCEPTED = 'AC'
+  WRONG_ANSWER = 'WA'
+  TIME_LIMIT = 'TLE'  # CPU time of the whole process tree.
+  IDLE_LIMIT = 'ILE'  # Wall time, while hardly using the CPU.
+  MEMORY_LIMIT = 'MLE'
+  OUTPUT_LIMIT = 'OLE'
+  RUNTIME_ERROR = 'RE'  # Non-zero exit or signal, whatever was printed.
+  COMPILE_ERROR = 'CE'  # Does not parse, or no program in the completion.
+  INTERNAL_ERROR = 'IE'  # Ours. Retried, never cached, never scored.
+
+
+class FinishReason(enum.Enum):
+  """Why sampling of a completion ended."""
+
+  EOS = 'eos'  # The student's end-of-turn token.
+  STOP = 'stop'  # A stop string.
+  LENGTH = 'length'  # The token budget: the completion is truncated.
+
+
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
+  """Base of all records: immutable, keyword-only, no unknown fields."""
+
+
+class Limits(Record):
+  """What one execution of one test case may use at most."""
+
+  cpu_seconds: float | None = None  # None: the config's `cpu_seconds`.
+  memory_mib: int = 1024
+  output_kib: int = 16 * 1024
+
+
+class TestCase(Record):
+  """One test: by mode a text pair, a JSON pair, or assert code.
+
+  stdin: `input` is standard input, `expected` standard output.
+  function: `input` is a JSON list of arguments, `expected` a JSON value.
+  assert: `input` is Python code that runs after the submission in its
+    namespace and passes if it reaches its end; `expected` is empty.
+  """
+
+  input: str
+  expected: str = ''
+  is_sample: bool = False  # Shown in the statement.
+
+
+class Problem(Record):
+  """A problem as a judge holds it; only `statement` goes to a student."""
+
+  problem_id: str
+  statement: str
+  tests: tuple[TestCase, ...]
+  mode: Mode = Mode.STDIN
+  entry_point: str = ''  # The function's name in modes function and assert.
+  starter_code: str = ''  # Put in front of a submission in mode assert.
+  checker: str = 'tokens'
+  limits: Limits = Limits()
+  difficulty: str = ''
+  source: str = ''
+
+  def __post_init__(self):
+    if not self.problem_id:
+      raise ValueError('`problem_id` is empty; give every problem a name.')
+    if not self.tests:
+      raise ValueError(
+          f'`tests` of problem {self.problem_id} is empty; a problem without'
+          ' tests would accept anything.'
+      )
+    if self.mode is not Mode.STDIN and not self.entry_point:
+      raise ValueError(
+          f'`entry_point` of problem {self.problem_id} is empty; mode'
+          f' {self.mode.value} needs the name of the function.'
+      )
+
+
+class Trace(Record):
+  """A problem's statement with a teacher's reasoning and solution."""
+
+  trace_id: str
+  problem_id: str
+  question: str
+  response: str  # Think text and answer, as the student shall write it.
+  teacher: str = ''
+  difficulty: str = ''
+  source: str = ''
+  is_correct: bool | None = None  # None: unknown.
+
+
+class Completion(Record):
+  """What a student wrote for (problem_id, sample_index)."""
+
+  problem_id: str
+  sample_index: int
+  text: str
+  finish_reason: FinishReason
+  num_prompt_tokens: int
+  tokens: tuple[int, ...]  # Without the end token.
+  log_prob: float  # Sum over the sampled tokens, raw model, nats.
+
+
+class Submission(Record):
+  """A program to be judged."""
+
+  problem_id: str
+  sample_index: int
+  source: str
+  language: str = 'python'
+
+
+class Judgement(Record):
+  """What became of a submission. Seconds and MiB are the largest test's."""
+
+  problem_id: str
+  sample_index: int
+  verdict: Verdict
+  tests_passed: int
+  num_tests: int
+  first_failed: int | None  # Index of the first test that failed.
+  cpu_seconds: float
+  wall_seconds: float
+  memory_mib: float
+  tier: str
+  waivers: tuple[str, ...] = ()
+  profile: str = 'strict'
+  message: str = ''  # The last words of stderr, or why it failed.
+
+
+class BadRowError(ValueError):
+  """A row that is not the record it should be."""
+
+
+def key(row: Completion | Judgement | Submission) -> tuple[str, int]:
+  """Returns what identifies a sample in every file of the flow."""
+  return row.problem_id, row.sample_index
+
+
+def to_json(record: Any) -> bytes:
+  """Returns the record's line, without the newline."""
+  return msgspec.json.encode(record)
+
+
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+  opener = gzip.open if path.suffix == '.gz' else open
+  with opener(path, 'rb') as f:
+    yield from f
+
+
+def read_rows(
+    path: str | os.PathLike,
+    record_type: Any,
+    quarantine: list[dict[str, Any]] | None = None,
+) -> Iterator[Any]:
+  """Yields the records of a JSONL (or .jsonl.gz) file, validated.
+
+  Args:
+    path: The file. Blank lines are skipped.
+    record_type: A record class, or any type that msgspec can decode to
+      (`dict` for foreign rows).
+    quarantine: If given, bad rows are appended to it as {file, line, reason,
+      row} instead of being raised.
+
+  Raises:
+    BadRowError: a row that does not fit `record_type`, naming file, line,
+      field and remedy.
+  """
+  decoder = msgspec.json.Decoder(record_type)
+  for number, line in enumerate(_lines(pathlib.Path(path)), start=1):
+    if not line.strip():
+      continue
+    try:
+      yield decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as e:
+      if quarantine is None:
+        name = getattr(record_type, '__name__', str(record_type))
+        raise BadRowError(
+            f'{path}, line {number}: not a valid {name}: {e}. Mend or remove'
+            ' this row.'
+        ) from e
+      quarantine.append({
+          'file': str(path),
+          'line': number,
+          'reason': str(e),
+          'row': line[:1000].decode('utf-8', 'replace'),
+      })
+
+
+def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
+  """Writes a whole file so that a reader sees the old one or the new one."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  with open(scratch, 'wb') as f:
+    f.write(data.encode() if isinstance(data, str) else data)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(scratch, path)
+
+
+def write_rows(path: str | os.PathLike, rows: Iterable[Any]) -> None:
+  """Writes a whole JSONL file atomically."""
+  write_atomically(path, b''.join(to_json(row) + b'\n' for row in rows))
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes one indented JSON document atomically."""
+  text = json.dumps(msgspec.to_builtins(value), indent=2, sort_keys=False)
+  write_atomically(path, text + '\n')
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """Reads one JSON document; a missing file says which verb writes it."""
+  return json.loads(pathlib.Path(path).read_bytes())
+
+
+def repair_torn_tail(path: str | os.PathLike) -> int:
+  """Cuts an unfinished last line off an append-only file; returns its size."""
+  path = pathlib.Path(path)
+  if not path.exists() or path.stat().st_size == 0:
+    return 0
+  with open(path, 'rb+') as f:
+    end = position = f.seek(0, os.SEEK_END)
+    while position > 0:  # Search backwards, a block at a time.
+      start = max(0, position - 65536)
+      f.seek(start)
+      newline = f.read(position - start).rfind(b'\n')
+      if newline >= 0:
+        position = start + newline + 1
+        break
+      position = start
+    f.truncate(position)
+  return end - position
+
+
+class Appender:
+  """Appends records to a JSONL file, one unbroken write a batch of rows."""
+
+  def __init__(self, path: str | os.PathLike):
+    self._path = pathlib.Path(path)
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    repair_torn_tail(self._path)
+    self._file = open(self._path, 'ab', buffering=0)
+
+  def __enter__(self) -> 'Appender':
+    return self
+
+  def __exit__(self, *unused_exception) -> None:
+    self._file.close()
+
+  def append(self, *rows: Any) -> None:
+    """Writes the rows; after return they survive a kill of this process."""
+    self._file.write(b''.join(to_json(row) + b'\n' for row in rows))
