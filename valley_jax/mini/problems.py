@@ -1,0 +1,295 @@
+"""Seeded problems: a shuffled list of definitions, and one request.
+
+    A number is proud if it is calm and below 45. A number is calm if it is
+    even. A number is shy if it is above 7 but not calm. Given integers on one
+    line, print the sum of the proud ones, or 0 if none.
+
+A problem's difficulty is its depth: how many definitions its answer unfolds.
+One more definition is a distractor: half the time it stands alone and half
+the time it builds on the chain, so that neither "the definition without a
+name" nor "the name that occurs once" betrays the way. The program starts with
+the basic definition, the last that one reaches from the request: who answers
+at once must follow the whole chain before writing the first condition, who
+thinks first follows one link at a time. That gap is what the world is for.
+
+The splits are disjoint in the strongest sense that the tests can see. The
+split of a problem is a hash of the truth table of its predicate, with names,
+order, distractor and request left out. So no two splits share a predicate
+however it is worded; a definition graph determines its predicate, hence no
+two splits share a definition graph, for any seeds and sizes. Within a split
+no two problems have the same definitions and request (up to names and order),
+and no two evaluation problems have the same predicate and request.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import enum
+import functools
+import hashlib
+import itertools
+import random
+
+from valley_jax.mini import predicates
+
+# Adjectives that mean nothing in arithmetic.
+NAMES = (
+    'calm',
+    'proud',
+    'wild',
+    'shy',
+    'bold',
+    'keen',
+    'loud',
+    'warm',
+    'brave',
+    'quick',
+    'gentle',
+    'lucky',
+    'merry',
+    'noble',
+    'quiet',
+    'sunny',
+    'clever',
+    'grumpy',
+    'humble',
+    'jolly',
+    'lazy',
+    'sleepy',
+    'tidy',
+    'witty',
+)  # pyformat: disable
+
+
+class Split(enum.Enum):
+  """Who sees a problem; the value is the prefix of its `problem_id`."""
+
+  BASE = 'base'  # The base student's own training, without thinking.
+  TRAIN = 'train'  # Teachers' traces.
+  EVAL = 'eval'  # Never trained on.
+
+
+class Request(enum.Enum):
+  """What to print about the numbers that satisfy the predicate."""
+
+  COUNT = 'count'
+  SUM = 'sum'
+  LARGEST = 'largest'
+  SMALLEST = 'smallest'
+
+
+_REDUCTION = {  # Function, and what follows the list of kept numbers.
+    Request.COUNT: ('len', ''),
+    Request.SUM: ('sum', ''),
+    Request.LARGEST: ('max', ', default=0'),
+    Request.SMALLEST: ('min', ', default=0'),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class World:
+  """All that can be chosen about the world; nothing depends on a data size.
+
+  Weights are relative. `depth_weights` holds for base and train problems; the
+  evaluation has equally many of each depth. Connectives lean to `and`, so that
+  a drawn predicate keeps few enough numbers to be worth asking for.
+  """
+
+  depth_weights: tuple[float, ...] = (1, 1, 1, 1)  # Depth 1, 2, 3, 4.
+  num_names: int = 16
+  max_limit: int = 99  # Bounds are drawn from 2..max_limit.
+  max_modulus: int = 9
+  parity_weight: float = 2
+  multiple_weight: float = 3
+  remainder_weight: float = 2
+  bound_weight: float = 6
+  and_weight: float = 5
+  or_weight: float = 3
+  not_weight: float = 2
+  loose_distractor_rate: float = 0.5  # The distractor builds on nothing.
+  min_effect: int = 4  # Numbers of DOMAIN that every link must decide.
+  mistake_rate: float = 0.5  # Of the careless teacher, per trace.
+
+
+DEFAULT = World()
+_CONNECTIVES = tuple(predicates.Connective)
+
+
+@dataclasses.dataclass(frozen=True)
+class Puzzle:
+  """A problem in structured form; `records.Problem` is its judge's form."""
+
+  problem_id: str
+  chain: tuple[predicates.Link, ...]  # Basic definition first.
+  distractor: predicates.Link
+  request: Request
+  order: tuple[int, ...]  # Of the statement, over (*chain, distractor).
+
+  @property
+  def difficulty(self) -> str:
+    return f'depth-{len(self.chain)}'
+
+  @property
+  def statement(self) -> str:
+    links = (*self.chain, self.distractor)
+    definitions = ' '.join(links[i].sentence for i in self.order)
+    return (
+        f'{definitions} Given integers on one line, print the'
+        f' {self.request.value} of the {self.chain[-1].name} ones, or 0 if'
+        ' none.'
+    )
+
+  @property
+  def solution(self) -> str:
+    return program(predicates.unfold(self.chain)[-1], self.request)
+
+
+def program(predicate: str, request: Request) -> str:
+  """Returns the program that applies `request` to a predicate in Python."""
+  function, rest = _REDUCTION[request]
+  kept = f'[x for x in map(int, input().split()) if {predicate}]'
+  return f'print({function}({kept}{rest}))'
+
+
+def split_of(truth: int) -> Split:
+  """Returns the split of all problems with this predicate: 60, 20, 20 %."""
+  size = len(predicates.DOMAIN) // 8
+  digest = hashlib.blake2b(truth.to_bytes(size, 'little'), digest_size=8)
+  tenth = int.from_bytes(digest.digest(), 'little') % 10
+  if tenth < 6:
+    return Split.BASE
+  return Split.TRAIN if tenth < 8 else Split.EVAL
+
+
+@functools.cache
+def _conditions(
+    world: World,
+) -> tuple[list[predicates.Condition], list[float]]:
+  """Returns all conditions and their cumulative weights."""
+  moduli = range(3, world.max_modulus + 1)
+  families = [
+      (world.parity_weight, [predicates.Remainder(2, r) for r in (0, 1)]),
+      (world.multiple_weight, [predicates.Remainder(k, 0) for k in moduli]),
+      (
+          world.remainder_weight,
+          [predicates.Remainder(k, r) for k in moduli for r in range(1, k)],
+      ),
+      (
+          world.bound_weight,
+          [
+              predicates.Bound(sign, limit)
+              for limit in range(2, world.max_limit + 1)
+              for sign in '<>'
+          ],
+      ),
+  ]
+  weights = [w / len(family) for w, family in families for _ in family]
+  conditions = [condition for _, family in families for condition in family]
+  return conditions, list(itertools.accumulate(weights))
+
+
+def _draw_links(
+    rng: random.Random,
+    world: World,
+    names: Sequence[str],
+    referents: Sequence[str],
+) -> tuple[predicates.Link, ...]:
+  """Draws a definition for each name, built on its referent if it has one."""
+  conditions, weights = _conditions(world)
+  connectives = rng.choices(
+      _CONNECTIVES,
+      (world.and_weight, world.or_weight, world.not_weight),
+      k=len(names),
+  )
+  drawn = rng.choices(conditions, cum_weights=weights, k=len(names))
+  return tuple(map(predicates.Link, names, drawn, connectives, referents))
+
+
+def _draw_chain(
+    rng: random.Random, world: World, depth: int, split: Split
+) -> tuple[predicates.Link, ...]:
+  """Draws until the chain is of the split and every link of it matters."""
+  names = rng.sample(NAMES[: world.num_names], depth)
+  while True:
+    chain = _draw_links(rng, world, names, ['', *names[:-1]])
+    if split_of(predicates.truth(chain)) is not split:
+      continue
+    if _is_live(chain, world.min_effect):
+      return chain
+
+
+def _is_live(chain: tuple[predicates.Link, ...], min_effect: int) -> bool:
+  """Whether no definition is idle: always or never true, or of no effect."""
+  truth = predicates.truth(chain)
+  pairs = [
+      (predicates.truth(chain[: i + 1]), constant)
+      for i in range(len(chain))
+      for constant in (0, predicates.EVERYTHING)
+  ]
+  if len(chain) > 1:
+    pairs += [
+        (truth, predicates.truth(predicates.without(chain, i)))
+        for i in range(len(chain))
+    ]
+  return all((one ^ other).bit_count() >= min_effect for one, other in pairs)
+
+
+def _draw_distractor(
+    rng: random.Random, world: World, chain: tuple[predicates.Link, ...]
+) -> predicates.Link:
+  """Draws a definition that the answer does not need."""
+  used = {link.name for link in chain}
+  free = [name for name in NAMES[: world.num_names] if name not in used]
+  is_loose = rng.random() < world.loose_distractor_rate
+  referent = '' if is_loose else rng.choice(chain).name
+  return _draw_links(rng, world, [rng.choice(free)], [referent])[0]
+
+
+def _identity(puzzle: Puzzle, split: Split) -> tuple:
+  """Returns what no two problems of the split may have in common."""
+  if split is Split.EVAL:
+    return predicates.truth(puzzle.chain), puzzle.request
+  place = {link.name: i for i, link in enumerate(puzzle.chain)}
+  return puzzle.request, *(
+      (link.condition, link.connective, place.get(link.refers_to))
+      for link in (*puzzle.chain, puzzle.distractor)
+  )
+
+
+def generate(
+    split: Split, num: int, *, seed: int = 0, world: World = DEFAULT
+) -> Iterator[Puzzle]:
+  """Yields `num` distinct problems; fewer are a prefix of more.
+
+  Raises:
+    ValueError: the world is too small for so many distinct problems.
+  """
+  rng = random.Random(f'{seed}/{split.value}')
+  depths = range(1, len(world.depth_weights) + 1)
+  requests = tuple(Request)
+  seen = set()
+  misses = 0
+  while len(seen) < num:
+    if split is Split.EVAL:
+      depth = depths[len(seen) % len(depths)]
+    else:
+      depth = rng.choices(depths, world.depth_weights)[0]
+    chain = _draw_chain(rng, world, depth, split)
+    distractor = _draw_distractor(rng, world, chain)
+    order = tuple(rng.sample(range(depth + 1), depth + 1))
+    problem_id = f'{split.value}-{len(seen):05}'
+    request = rng.choice(requests)
+    puzzle = Puzzle(problem_id, chain, distractor, request, order)
+    identity = _identity(puzzle, split)
+    if identity in seen:
+      misses += 1
+      if misses > 1000:
+        raise ValueError(
+            f'Found only {len(seen):,} of {num:,} distinct {split.value}'
+            f' problems (depth {depth}); ask for fewer, or raise'
+            ' World.max_limit.'
+        )
+      continue
+    misses = 0
+    seen.add(identity)
+    yield puzzle
