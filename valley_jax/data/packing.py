@@ -1,0 +1,99 @@
+"""The pack plan: which examples share a row.
+
+Best-fit decreasing over all examples at once, before training. Streaming
+packers fill 91 to 97 % of their rows; this plan fills more than 99 % where
+there are enough short examples, and as it is fixed, the data position of a run
+is one integer: the step.
+"""
+
+import bisect
+from collections.abc import Sequence
+
+import numpy as np
+
+from valley_jax.data import tokenization
+
+
+def plan(lengths: Sequence[int], row_len: int) -> list[list[int]]:
+  """Assigns examples to rows, best fit decreasing.
+
+  Args:
+    lengths: Length of each example in tokens, as it will lie in a row.
+    row_len: Length of a row.
+
+  Returns:
+    The indices of the examples of each row, longest first.
+
+  Raises:
+    ValueError: an example is longer than a row, or empty.
+
+  Example:
+    >>> plan([3, 5, 2], row_len=5)
+    [[1], [0, 2]]
+  """
+  lengths = np.asarray(lengths, np.int64)
+  if len(lengths) and not 0 < lengths.min() <= lengths.max() <= row_len:
+    raise ValueError(
+        f'Examples have {lengths.min()} to {lengths.max()} tokens; rows take 1'
+        f' to {row_len}. Drop long ones in `shard` (data.max_len).'
+    )
+  rows: list[list[int]] = []
+  open_rows: dict[int, list[int]] = {}  # Free tokens -> rows, a stack each.
+  free: list[int] = []  # The keys of `open_rows`, ascending.
+  for i in np.argsort(-lengths, kind='stable'):
+    n = int(lengths[i])
+    at = bisect.bisect_left(free, n)
+    if at == len(free):
+      row, left = len(rows), row_len - n
+      rows.append([int(i)])
+    else:
+      room = free[at]
+      row, left = open_rows[room].pop(), room - n
+      if not open_rows[room]:
+        del open_rows[room], free[at]
+      rows[row].append(int(i))
+    if left:
+      if left not in open_rows:
+        open_rows[left] = []
+        bisect.insort(free, left)
+      open_rows[left].append(row)
+  return rows
+
+
+def fill(lengths: Sequence[int], rows: list[list[int]], row_len: int) -> float:
+  """Returns the share of row positions that hold a token."""
+  return float(np.sum(lengths)) / max(1, len(rows) * row_len)
+
+
+def row(
+    examples: Sequence[tokenization.Example], row_len: int
+) -> dict[str, np.ndarray]:
+  """Lays examples side by side: inputs, targets, weights, positions, segments.
+
+  Each example is shifted *before* it is laid down (its last token is only a
+  target), so no example predicts the first token of the next. All arrays are
+  [row_len]; `weights` is float32, the others int32; segment 0 is padding.
+
+  Example: tokens [7, 8, 9] with weights [0, 1, 1], and [5, 6] with [0, 1] give
+    inputs    7 8 5 0
+    targets   8 9 6 0
+    weights   1 1 1 0
+    positions 0 1 0 0
+    segments  1 1 2 0
+  """
+  out = {
+      name: np.zeros(row_len, np.int32)
+      for name in ('inputs', 'targets', 'positions', 'segments')
+  }
+  out['weights'] = np.zeros(row_len, np.float32)
+  at = 0
+  for segment, example in enumerate(examples, start=1):
+    n = len(example.tokens) - 1
+    here = slice(at, at + n)
+    out['inputs'][here] = example.tokens[:-1]
+    out['targets'][here] = example.tokens[1:]
+    out['weights'][here] = example.weights[1:]
+    out['positions'][here] = np.arange(n)
+    out['segments'][here] = segment
+    at += n
+  return out

@@ -1,0 +1,109 @@
+"""Batches: shards, subset and pack plan behind a Grain `MapDataset`.
+
+Batch number i is a pure function of (shards, subset, seed, i), so the data
+position that a checkpoint keeps is one integer, epochs are exact, and a run
+can go on with another number of hosts.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import grain
+import numpy as np
+
+from valley_jax.data import packing
+from valley_jax.data import shards as shards_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Which examples lie in which row, and how many batches that makes."""
+
+  rows: list[list[int]]
+  row_len: int
+  fill: float  # Share of row positions that hold a token.
+
+
+def make_plan(
+    shards: shards_lib.Shards,
+    subset: Sequence[int],
+    row_len: int,
+    pack: str,
+) -> Plan:
+  """Plans the rows of one epoch.
+
+  Args:
+    shards: Where the examples are.
+    subset: Rows of `shards` to use.
+    row_len: Tokens of a row.
+    pack: 'best_fit', or 'none' for one example a row.
+  """
+  subset = np.asarray(subset)
+  lengths = shards.lengths[subset] - 1  # The last token is only a target.
+  packers = {
+      'best_fit': lambda: packing.plan(lengths, row_len),
+      'none': lambda: [[i] for i in range(len(lengths))],
+  }
+  if pack not in packers:
+    raise ValueError(f'data.pack={pack!r}: want one of {[*packers]}.')
+  rows = packers[pack]()
+  full = packing.fill(lengths, rows, row_len)
+  return Plan([[int(subset[i]) for i in row] for row in rows], row_len, full)
+
+
+def batches(
+    shards: shards_lib.Shards,
+    plan: Plan,
+    *,
+    batch_size: int,
+    accumulate: int,
+    num_epochs: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+  """Returns the run's batches; element i is the batch of step i.
+
+  Every epoch is a new permutation of the rows. Only the run's very last batch
+  can be short; it is filled up with rows of weight 0.
+
+  Args:
+    shards: Where the examples are.
+    plan: Which of them share a row.
+    batch_size: Rows of a global batch, over all processes and micro-batches.
+    accumulate: Micro-batches of a batch.
+    num_epochs: Passes over the rows.
+    seed: Seed of the permutations.
+    process_index: This process loads only its part of each micro-batch.
+    process_count: Number of processes.
+
+  Returns:
+    A dataset of dicts of arrays [accumulate, rows of this process, row_len].
+  """
+  if batch_size % (accumulate * process_count):
+    raise ValueError(
+        f'train.batch_size={batch_size} is not a multiple of'
+        f' train.accumulate={accumulate} x {process_count} processes.'
+    )
+
+  def load(indices: np.ndarray) -> dict[str, np.ndarray]:
+    parts = np.full(batch_size, -1)
+    parts[: len(indices)] = indices
+    parts = parts.reshape(accumulate, process_count, -1)[:, process_index]
+    members = [plan.rows[i] if i >= 0 else [] for i in parts.ravel()]
+    rows = [packing.row(shards.read(m), plan.row_len) for m in members]
+    return {
+        name: np.stack([row[name] for row in rows]).reshape(
+            *parts.shape, plan.row_len
+        )
+        for name in rows[0]
+    }
+
+  return (
+      grain.MapDataset.range(len(plan.rows))
+      .seed(seed)
+      .shuffle()
+      .repeat(num_epochs)
+      .batch(batch_size, drop_remainder=False)
+      .map(load)
+  )

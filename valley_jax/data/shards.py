@@ -1,0 +1,158 @@
+"""Shards: tokenised traces in ArrayRecord files, and their manifest.
+
+A block of source rows makes one shard with a sidecar of counts; the sidecar is
+written after its shard, so a block is done exactly if its sidecar exists, and
+a killed `shard` goes on at the first block that is not.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import collections
+import os
+import pathlib
+from typing import Any
+
+from array_record.python import array_record_module
+import msgspec
+import numpy as np
+
+from valley_jax import records
+from valley_jax.data import tokenization
+
+
+class Row(records.Record):
+  """One tokenised trace as it lies in a shard (MessagePack)."""
+
+  trace_id: str
+  problem_id: str
+  tokens: bytes  # int32, little endian.
+  weights: bytes  # uint8.
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Row)
+
+
+def decode(data: bytes) -> tokenization.Example:
+  """Returns the example of a shard's record."""
+  row = _DECODER.decode(data)
+  return tokenization.Example(
+      np.frombuffer(row.tokens, '<i4'), np.frombuffer(row.weights, np.uint8)
+  )
+
+
+def _check(trace: records.Trace, seen: set[str]) -> str:
+  """Returns why a trace cannot be used, or ''."""
+  if trace.trace_id in seen:
+    return 'duplicate_trace_id'
+  if not trace.question.strip():
+    return 'empty_question'
+  if not trace.response.strip():
+    return 'empty_response'
+  return ''
+
+
+def write_block(
+    directory: pathlib.Path,
+    number: int,
+    traces: Iterable[records.Trace],
+    *,
+    tokenizer: tokenization.Tokenizer,
+    prompt: str,
+    max_len: int,
+    seen: set[str],
+    quarantine: Sequence[dict[str, Any]],
+) -> None:
+  """Writes one shard and its sidecar.
+
+  Args:
+    directory: Where to.
+    number: The block's number.
+    traces: The block's traces.
+    tokenizer: Tokenises, and renders the conversation.
+    prompt: How a question is put; `{question}` stands for it.
+    max_len: Longer traces (in tokens) are dropped and counted, never cut.
+    seen: Trace ids of earlier blocks; extended.
+    quarantine: Rows of this block that could not be read.
+  """
+  kept, dropped = [], collections.defaultdict(list)
+  for trace in traces:
+    reason = _check(trace, seen)
+    seen.add(trace.trace_id)
+    (dropped[reason] if reason else kept).append(trace)
+  turns = [(prompt.format(question=t.question), t.response) for t in kept]
+  examples = tokenization.encode(tokenizer, turns)
+  path = directory / f'{number:05d}.array_record'
+  scratch = path.with_suffix('.tmp')
+  writer = array_record_module.ArrayRecordWriter(str(scratch), 'group_size:1')
+  index = []
+  for trace, example in zip(kept, examples, strict=True):
+    if len(example.tokens) > max_len:
+      dropped['too_long'].append(trace)
+      continue
+    writer.write(
+        _ENCODER.encode(
+            Row(
+                trace_id=trace.trace_id,
+                problem_id=trace.problem_id,
+                tokens=example.tokens.astype('<i4').tobytes(),
+                weights=example.weights.tobytes(),
+            )
+        )
+    )
+    supervised = int(example.weights.sum())
+    index.append((trace.trace_id, len(example.tokens), supervised))
+  writer.close()
+  os.replace(scratch, path)
+  records.write_json(
+      path.with_suffix('.json'),
+      {
+          'ids': [row[0] for row in index],
+          'lengths': [row[1] for row in index],
+          'supervised': [row[2] for row in index],
+          'dropped': {k: [t.trace_id for t in v] for k, v in dropped.items()},
+          'quarantine': list(quarantine),
+      },
+  )
+
+
+def sidecars(directory: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the counts of all finished blocks, in order."""
+  paths = sorted(directory.glob('[0-9]*.json'))
+  return [records.read_json(path) for path in paths]
+
+
+class Shards:
+  """Random access to the rows of a directory of shards."""
+
+  def __init__(self, directory: str | os.PathLike):
+    directory = pathlib.Path(directory)
+    if not (directory / 'manifest.json').exists():
+      raise ValueError(
+          f'{directory} has no manifest.json; run `python -m valley_jax.shard`'
+          ' to its end first.'
+      )
+    self.directory = directory
+    self.manifest = records.read_json(directory / 'manifest.json')
+    tables = sidecars(directory)
+    self.ids: list[str] = [i for t in tables for i in t['ids']]
+    self.lengths = np.asarray([n for t in tables for n in t['lengths']])
+    paths = sorted(str(p) for p in directory.glob('*.array_record'))
+    self._starts = np.cumsum([0] + [len(t['ids']) for t in tables])
+    self._readers = [
+        array_record_module.ArrayRecordReader(
+            path, 'readahead_buffer_size:0'
+        )
+        for path in paths
+    ]
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def read(self, indices: Sequence[int]) -> list[tokenization.Example]:
+    """Returns the examples at the given rows, in the given order."""
+    files = np.searchsorted(self._starts, indices, side='right') - 1
+    return [
+        decode(self._readers[f].read([int(i - self._starts[f])])[0])
+        for f, i in zip(files, indices, strict=True)
+    ]

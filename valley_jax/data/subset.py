@@ -1,0 +1,35 @@
+"""Nested random subsets: 16 within 64 within 256 …
+
+Every trace has a seeded hash, and the subset of size n is the n traces of
+smallest hash. So subsets nest whatever the sizes (RQ1 of *The Valley of Code
+Reasoning*: 30K ⊃ 10K ⊃ 1K), depend on no order, and are the same anywhere.
+"""
+
+from collections.abc import Sequence
+import hashlib
+
+import numpy as np
+
+
+def _hash(seed: int, trace_id: str) -> bytes:
+  return hashlib.blake2b(f'{seed}:{trace_id}'.encode()).digest()
+
+
+def nested(ids: Sequence[str], n: int, seed: int) -> np.ndarray:
+  """Returns the rows of the subset of size `n`, smallest hash first.
+
+  Args:
+    ids: Trace ids, all different.
+    n: How many.
+    seed: Another seed is another family of nested subsets.
+
+  Raises:
+    ValueError: there are fewer than `n` traces.
+  """
+  if n > len(ids):
+    raise ValueError(
+        f'num_traces={n:,} but the shards hold {len(ids):,}; ask for at most'
+        ' that many, or shard more.'
+    )
+  order = sorted(range(len(ids)), key=lambda i: _hash(seed, ids[i]))
+  return np.asarray(order[:n], np.int64)

@@ -1,0 +1,193 @@
+"""From a trace's text to token ids and loss weights.
+
+The conversation is rendered once, as text, by the tokenizer's own chat
+template, and tokenised once, in one piece: tokenising prompt and response
+apart breaks merges at their boundary, and templates without `{% generation %}`
+marks make assistant masks that are silently all zero. What is prompt and what
+is response is read from the character offsets of the tokens.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+import tokenizers
+import transformers
+
+# ChatML, as Qwen's templates have it, without a system turn.
+CHAT_TEMPLATE = (
+    '{% for message in messages %}'
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
+    " + '<|im_end|>' + '\\n' }}"
+    '{% endfor %}'
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_SPECIAL = ('<|endoftext|>', '<|im_start|>', '<|im_end|>')
+
+Tokenizer = transformers.PreTrainedTokenizerBase
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One tokenised trace: `tokens` int32, `weights` uint8 of equal length."""
+
+  tokens: np.ndarray
+  weights: np.ndarray  # 1 where the student is to learn, 0 on the prompt.
+
+  @property
+  def num_prompt_tokens(self) -> int:
+    """The tokens before the first supervised one."""
+    return int(np.argmax(self.weights))
+
+
+def train_bpe(
+    directory: str | os.PathLike, texts: Iterable[str], vocab_size: int
+) -> None:
+  """Trains a byte-level BPE on the texts and writes it as an HF directory.
+
+  `<think>` and `</think>` stay ordinary text, as they are to the students of
+  *The Valley of Code Reasoning*. Deterministic: same texts, same files.
+  """
+  model = tokenizers.Tokenizer(tokenizers.models.BPE())
+  model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+      add_prefix_space=False
+  )
+  model.decoder = tokenizers.decoders.ByteLevel()
+  model.train_from_iterator(
+      texts,
+      tokenizers.trainers.BpeTrainer(
+          vocab_size=vocab_size,
+          special_tokens=list(_SPECIAL),
+          initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+          show_progress=False,
+      ),
+  )
+  tokenizer = transformers.PreTrainedTokenizerFast(
+      tokenizer_object=model,
+      eos_token='<|im_end|>',
+      pad_token='<|endoftext|>',
+  )
+  tokenizer.chat_template = CHAT_TEMPLATE
+  directory = pathlib.Path(directory)
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  # Whole or not at all: written aside, then renamed.
+  with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+    made = pathlib.Path(scratch) / 'tokenizer'
+    tokenizer.save_pretrained(made)
+    if not directory.exists():
+      os.replace(made, directory)
+
+
+def load(directory: str | os.PathLike) -> Tokenizer:
+  """Loads a tokenizer with its chat template from a local HF directory.
+
+  Raises:
+    ValueError: no such directory, no chat template, no end token, or a pad
+      token that is the end token (which would mask the real end).
+  """
+  if not pathlib.Path(directory).is_dir():
+    raise ValueError(
+        f'Tokenizer directory {directory} does not exist; give a local'
+        ' directory with tokenizer.json as hf:DIR.'
+    )
+  tokenizer = transformers.AutoTokenizer.from_pretrained(
+      directory, local_files_only=True
+  )
+  if not tokenizer.chat_template:
+    raise ValueError(
+        f'Tokenizer {directory} has no chat template; take the instruct'
+        ' variant, or set one with `tokenizer.chat_template = …` and save.'
+    )
+  if tokenizer.eos_token is None:
+    raise ValueError(
+        f'Tokenizer {directory} names no eos_token; name its end-of-turn'
+        ' token, or no completion would ever end.'
+    )
+  return tokenizer
+
+
+def template_hash(tokenizer: Tokenizer) -> str:
+  """Returns the SHA-256 of the chat template."""
+  return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+  """Returns the SHA-256 of the vocabulary, merges and normalisation."""
+  return hashlib.sha256(
+      tokenizer.backend_tokenizer.to_str().encode()
+  ).hexdigest()
+
+
+def render_prompt(tokenizer: Tokenizer, question: str) -> str:
+  """Returns the text up to where the student begins to write."""
+  return tokenizer.apply_chat_template(
+      [{'role': 'user', 'content': question}],
+      tokenize=False,
+      add_generation_prompt=True,
+  )
+
+
+def render(tokenizer: Tokenizer, question: str, response: str) -> str:
+  """Returns prompt + response + end-of-turn token, as the template has it.
+
+  Raises:
+    ValueError: the template changes the prompt or the response (some strip
+      think text), or puts something between the response and the end token.
+  """
+  messages = [
+      {'role': 'user', 'content': question},
+      {'role': 'assistant', 'content': response},
+  ]
+  full = tokenizer.apply_chat_template(messages, tokenize=False)
+  text = render_prompt(tokenizer, question) + response + tokenizer.eos_token
+  if not full.startswith(text):
+    raise ValueError(
+        'The chat template does not keep prompt + response + '
+        f'{tokenizer.eos_token!r} as they are; it renders …{full[-200:]!r}.'
+        ' Use a template that leaves the response alone.'
+    )
+  return text
+
+
+def encode(
+    tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]
+) -> list[Example]:
+  """Tokenises (question, response) turns in one batch.
+
+  A token is supervised if it begins at or behind the first character of the
+  response; so the end-of-turn token is, and a token that straddles the
+  boundary is not (the sampler hands it to the student whole).
+  """
+  texts = [render(tokenizer, question, answer) for question, answer in turns]
+  if not texts:
+    return []
+  batch = tokenizer(
+      texts, add_special_tokens=False, return_offsets_mapping=True
+  )
+  examples = []
+  for (question, _), ids, offsets in zip(
+      turns, batch['input_ids'], batch['offset_mapping'], strict=True
+  ):
+    boundary = len(render_prompt(tokenizer, question))
+    starts = np.asarray(offsets, np.int64).reshape(-1, 2)[:, 0]
+    example = Example(
+        np.asarray(ids, np.int32), (starts >= boundary).astype(np.uint8)
+    )
+    if example.tokens[-1] != tokenizer.eos_token_id:
+      raise ValueError(
+          f'The last token is {example.tokens[-1]}, not the end-of-turn token'
+          f' {tokenizer.eos_token_id}; the tokenizer splits its own end token.'
+      )
+    examples.append(example)
+  return examples
+
+
+def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:
+  """Returns the token ids that a student continues."""
+  text = render_prompt(tokenizer, question)
+  return tokenizer(text, add_special_tokens=False)['input_ids']

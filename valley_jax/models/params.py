@@ -1,0 +1,51 @@
+"""From a student's description to parameters, and back to a module.
+
+Parameters travel as a plain nested dict of arrays ({'embed_VD': …, 'blocks':
+{'q_DKGH': …}}), so that optimisers, checkpoints and tests see no Flax types.
+"""
+
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+
+from valley_jax import partitioning
+from valley_jax.models import student as student_lib
+from valley_jax.models import transformer
+
+
+@functools.lru_cache(maxsize=8)
+def _template(student: student_lib.Student):
+  """Returns the module's structure; lists how parameters are named."""
+  abstract = jax.eval_shape(
+      lambda: transformer.Transformer(student, nnx.Rngs(0))
+  )
+  return nnx.split(abstract)
+
+
+def bind(student: student_lib.Student, params: Any) -> transformer.Transformer:
+  """Returns the module that computes with these parameters."""
+  graph, state = _template(student)
+  paths = nnx.to_flat_state(state)
+  leaves = []
+  for path, variable in paths:
+    leaf = functools.reduce(lambda tree, name: tree[name], path, params)
+    leaves.append((path, variable.replace(leaf)))
+  return nnx.merge(graph, nnx.from_flat_state(leaves))
+
+
+def init(student: student_lib.Student, key: jax.Array) -> Any:
+  """Returns random parameters (float32), laid out over the current mesh."""
+
+  @jax.jit
+  def make(key):
+    module = transformer.Transformer(student, nnx.Rngs(params=key))
+    return partitioning.shard_params(nnx.to_pure_dict(nnx.state(module)))
+
+  return make(key)
+
+
+def count(params: Any) -> int:
+  """Returns the number of parameters."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,203 @@
+"""One decoder that is Qwen2, Qwen2.5, Qwen3 and Llama 3.
+
+RMSNorm, rotary positions, grouped-query attention, SwiGLU. The parts are Flax
+NNX modules used as plain pytrees: layers are stacked by `jax.vmap` over their
+constructor and run by `jax.lax.scan` over the stacked module.
+
+Letters of all shapes, here and in training and sampling:
+
+    B rows of a batch, or slots    L positions of a row (queries)
+    M positions of keys            D model width
+    K key/value heads              G query heads for each of them
+    H width of a head              F width of the MLP
+    V vocabulary                   Y layers
+    C chunks of positions          A accumulated micro-batches
+"""
+
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
+
+from valley_jax import partitioning
+from valley_jax.models import attention
+from valley_jax.models import student as student_lib
+
+_ROWS = P(partitioning.BATCH, None, None)  # x_BLD: whole rows on a device.
+
+
+def _use(param: nnx.Param, dtype: Any, *spec: str | None) -> jax.Array:
+  """Gathers a parameter from `fsdp` for one use, in the compute dtype.
+
+  The cast comes first: half the bytes travel, and the gradient is summed over
+  devices in the dtype of the parameter's own copy.
+  """
+  return jax.sharding.reshard(param[...].astype(dtype), P(*spec))
+
+
+def rope(x: jax.Array, positions_BL: jax.Array, theta: float) -> jax.Array:
+  """Turns the halves of the last dimension (Su et al., 2104.09864).
+
+  Halves, not neighbours, as in the Hugging Face checkpoints. `x` is BL…H.
+  """
+  half = x.shape[-1] // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = positions_BL.astype(jnp.float32)[..., None] * frequency
+  angle = jnp.expand_dims(angle, range(2, x.ndim - 1))
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  return turned.astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+  """Root-mean-square norm over the last dimension, in float32."""
+
+  def __init__(self, dim: int, eps: float):
+    self.scale = nnx.Param(jnp.ones(dim))
+    self.eps = eps
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = x.astype(jnp.float32)
+    y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    return (y * self.scale[...]).astype(x.dtype)
+
+
+class Block(nnx.Module):
+  """Attention and MLP, each with its norm in front, on a residual stream."""
+
+  def __init__(self, s: student_lib.Student, rngs: nnx.Rngs):
+    k, g, h = s.num_kv_heads, s.num_heads // s.num_kv_heads, s.head_dim
+    residual = 1 / math.sqrt(2 * s.num_layers)  # 2 additions a layer.
+
+    def normal(fan_in: int, *shape: int, scale: float = 1.0) -> nnx.Param:
+      w = jax.random.normal(rngs.params(), shape) * scale / math.sqrt(fan_in)
+      return nnx.Param(w)
+
+    self.student = s
+    self.attention_norm = RMSNorm(s.embed_dim, s.norm_eps)
+    self.q_DKGH = normal(s.embed_dim, s.embed_dim, k, g, h)
+    self.k_DKH = normal(s.embed_dim, s.embed_dim, k, h)
+    self.v_DKH = normal(s.embed_dim, s.embed_dim, k, h)
+    self.out_KGHD = normal(k * g * h, k, g, h, s.embed_dim, scale=residual)
+    if s.qkv_bias:
+      self.q_bias_KGH = nnx.Param(jnp.zeros((k, g, h)))
+      self.k_bias_KH = nnx.Param(jnp.zeros((k, h)))
+      self.v_bias_KH = nnx.Param(jnp.zeros((k, h)))
+    if s.qk_norm:
+      self.q_norm = RMSNorm(h, s.norm_eps)
+      self.k_norm = RMSNorm(h, s.norm_eps)
+    self.mlp_norm = RMSNorm(s.embed_dim, s.norm_eps)
+    self.gate_DF = normal(s.embed_dim, s.embed_dim, s.mlp_dim)
+    self.up_DF = normal(s.embed_dim, s.embed_dim, s.mlp_dim)
+    self.down_FD = normal(s.mlp_dim, s.mlp_dim, s.embed_dim, scale=residual)
+
+  def qkv(
+      self, x_BLD: jax.Array, positions_BL: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns q_BLKGH, k_BLKH (both turned to their positions) and v_BLKH."""
+    s, dtype = self.student, x_BLD.dtype
+    x_BLD = self.attention_norm(x_BLD)
+    w_DKGH = _use(self.q_DKGH, dtype, None, 'tp', None, None)
+    q_BLKGH = jnp.einsum('BLD,DKGH->BLKGH', x_BLD, w_DKGH)
+    w_DKH = _use(self.k_DKH, dtype, None, 'tp', None)
+    k_BLKH = jnp.einsum('BLD,DKH->BLKH', x_BLD, w_DKH)
+    w_DKH = _use(self.v_DKH, dtype, None, 'tp', None)
+    v_BLKH = jnp.einsum('BLD,DKH->BLKH', x_BLD, w_DKH)
+    if s.qkv_bias:
+      q_BLKGH += self.q_bias_KGH[...].astype(dtype)
+      k_BLKH += self.k_bias_KH[...].astype(dtype)
+      v_BLKH += self.v_bias_KH[...].astype(dtype)
+    if s.qk_norm:
+      q_BLKGH, k_BLKH = self.q_norm(q_BLKGH), self.k_norm(k_BLKH)
+    q_BLKGH = rope(q_BLKGH, positions_BL, s.rope_theta)
+    return q_BLKGH, rope(k_BLKH, positions_BL, s.rope_theta), v_BLKH
+
+  def finish(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
+    """Adds what attention found, then what the MLP makes of it."""
+    w_KGHD = _use(self.out_KGHD, x_BLD.dtype, 'tp', None, None, None)
+    x_BLD += jnp.einsum(
+        'BLKGH,KGHD->BLD', y_BLKGH, w_KGHD, out_sharding=_ROWS
+    )
+    y_BLD = self.mlp_norm(x_BLD)
+    gate_BLF = y_BLD @ _use(self.gate_DF, x_BLD.dtype, None, 'tp')
+    up_BLF = y_BLD @ _use(self.up_DF, x_BLD.dtype, None, 'tp')
+    w_FD = _use(self.down_FD, x_BLD.dtype, 'tp', None)
+    return x_BLD + jnp.einsum(
+        'BLF,FD->BLD', jax.nn.silu(gate_BLF) * up_BLF, w_FD, out_sharding=_ROWS
+    )
+
+  def __call__(
+      self, x_BLD: jax.Array, positions_BL: jax.Array, mask_BLM: jax.Array
+  ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns the stream after this layer, and the layer's keys and values."""
+    q_BLKGH, k_BLKH, v_BLKH = self.qkv(x_BLD, positions_BL)
+    y_BLKGH = attention.attend(q_BLKGH, k_BLKH, v_BLKH, mask_BLM)
+    return self.finish(x_BLD, y_BLKGH), (k_BLKH, v_BLKH)
+
+
+class Transformer(nnx.Module):
+  """The student: tokens in, final hidden states out; logits on request."""
+
+  def __init__(self, s: student_lib.Student, rngs: nnx.Rngs):
+    self.student = s
+    shape = (s.vocab_size, s.embed_dim)
+    self.embed_VD = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+    keys = jax.random.split(rngs.params(), s.num_layers)
+    self.blocks = jax.vmap(lambda key: Block(s, nnx.Rngs(params=key)))(keys)
+    self.final_norm = RMSNorm(s.embed_dim, s.norm_eps)
+    if not s.tied_head:
+      shape = (s.embed_dim, s.vocab_size)
+      self.head_DV = nnx.Param(
+          jax.random.normal(rngs.params(), shape) / math.sqrt(s.embed_dim)
+      )
+
+  def embed(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
+    """Looks tokens up: x_BLD."""
+    table_VD = _use(self.embed_VD, dtype, None, 'tp')
+    cut = P(partitioning.BATCH, None, 'tp')
+    x_BLD = table_VD.at[tokens_BL].get(out_sharding=cut)
+    return jax.sharding.reshard(x_BLD, _ROWS)
+
+  def head(self, dtype: Any) -> jax.Array:
+    """Returns the output head as head_DV, gathered from `fsdp`."""
+    if self.student.tied_head:
+      return _use(self.embed_VD, dtype, 'tp', None).T
+    return _use(self.head_DV, dtype, None, 'tp')
+
+  def __call__(
+      self,
+      tokens_BL: jax.Array,
+      positions_BL: jax.Array,
+      segments_BL: jax.Array,
+      *,
+      dtype: Any = jnp.float32,
+      remat: bool = False,
+      return_kv: bool = False,
+  ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+    """Runs all layers.
+
+    Args:
+      tokens_BL: Token ids.
+      positions_BL: Positions, restarting at 0 in each segment.
+      segments_BL: Which example of a packed row a token belongs to; 0 = pad.
+      dtype: Compute dtype; norms, softmax and RoPE are float32 inside.
+      remat: Keep only layer inputs for the backward pass.
+      return_kv: Also return k_YBLKH and v_YBLKH, for a decoding cache.
+
+    Returns:
+      hidden_BLD after the final norm, and the keys and values or None.
+    """
+    x_BLD = self.embed(tokens_BL, dtype)
+    mask_BLM = attention.causal_mask(positions_BL, segments_BL)
+
+    def layer(x_BLD, block):
+      x_BLD, kv = block(x_BLD, positions_BL, mask_BLM)
+      return x_BLD, kv if return_kv else None
+
+    step = jax.checkpoint(layer) if remat else layer
+    x_BLD, kv_YBLKH = jax.lax.scan(step, x_BLD, self.blocks)
+    return self.final_norm(x_BLD), kv_YBLKH

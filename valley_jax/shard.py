@@ -1,0 +1,172 @@
+"""Tokenises traces into shards.
+
+    python -m valley_jax.shard --config configs/valley.py --workdir RUN \\
+        --config.traces=ocr2:python.jsonl --config.questions=QUESTIONS \\
+        --config.tokenizer=hf:Qwen2.5-7B-Instruct
+
+Reads   config.traces      FORMAT:PATH; formats jsonl (our records), ocr2
+        config.questions   local copies, for OCR-2's rows whose question is "-"
+        config.tokenizer   hf:DIR, or bpe:SIZE to train one on the traces
+Writes  RUN/shards/*.array_record  tokens and loss weights, 1 shard a block
+        RUN/shards/manifest.json   counts, drops by reason, hashes
+        RUN/shards/quarantine.jsonl  rows that could not be read, with reasons
+        RUN/shards/tokenizer/      the tokenizer, for train and sample
+
+Every drop is counted and every bad row kept; traces longer than
+config.data.max_len tokens are dropped, never cut. Run twice, the second run
+does nothing; killed, the next run goes on at the first unfinished block.
+"""
+
+import collections
+from collections.abc import Iterator
+import hashlib
+import itertools
+import pathlib
+import shutil
+from typing import Any
+
+import ml_collections as mlc
+
+from valley_jax import entry
+from valley_jax import metrics
+from valley_jax import records
+from valley_jax.data import shards
+from valley_jax.data import tokenization
+from valley_jax.data import traces
+
+
+def _tokenizer(
+    config: mlc.ConfigDict, directory: pathlib.Path
+) -> tokenization.Tokenizer:
+  """Puts the tokenizer beside the shards, and loads it from there."""
+  kind, _, what = config.tokenizer.partition(':')
+  target = directory / 'tokenizer'
+  if not target.exists():
+    if kind == 'bpe':
+      rows = traces.read(config.traces, config.questions, [])
+      texts = (f'{row.question}\n{row.response}' for row in rows)
+      tokenization.train_bpe(target, texts, int(what))
+    elif kind == 'hf':
+      scratch = directory / 'tokenizer.tmp'
+      shutil.rmtree(scratch, ignore_errors=True)
+      tokenization.load(what).save_pretrained(scratch)
+      scratch.rename(target)
+    else:
+      raise ValueError(
+          f'config.tokenizer={config.tokenizer!r}: want hf:DIR or bpe:SIZE.'
+      )
+  return tokenization.load(target)
+
+
+def _blocks(
+    config: mlc.ConfigDict,
+) -> Iterator[tuple[list[records.Trace], list[dict[str, Any]]]]:
+  """Yields blocks of traces, each with the bad rows met on the way."""
+  quarantine: list[dict[str, Any]] = []
+  rows = traces.read(config.traces, config.questions, quarantine)
+  while True:
+    block = list(itertools.islice(rows, config.data.traces_per_shard))
+    bad, quarantine[:] = list(quarantine), []
+    if not block and not bad:
+      return
+    yield block, bad
+
+
+def _file_hash(path: str) -> str:
+  with open(path, 'rb') as f:
+    return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def _settings(config: mlc.ConfigDict) -> dict[str, Any]:
+  """What the shards depend on, besides the tokenizer."""
+  return {
+      'traces': config.traces,
+      'traces_sha256': _file_hash(config.traces.partition(':')[2]),
+      'prompt': config.prompt,
+      'max_len': config.data.max_len,
+      'traces_per_shard': config.data.traces_per_shard,
+      'tokenizer': config.tokenizer,
+  }
+
+
+def _claim(directory: pathlib.Path, settings: dict[str, Any]) -> None:
+  """Marks the directory with the settings; refuses one of other settings."""
+  path = directory / 'settings.json'
+  if not path.exists():
+    records.write_json(path, settings)
+  found = records.read_json(path)
+  for name, value in settings.items():
+    if found.get(name) != value:
+      raise ValueError(
+          f'{directory} was begun with {name}={found.get(name)!r}, now it is'
+          f' {value!r}; take another --workdir, or delete that directory.'
+      )
+
+
+def _manifest(
+    directory: pathlib.Path,
+    settings: dict[str, Any],
+    tokenizer: tokenization.Tokenizer,
+) -> dict[str, Any]:
+  tables = shards.sidecars(directory)
+  dropped: collections.Counter[str] = collections.Counter()
+  for table in tables:
+    dropped.update({k: len(ids) for k, ids in table['dropped'].items()})
+  lengths = [n for table in tables for n in table['lengths']]
+  return {
+      **settings,
+      'num_traces': len(lengths),
+      'num_tokens': sum(lengths),
+      'num_supervised_tokens': sum(n for t in tables for n in t['supervised']),
+      'longest': max(lengths, default=0),
+      'dropped': dict(sorted(dropped.items())),
+      'quarantined': sum(len(t['quarantine']) for t in tables),
+      'template_sha256': tokenization.template_hash(tokenizer),
+      'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
+      'vocab_size': len(tokenizer),
+      'files': [f'{i:05d}.array_record' for i in range(len(tables))],
+  }
+
+
+def shard(config: mlc.ConfigDict, workdir: str) -> None:
+  """Writes <workdir>/shards from config.traces; see the module's docstring."""
+  directory = pathlib.Path(workdir) / 'shards'
+  settings = _settings(config)
+  directory.mkdir(parents=True, exist_ok=True)
+  _claim(directory, settings)
+  if (directory / 'manifest.json').exists():
+    print(f'shard: {directory} is complete.')
+    return
+  tokenizer = _tokenizer(config, directory)
+  seen: set[str] = set()
+  bar = metrics.progress(0, 'trace', 'shard')
+  for number, (block, bad) in enumerate(_blocks(config)):
+    if (directory / f'{number:05d}.json').exists():
+      seen.update(trace.trace_id for trace in block)
+    else:
+      shards.write_block(
+          directory,
+          number,
+          block,
+          tokenizer=tokenizer,
+          prompt=config.prompt,
+          max_len=config.data.max_len,
+          seen=seen,
+          quarantine=bad,
+      )
+    bar.update(len(block))
+  bar.close()
+  bad_rows = [b for t in shards.sidecars(directory) for b in t['quarantine']]
+  records.write_rows(directory / 'quarantine.jsonl', bad_rows)
+  manifest = _manifest(directory, settings, tokenizer)
+  # Last: the manifest says that all the rest is there.
+  records.write_json(directory / 'manifest.json', manifest)
+  print(
+      f'shard: {manifest["num_traces"]:,} traces,'
+      f' {manifest["num_tokens"]:,} tokens, dropped {manifest["dropped"]},'
+      f' quarantined {manifest["quarantined"]} (quarantine.jsonl).'
+  )
+
+
+if __name__ == '__main__':
+  entry.run(shard)

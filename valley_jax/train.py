@@ -1,0 +1,207 @@
+"""Fine-tunes a student on shards.
+
+    python -m valley_jax.train --config configs/valley.py:num_traces=1000 \\
+        --workdir RUN --config.shards=DATA/shards
+
+Reads   config.shards (default RUN/shards), config.init: random, or
+        checkpoint:DIR, the checkpoints of another run
+Writes  RUN/config.json         what ran
+        RUN/metrics.jsonl       loss, gradient norm, learning rate of each step
+        RUN/tensorboard/        the same, to look at
+        RUN/checkpoints/STEP/   state and data position
+
+The student trains on the nested random subset of config.num_traces traces
+(config.seed), packed into rows of config.data.max_len tokens, for
+config.train.epochs epochs. num_traces=0 saves the initial student as it is.
+
+Killed and started again, it goes on from the last checkpoint and ends, on the
+same machine, with the same bits as an uninterrupted run. Finished, it does
+nothing.
+"""
+
+import functools
+import hashlib
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections as mlc
+
+from valley_jax import checkpoints
+from valley_jax import entry
+from valley_jax import metrics
+from valley_jax import partitioning
+from valley_jax import records
+from valley_jax.data import pipeline
+from valley_jax.data import shards as shards_lib
+from valley_jax.data import subset
+from valley_jax.models import params as params_lib
+from valley_jax.models import student as student_lib
+from valley_jax.training import losses
+from valley_jax.training import optimizer
+from valley_jax.training import step as step_lib
+
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
+  """Opens config.shards, or the workdir's own."""
+  return shards_lib.Shards(config.shards or f'{workdir}/shards')
+
+
+def student_of(config: mlc.ConfigDict, vocab_size: int) -> student_lib.Student:
+  """Returns the config's student, its vocabulary as the tokenizer has it."""
+  if config.student not in student_lib.PRESETS:
+    raise ValueError(
+        f'config.student={config.student!r}: want one of'
+        f' {", ".join(student_lib.PRESETS)}.'
+    )
+  preset = student_lib.PRESETS[config.student]
+  padded = -(-vocab_size // config.vocab_multiple) * config.vocab_multiple
+  return preset(padded)
+
+
+def _init_params(config: mlc.ConfigDict, student: student_lib.Student) -> Any:
+  params = params_lib.init(student, jax.random.key(config.seed))
+  kind, _, directory = config.init.partition(':')
+  if kind == 'checkpoint':
+    return checkpoints.load_params(directory, params)
+  if config.init != 'random':
+    raise ValueError(
+        f'config.init={config.init!r}: want random or checkpoint:DIR.'
+    )
+  return params
+
+
+def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards):
+  """Returns the run's batches and the pack plan's fill."""
+  rows = subset.nested(shards.ids, config.num_traces, config.seed)
+  plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
+  batches = pipeline.batches(
+      shards,
+      plan,
+      batch_size=config.train.batch_size,
+      accumulate=config.train.accumulate,
+      num_epochs=config.train.epochs,
+      seed=config.seed,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+  )
+  return batches, plan.fill
+
+
+def _identity(
+    config: mlc.ConfigDict, shards: shards_lib.Shards
+) -> dict[str, str]:
+  """Returns hashes of what a resumed run must share with its beginning."""
+  kept = ('num_traces', 'seed', 'student', 'init', 'data', 'train')
+  text = mlc.ConfigDict({k: config[k] for k in kept}).to_json(sort_keys=True)
+  return {
+      'config': hashlib.sha256(text.encode()).hexdigest(),
+      'data': shards.manifest['traces_sha256'],
+      'template': shards.manifest['template_sha256'],
+      'tokenizer': shards.manifest['tokenizer_sha256'],
+  }
+
+
+def _step_fn(config: mlc.ConfigDict, student: student_lib.Student, num_steps):
+  """Returns the compiled step and the optimiser."""
+  t = config.train
+  schedule = optimizer.schedule(
+      t.learning_rate, num_steps, t.warmup_fraction, t.final_fraction
+  )
+  tx = optimizer.adamw(
+      schedule,
+      b1=t.b1,
+      b2=t.b2,
+      weight_decay=t.weight_decay,
+      clip_norm=t.clip_norm,
+  )
+  loss_fn = functools.partial(
+      losses.next_token,
+      student=student,
+      dtype=DTYPES[t.dtype],
+      remat=t.remat,
+      chunk_len=t.loss_chunk_len,
+  )
+  step = functools.partial(
+      step_lib.train_step, loss_fn=loss_fn, tx=tx, schedule=schedule
+  )
+  return jax.jit(step, donate_argnums=0), tx
+
+
+def train(config: mlc.ConfigDict, workdir: str) -> None:
+  """Trains to the end of the data; see the module's docstring."""
+  shards = shards_of(config, workdir)
+  identity = _identity(config, shards)
+  batches, fill = _batches(config, shards)
+  num_steps = len(batches)
+  directory = pathlib.Path(workdir)
+  if checkpoints.latest_step(directory / 'checkpoints') == num_steps:
+    print(f'train: {workdir} is complete ({num_steps} steps).')
+    return
+  records.write_atomically(
+      directory / 'config.json', config.to_json(indent=2) + '\n'
+  )
+  with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
+    student = student_of(config, shards.manifest['vocab_size'])
+    train_step, tx = _step_fn(config, student, num_steps)
+    state = step_lib.init_state(_init_params(config, student), tx)
+    print(
+        f'train: {params_lib.count(state.params):,} parameters,'
+        f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
+        f' {fill:.1%} full.'
+    )
+    with checkpoints.open_checkpointer(
+        workdir, config.train.keep
+    ) as checkpointer:
+      iterator = iter(batches.to_iter_dataset())
+      state = checkpoints.restore_latest(
+          checkpointer, state, iterator, identity
+      )
+      _loop(
+          config, workdir, state, iterator, train_step, num_steps,
+          lambda step, state: checkpoints.save(
+              checkpointer, step, state, iterator, identity
+          ),
+      )  # fmt: skip
+
+
+def _loop(config, workdir, state, batches, train_step, num_steps, save):
+  """The order of training: batch, step, report of the step before, save."""
+  first = int(state.step)
+  writer = metrics.Writer(workdir, first)
+  bar = metrics.progress(num_steps, 'step', 'train', initial=first)
+  pending = None
+  last = time.perf_counter()
+
+  def report():
+    nonlocal last
+    step, values = pending[0], jax.device_get(pending[1])
+    now = time.perf_counter()
+    values['tokens_per_second'] = values.pop('num_supervised') / (now - last)
+    last = now
+    writer.write(step, values)
+    bar.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False)
+    bar.update(1)
+
+  if num_steps == 0:  # The student as it is.
+    save(0, state)
+  for step in range(first + 1, num_steps + 1):
+    state, values = train_step(state, partitioning.put_batch(next(batches)))
+    if pending:  # The device is busy with `step`; read the step before it.
+      report()
+    pending = step, values
+    if step % config.train.checkpoint_every == 0 or step == num_steps:
+      # What a checkpoint says is done must stand in metrics.jsonl.
+      report()
+      pending = None
+      save(step, state)
+  writer.close()
+  bar.close()
+
+
+if __name__ == '__main__':
+  entry.run(train)

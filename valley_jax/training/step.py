@@ -1,0 +1,75 @@
+"""One training step, a pure function of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# loss_fn(params, micro_batch) -> (sum of losses, sum of weights)
+LossFn = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+
+
+class State(NamedTuple):
+  """All that training carries from step to step; a plain tree."""
+
+  step: jax.Array  # Steps done, int32.
+  params: Any
+  opt_state: Any
+
+
+def init_state(params: Any, tx: optax.GradientTransformation) -> State:
+  """Returns the state before the first step, its moments laid out as params."""
+  mesh = jax.sharding.get_mesh()
+  step = jax.device_put(
+      jnp.zeros((), jnp.int32),
+      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
+  )
+  return State(step, params, jax.jit(tx.init)(params))
+
+
+def train_step(
+    state: State,
+    batch: dict[str, jax.Array],
+    *,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> tuple[State, dict[str, jax.Array]]:
+  """Takes one optimiser step on the micro-batches of a batch.
+
+  The gradient is that of (sum of losses) / (sum of weights), both over *all*
+  micro-batches and devices: accumulating changes memory, not the result.
+
+  Args:
+    state: Before.
+    batch: Arrays ABL: A micro-batches.
+    loss_fn: Sums of loss and weight of one micro-batch.
+    tx: The optimiser.
+    schedule: Its learning rate, for the metrics.
+
+  Returns:
+    The state after, and scalars: loss (nats a supervised token), grad_norm,
+    learning_rate, num_supervised tokens.
+  """
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def accumulate(sums, micro_batch):
+    (loss, weight), grads = grad_fn(state.params, micro_batch)
+    return jax.tree.map(jnp.add, sums, (loss, weight, grads)), None
+
+  zeros = jax.tree.map(jnp.zeros_like, state.params)
+  sums = (jnp.zeros(()), jnp.zeros(()), zeros)
+  (loss, weight, grads), _ = jax.lax.scan(accumulate, sums, batch)
+  count = jnp.maximum(weight, 1.0)
+  grads = jax.tree.map(lambda g: g / count, grads)
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  metrics = {
+      'loss': loss / count,
+      'grad_norm': optax.tree.norm(grads),
+      'learning_rate': schedule(state.step),
+      'num_supervised': weight,
+  }
+  params = optax.apply_updates(state.params, updates)
+  return State(state.step + 1, params, opt_state), metrics
