@@ -1,0 +1,144 @@
+#!/bin/bash
+# Makes .venv with all that the other commands need; done once, it does nothing.
+#
+#     bash launch/setup.sh           to run
+#     bash launch/setup.sh test      to run, lint and test: an extra of setup.py
+#
+# Needs Debian or Ubuntu, git, and Python 3.11, 3.12 or 3.13. Takes the newest
+# of these on the machine, or the one named: PYTHON=3.12, PYTHON=/path/python.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# uv reads none of pip's settings. It shall take the machine's Pythons and no
+# others, trust the certificates that the machine trusts, and look for packages
+# where pip was told to look.
+export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
+[[ -z ${PIP_INDEX_URL:-} ]] ||
+  export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"
+[[ -z ${PIP_FIND_LINKS:-} ]] ||
+  export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS// /,}}"
+# A service account's home may not be writable, and then holds no cache.
+[[ -w ${HOME:-/nonexistent} ]] ||
+  export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}"
+
+fail() {
+  printf 'setup: %s\n' "$@" >&2
+  exit 1
+}
+
+# step WHAT COMMAND...: runs the command, prints its seconds, or all it said.
+step() {
+  local what="$1" started="${EPOCHREALTIME//[.,]/}" said tenths
+  shift
+  said="$("$@" 2>&1 </dev/null)" ||
+    fail "$what: failed." "$said" "the command was: $*" \
+      'If no package was found: uv reads no pip.conf; set UV_DEFAULT_INDEX.'
+  tenths=$(((${EPOCHREALTIME//[.,]/} - started + 50000) / 100000))
+  printf 'setup: %-60s %4d.%d s\n' "$what" $((tenths / 10)) $((tenths % 10))
+}
+
+# apt_install PACKAGE: as root; anyone else is told what to run.
+apt_install() {
+  ((EUID == 0)) && command -v apt-get >/dev/null || fail \
+    "$1 is missing, and only root can install it. Run:" \
+    "    sudo apt-get update && sudo apt-get install -y $1" \
+    'and then this command again.'
+  step 'apt-get update' apt-get update
+  step "apt-get install $1" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y --no-install-recommends "$1"
+}
+
+# Prints `3.12 /usr/bin/python3.12`; nothing if the command does not run, as a
+# pyenv shim on PATH may not.
+probe() {
+  "$1" -c 'import ctypes, ssl, sys, zlib
+print("%d.%d" % sys.version_info[:2], sys.executable)' 2>/dev/null </dev/null ||
+    true
+}
+
+# candidates VERSION: prints where a Python of this version may be.
+candidates() {
+  type -aP "python$1" || true
+  compgen -G "/usr/local/bin/python$1" || true
+  compgen -G "/usr/bin/python$1" || true
+  compgen -G "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$1.*/bin/python" || true
+  type -aP python3 python || true
+}
+
+# Prints the version and the path of the Python to use, found by running it.
+find_python() {
+  local wanted='3.13 3.12 3.11' version candidate found
+  if [[ -n ${PYTHON:-} ]]; then
+    found="$(probe "$PYTHON")"
+    [[ -z $found ]] || { echo "$found" && return; }
+    wanted="${PYTHON#python}"
+  fi
+  for version in $wanted; do
+    while read -r candidate; do
+      found="$(probe "$candidate")"
+      [[ ${found% *} != "$version" ]] || { echo "$found" && return; }
+    done < <(candidates "$version")
+  done
+}
+
+check_python() {
+  local version="$1" named="${PYTHON:+PYTHON=$PYTHON}"
+  case "$version" in
+    3.11 | 3.12 | 3.13) return ;;
+    '') named="${named:-PATH, /usr/bin and pyenv}: no such Python that runs" ;;
+    *) named="${named:-python3} is Python $version" ;;
+  esac
+  fail "$named; valley_jax needs Python 3.11, 3.12 or 3.13. Install one" \
+    '(apt-get install python3), or name one: PYTHON=/path/to/python3.12.'
+}
+
+# Sets `uv`: ours, the machine's, or one that some pip brings into .uv. There
+# `--target` is allowed even where the system's Python is managed externally.
+find_uv() {
+  local pip
+  for uv in .uv/bin/uv uv; do
+    ! "$uv" --version >/dev/null 2>&1 || return 0
+  done
+  uv=.uv/bin/uv
+  for pip in "$python" python3 /usr/bin/python3; do
+    ! "$pip" -m pip --version >/dev/null 2>&1 || break
+    pip=
+  done
+  if [[ -z $pip ]]; then
+    apt_install python3-pip
+    pip=/usr/bin/python3
+  fi
+  step 'bring uv' "$pip" -m pip install --quiet --upgrade --target .uv uv
+}
+
+install() {
+  local version python uv
+  read -r version python < <(find_python) || true
+  check_python "${version:-}"
+  find_uv
+  step "make .venv with $python ($version)" make_venv
+  step "install valley_jax${extra:+[$extra]}" "$uv" pip install \
+    --python .venv/bin/python --editable ".${extra:+[$extra]}"
+  step 'import jax and libseccomp' .venv/bin/python -c 'import jax, pyseccomp'
+  # What runs with the extra also runs without.
+  echo "$key" | tee .venv/installed >".venv/installed${extra:+-$extra}"
+}
+
+make_venv() {
+  rm -rf .venv
+  "$uv" venv --python "$python" .venv
+}
+
+extra="${1:-}"
+mkdir -p .uv
+exec 9>.uv/lock
+flock 9 # Two commands at once: the second waits, and finds the work done.
+command -v bwrap >/dev/null || apt_install bubblewrap
+key="$PWD $(sha256sum <setup.py) ${PYTHON:-newest}"
+if [[ -x .venv/bin/python &&
+  $(cat ".venv/installed${extra:+-$extra}" 2>/dev/null) == "$key" ]]; then
+  echo 'setup: .venv is up to date'
+else
+  install
+fi

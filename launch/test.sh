@@ -1,0 +1,19 @@
+#!/bin/bash
+# Lints and tests; arguments go to pytest: bash launch/test.sh -k packing.
+#
+# EXTRA=test,parity also installs torch and so compares with it.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash launch/setup.sh "${EXTRA:-test}"
+export PATH="$PWD/.venv/bin:$PATH"
+# Ask no registry whether there is a newer pyright.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS=1
+echo 'test: ruff'
+ruff check
+echo 'test: pyink'
+pyink --check .
+echo 'test: pyright'
+pyright --pythonpath .venv/bin/python
+echo 'test: pytest'
+pytest -n 2 "$@"
