@@ -1,0 +1,113 @@
+"""What must be there before a score may be.
+
+A sample that is missing, judged twice, or that our own machinery failed on is
+not a wrong answer: averaging over what happens to be there gives a number that
+looks like a score. So these are errors, each with its remedy.
+"""
+
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TypeVar
+
+from valley_jax import records
+
+T = TypeVar('T')
+Key = tuple[str, int]  # (problem_id, sample_index)
+
+
+def by_key(pairs: Iterable[tuple[Key, T]], source: str) -> dict[Key, T]:
+  """Returns the (key, value) pairs as a dict, in which no key may come twice.
+
+  Args:
+    pairs: An iterator will do: the values of a large file, made row by row.
+    source: The file, for the message.
+  """
+  found = {}
+  for key, value in pairs:
+    if key in found:
+      raise ValueError(
+          f'{source} holds {_name(key)} twice; remove one of the two rows.'
+      )
+    found[key] = value
+  return found
+
+
+def check(
+    problem_ids: Sequence[str],
+    judgements: Mapping[Key, records.Judgement],
+    completed: Collection[Key] | None,
+    num_samples: int | None,
+) -> int:
+  """Returns n, the samples a problem, or says why no score can be given.
+
+  Args:
+    problem_ids: The problems that are scored.
+    judgements: By key.
+    completed: The keys of the completions; None if submissions were judged.
+    num_samples: The n that was asked for; None to take it from the judgements.
+
+  Raises:
+    ValueError: an IE, a sample without judgement, a judgement without
+      completion, an unknown problem, or a problem without all of its samples
+      0..n-1.
+  """
+  if len(set(problem_ids)) < len(problem_ids) or not problem_ids:
+    raise ValueError(
+        f'config.problems gives {len(problem_ids):,} problems with'
+        f' {len(set(problem_ids)):,} names; every problem needs its own, and a'
+        ' score needs at least one.'
+    )
+  _refuse_internal_errors(judgements)
+  if completed is not None:
+    _refuse(
+        completed - judgements.keys(),
+        'completions have no judgement',
+        'run `execute` to the end',
+    )
+    _refuse(
+        judgements.keys() - completed,
+        'judgements have no completion',
+        'delete judgements.jsonl, which belongs to other completions, and run'
+        ' `execute` again',
+    )
+  n = num_samples or 1 + max((index for _, index in judgements), default=0)
+  wanted = {(name, index) for name in problem_ids for index in range(n)}
+  _refuse(
+      wanted - judgements.keys(),
+      f'of {len(wanted):,} samples ({n} a problem) are missing',
+      'run `sample` and `execute` to the end, or mend sample.num_samples',
+  )
+  _refuse(
+      judgements.keys() - wanted,
+      f'judgements are not of the {len(problem_ids):,} problems with samples'
+      f' 0..{n - 1}',
+      'mend config.problems or sample.num_samples',
+  )
+  return n
+
+
+def _refuse_internal_errors(judgements: Mapping) -> None:
+  failed = {
+      key: row
+      for key, row in judgements.items()
+      if row.verdict is records.Verdict.INTERNAL_ERROR
+  }
+  message = next((row.message for row in failed.values()), '')
+  _refuse(
+      failed.keys(),
+      f'judgements are IE, our own failure and no score ({message[:200]})',
+      'run `execute` again, which retries them',
+  )
+
+
+def _refuse(keys: Collection[Key], trouble: str, remedy: str) -> None:
+  if keys:
+    some = ', '.join(_name(key) for key in sorted(keys)[:3])
+    more = ', …' if len(keys) > 3 else ''
+    raise ValueError(f'{len(keys):,} {trouble}: {some}{more}; {remedy}.')
+
+
+def _name(key: Key) -> str:
+  return f'{key[0]}[{key[1]}]'
