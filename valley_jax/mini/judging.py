@@ -67,11 +67,10 @@ def _draw_list(
     rng: random.Random, telling: Sequence[int], num: int
 ) -> list[int]:
   """Draws half from `telling` numbers, half from all of DOMAIN."""
-  drawn = [
+  return [
       rng.choice(telling if rng.random() < 0.5 else predicates.DOMAIN)
       for _ in range(num)
   ]
-  return drawn
 
 
 def _revealing_lists(
@@ -80,7 +79,7 @@ def _revealing_lists(
   """Returns NUM_DRAWN lists and at most `num_extra` made for survivors."""
   truth, request = predicates.truth(puzzle.chain), puzzle.request
   alive = set(rivals(puzzle))
-  # Each rival by its own: a boundary that moved by one differs in one number.
+  # A number for each rival: a bound that moved by one shows in one alone.
   telling = [
       rng.choice(predicates.members(truth ^ table))
       for table, _ in sorted(alive, key=lambda rival: rival[0])

@@ -43,9 +43,11 @@ class Remainder:
 
   @property
   def code(self) -> str:
+    """The condition in Python."""
     return f'x % {self.modulus} == {self.remainder}'
 
   def holds(self, x: int) -> bool:
+    """Whether x satisfies the condition."""
     return x % self.modulus == self.remainder
 
   def misread(self) -> tuple['Condition', ...]:
@@ -73,9 +75,11 @@ class Bound:
 
   @property
   def code(self) -> str:
+    """The condition in Python."""
     return f'x {self.sign} {self.limit}'
 
   def holds(self, x: int) -> bool:
+    """Whether x satisfies the condition."""
     return x < self.limit if self.sign == '<' else x > self.limit
 
   def misread(self) -> tuple['Condition', ...]:

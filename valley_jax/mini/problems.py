@@ -34,31 +34,9 @@ from valley_jax.mini import predicates
 
 # Adjectives that mean nothing in arithmetic.
 NAMES = (
-    'calm',
-    'proud',
-    'wild',
-    'shy',
-    'bold',
-    'keen',
-    'loud',
-    'warm',
-    'brave',
-    'quick',
-    'gentle',
-    'lucky',
-    'merry',
-    'noble',
-    'quiet',
-    'sunny',
-    'clever',
-    'grumpy',
-    'humble',
-    'jolly',
-    'lazy',
-    'sleepy',
-    'tidy',
-    'witty',
-)  # pyformat: disable
+    'calm proud wild shy bold keen loud warm brave quick gentle lucky merry'
+    ' noble quiet sunny clever grumpy humble jolly lazy sleepy tidy witty'
+).split()
 
 
 class Split(enum.Enum):
@@ -90,9 +68,13 @@ _REDUCTION = {  # Function, and what follows the list of kept numbers.
 class World:
   """All that can be chosen about the world; nothing depends on a data size.
 
-  Weights are relative. `depth_weights` holds for base and train problems; the
-  evaluation has equally many of each depth. Connectives lean to `and`, so that
-  a drawn predicate keeps few enough numbers to be worth asking for.
+  Depths 1 to 4 straddle what a small student resolves in one pass: the first
+  it can answer at once, the last it cannot. Few names, few templates and
+  constants of two digits keep texts short, for every token costs training
+  time. Connectives lean to `and`, the easiest to unfold; `but not` puts the
+  name last, so that no place in a sentence betrays it. Bounds weigh most,
+  being short to write and many. Weights are relative; `depth_weights` holds
+  for base and train, the evaluation has equally many problems of each depth.
   """
 
   depth_weights: tuple[float, ...] = (1, 1, 1, 1)  # Depth 1, 2, 3, 4.
@@ -127,10 +109,12 @@ class Puzzle:
 
   @property
   def difficulty(self) -> str:
+    """The depth: how many definitions the answer unfolds."""
     return f'depth-{len(self.chain)}'
 
   @property
   def statement(self) -> str:
+    """What a student reads."""
     links = (*self.chain, self.distractor)
     definitions = ' '.join(links[i].sentence for i in self.order)
     return (
@@ -141,6 +125,7 @@ class Puzzle:
 
   @property
   def solution(self) -> str:
+    """The reference program."""
     return program(predicates.unfold(self.chain)[-1], self.request)
 
 

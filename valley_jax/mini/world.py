@@ -14,7 +14,10 @@ one world, or each of its points made by itself.
 """
 
 import argparse
+from collections.abc import Iterable
+from collections.abc import Iterator
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -25,11 +28,6 @@ from valley_jax.mini import problems
 from valley_jax.mini import teachers
 
 SEAL = 'world.json'
-_FILES = {
-    teachers.Teacher.BASE: 'base',
-    teachers.Teacher.CAREFUL: 'train',
-    teachers.Teacher.CARELESS: 'careless',
-}
 
 
 def _is_written(directory: pathlib.Path, settings: dict[str, Any]) -> bool:
@@ -43,6 +41,18 @@ def _is_written(directory: pathlib.Path, settings: dict[str, Any]) -> bool:
         ' choose another directory or remove this one.'
     )
   return True
+
+
+def _traces(
+    teacher: teachers.Teacher,
+    puzzles: Iterable[problems.Puzzle],
+    seed: int = 0,
+    mistake_rate: float = 0.0,
+) -> Iterator[records.Trace]:
+  for puzzle in puzzles:
+    yield teachers.write_trace(
+        teacher, puzzle, seed=seed, mistake_rate=mistake_rate
+    )
 
 
 def write_world(
@@ -84,33 +94,30 @@ def write_world(
   }
   if _is_written(directory, settings):
     return
-
-  def draw(split: problems.Split, num: int) -> list[problems.Puzzle]:
-    return list(problems.generate(split, num, seed=seed, world=world))
-
-  def write_traces(teacher: teachers.Teacher, puzzles) -> None:
-    rows = (
-        teachers.write_trace(
-            teacher, puzzle, seed=seed, mistake_rate=world.mistake_rate
-        )
-        for puzzle in puzzles
-    )
-    records.write_rows(directory / f'{_FILES[teacher]}_traces.jsonl', rows)
-
-  def write_problems(name: str, puzzles) -> None:
-    rows = (judging.to_problem(puzzle, seed=seed) for puzzle in puzzles)
-    records.write_rows(directory / f'{name}.jsonl', rows)
-
-  train = draw(problems.Split.TRAIN, num_train)
-  write_traces(teachers.Teacher.BASE, draw(problems.Split.BASE, num_base))
-  write_traces(teachers.Teacher.CAREFUL, train)
-  write_traces(teachers.Teacher.CARELESS, train[:num_careless])
-  write_problems('train_problems', train[:num_careless])
-  write_problems('problems', draw(problems.Split.EVAL, num_eval))
+  draw = functools.partial(problems.generate, seed=seed, world=world)
+  train = list(draw(problems.Split.TRAIN, num_train))
+  slipping = train[:num_careless]
+  rows = {
+      'base_traces': _traces(
+          teachers.Teacher.BASE, draw(problems.Split.BASE, num_base)
+      ),
+      'train_traces': _traces(teachers.Teacher.CAREFUL, train),
+      'careless_traces': _traces(
+          teachers.Teacher.CARELESS, slipping, seed, world.mistake_rate
+      ),
+      'train_problems': (judging.to_problem(p, seed=seed) for p in slipping),
+      'problems': (
+          judging.to_problem(p, seed=seed)
+          for p in draw(problems.Split.EVAL, num_eval)
+      ),
+  }
+  for name in rows:
+    records.write_rows(directory / f'{name}.jsonl', rows[name])
   records.write_json(directory / SEAL, settings)
 
 
 def main() -> None:
+  """Writes the world that the command line describes."""
   parser = argparse.ArgumentParser(
       description='Writes a mini world: traces and problems to run verbs on.'
   )
