@@ -80,6 +80,7 @@ find_python() {
       [[ ${found% *} != "$version" ]] || { echo "$found" && return; }
     done < <(candidates "$version")
   done
+  [[ -n ${PYTHON:-} ]] || probe python3 # Too old or too new, but to be named.
 }
 
 check_python() {
@@ -89,8 +90,9 @@ check_python() {
     '') named="${named:-PATH, /usr/bin and pyenv}: no such Python that runs" ;;
     *) named="${named:-python3} is Python $version" ;;
   esac
-  fail "$named; valley_jax needs Python 3.11, 3.12 or 3.13. Install one" \
-    '(apt-get install python3), or name one: PYTHON=/path/to/python3.12.'
+  fail "$named; valley_jax needs Python 3.11, 3.12 or 3.13." \
+    'Install one (apt-get install python3 brings the newest of your system),' \
+    'or name one that is elsewhere: PYTHON=/path/to/python3.12.'
 }
 
 # Sets `uv`: ours, the machine's, or one that some pip brings into .uv. There

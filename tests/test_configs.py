@@ -1,0 +1,77 @@
+"""Every config file reads, is locked, and knows its arguments."""
+
+import ast
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+
+
+def _arguments(path: pathlib.Path) -> set[str]:
+  """The names that the file hands to config_arg.parse."""
+  return {
+      keyword.arg
+      for node in ast.walk(ast.parse(path.read_text()))
+      if isinstance(node, ast.Call)
+      and ast.unparse(node.func) == 'config_arg.parse'
+      for keyword in node.keywords
+      if keyword.arg
+  }
+
+
+def _get_config(path: pathlib.Path, arg: str | None):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
+
+
+def _points():
+  for path in CONFIGS:
+    yield pytest.param(path, None, id=path.stem)
+    if 'mini' in _arguments(path):
+      yield pytest.param(path, 'mini', id=f'{path.stem}:mini')
+
+
+points = pytest.mark.parametrize(('path', 'arg'), list(_points()))
+files = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+
+
+@points
+def test_a_misspelt_field_is_refused(path, arg):
+  config = _get_config(path, arg)
+  with pytest.raises(AttributeError):
+    config.no_such_field = 1
+  for name, value in config.items():
+    if hasattr(value, 'is_locked'):
+      assert value.is_locked, f'{name} is open'
+
+
+@points
+def test_a_config_survives_the_json_that_a_run_keeps_of_it(path, arg):
+  config = _get_config(path, arg)
+  kept = json.loads(config.to_json())
+  assert kept.keys() == config.to_dict().keys()
+
+
+@points
+def test_two_reads_give_the_same_config(path, arg):
+  assert _get_config(path, arg).to_dict() == _get_config(path, arg).to_dict()
+
+
+@files
+def test_an_unknown_argument_names_the_known_ones(path):
+  with pytest.raises(ValueError, match='nonsense') as error:
+    _get_config(path, 'nonsense=1')
+  for name in _arguments(path):
+    assert name in str(error.value)
+
+
+@files
+def test_a_docstring_shows_the_command(path):
+  docstring = ast.get_docstring(ast.parse(path.read_text())) or ''
+  assert f'configs/{path.name}' in docstring
