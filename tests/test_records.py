@@ -266,6 +266,15 @@ def test_appending_goes_on_behind_the_last_complete_row(tmp_path):
   assert [row.sample_index for row in rows] == [0, 1, 2]
 
 
+def test_a_row_is_in_the_file_when_append_returns(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  with records.Appender(path) as appender:
+    for i in range(3):
+      appender.append(submission(i))
+      rows = list(records.read_rows(path, records.Submission))
+      assert [row.sample_index for row in rows] == list(range(i + 1))
+
+
 def _run_and_kill(program: str, path: pathlib.Path, until) -> int:
   """Runs the program, kills it soon after `until()`; returns what it said.
 
@@ -346,9 +355,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
   assert {(len(text), len(set(text))) for text in seen} == {(3_000_000, 1)}
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_scratch(
-    tmp_path, monkeypatch
-):
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
   path = tmp_path / 'whole'
   records.write_atomically(path, 'old')
 
