@@ -1,0 +1,123 @@
+"""Follows the processes of one test; part of the supervisor.
+
+CPU time is that of the whole tree: what has been reaped, by `wait4` to the
+microsecond, plus what lives, by /proc to the tick. Wall time only catches
+idling. Memory is summed over the tree only where no cgroup does it better.
+"""
+
+import _signal
+import os
+import select
+import time
+
+CPU, WALL, MEMORY, OUTPUT = 1, 2, 3, 4  # Why a test was stopped.
+_INTERVAL = 0.02  # Seconds between two looks.
+_STDERR_KEPT = 8192
+_TICKS = os.sysconf('SC_CLK_TCK')
+_PAGE = os.sysconf('SC_PAGE_SIZE')
+
+
+def sample_tree() -> tuple[float, int]:
+  """Returns CPU seconds and resident bytes of all living processes."""
+  ticks = pages = 0
+  for name in os.listdir('/proc'):
+    if not name.isdigit() or name == '1':
+      continue
+    try:
+      fd = os.open(f'/proc/{name}/stat', os.O_RDONLY)
+    except OSError:
+      continue  # It has just ended.
+    try:
+      stat = os.read(fd, 4096)
+    except OSError:
+      continue
+    finally:
+      os.close(fd)
+    fields = stat[stat.rindex(b')') + 2 :].split()
+    ticks += sum(map(int, fields[11:15]))  # Own and waited-for children's.
+    pages += int(fields[21])
+  return ticks / _TICKS, pages * _PAGE
+
+
+class Watch:
+  """Follows one test until its first process ends or a limit is passed."""
+
+  def __init__(self, pid: int, limits: dict, stdout: int, stderr: int):
+    self.pid, self.limits, self.stdout = pid, limits, stdout
+    self.stderr, self.tail = stderr, b''
+    self.cpu, self.peak, self.stopped = 0.0, 0, 0
+    self.status: int | None = None
+    self.start = time.monotonic()
+
+  def note(self, pid: int, status: int, usage) -> None:
+    """Adds a process that has been reaped."""
+    self.cpu += usage.ru_utime + usage.ru_stime
+    self.peak = max(self.peak, usage.ru_maxrss << 10)
+    if pid == self.pid:
+      self.status = os.waitstatus_to_exitcode(status)
+
+  def drain(self) -> None:
+    """Keeps the last words of stderr."""
+    try:
+      while data := os.read(self.stderr, 65536):
+        self.tail = (self.tail + data)[-_STDERR_KEPT:]
+        if len(data) < 65536:
+          break
+    except BlockingIOError:
+      pass
+
+  def over_limit(self) -> int:
+    """Returns which limit is passed, 0 if none."""
+    living_cpu, resident = sample_tree()
+    self.peak = max(self.peak, resident) if self.limits['sum'] else self.peak
+    if os.fstat(self.stdout).st_size > self.limits['output']:
+      return OUTPUT
+    if self.limits['sum'] and resident > self.limits['memory']:
+      return MEMORY
+    if (self.cpu + living_cpu) * 1e6 > self.limits['cpu_us']:
+      return CPU
+    if (time.monotonic() - self.start) * 1e6 > self.limits['wall_us']:
+      return WALL
+    return 0
+
+  def until_end(self) -> None:
+    """Returns when the first process has ended or has been stopped."""
+    pidfd = os.pidfd_open(self.pid)
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.register(self.stderr, select.POLLIN)
+    next_sample = self.start + _INTERVAL
+    while self.status is None and not self.stopped:
+      delay = max(0.0, next_sample - time.monotonic())
+      events = dict(poller.poll(delay * 1000 + 1))
+      if self.stderr in events:
+        self.drain()
+        if events[self.stderr] & select.POLLHUP:
+          poller.unregister(self.stderr)
+      if pidfd in events:
+        self.note(*os.wait4(self.pid, 0))
+      elif time.monotonic() >= next_sample:
+        self.reap_orphans()
+        self.stopped = self.stopped or self.over_limit()
+        next_sample = time.monotonic() + _INTERVAL
+    os.close(pidfd)
+
+  def reap_orphans(self) -> None:
+    """Reaps what has ended, lest zombies fill the process limit."""
+    while self.status is None:
+      pid, status, usage = os.wait4(-1, os.WNOHANG)
+      if pid == 0:
+        return
+      self.note(pid, status, usage)
+
+  def kill_all(self) -> None:
+    """Leaves no process but this one in the namespace."""
+    while True:
+      try:
+        os.kill(-1, _signal.SIGKILL)
+      except ProcessLookupError:
+        pass
+      try:
+        self.note(*os.wait4(-1, 0))
+      except ChildProcessError:
+        return
