@@ -59,6 +59,6 @@ setuptools.setup(
         # The reference of the parity tests. Not part of `test`: its usual
         # wheel pulls gigabytes of CUDA.
         'parity': ['torch>=2.13,<2.14'],
-        'dev': ['valley_jax[test]', 'nbstripout>=0.8', 'pre-commit>=4'],
+        'dev': ['valley_jax[test]', 'nbstripout>=0.9', 'pre-commit>=4'],
     },
 )
