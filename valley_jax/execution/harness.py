@@ -78,7 +78,7 @@ def _print_exception(e: BaseException) -> None:
     traceback = traceback.tb_next
   try:
     sys.excepthook(type(e), e.with_traceback(traceback), traceback)
-  except BaseException:  # pylint: disable=broad-except
+  except BaseException:  # noqa: BLE001
     pass  # The program's own hook, or a closed stderr: it has failed anyway.
 
 
@@ -103,12 +103,12 @@ def leave(status: int) -> None:
     if 'threading' in sys.modules:
       sys.modules['threading']._shutdown()  # Joins non-daemon threads.
     atexit._run_exitfuncs()
-  except BaseException as e:  # pylint: disable=broad-except
+  except BaseException as e:  # noqa: BLE001
     status = _exit_status(e) or status
   try:
     if sys.stdout is not None and not sys.stdout.closed:
       sys.stdout.flush()
-  except BaseException:  # pylint: disable=broad-except
+  except BaseException:  # noqa: BLE001
     status = status or 120  # As CPython: the output could not be written.
   os._exit(status)
 
@@ -119,7 +119,7 @@ def run_stdin(codes: tuple) -> None:
   try:
     exec(codes[0], namespace)
     status = 0
-  except BaseException as e:  # pylint: disable=broad-except
+  except BaseException as e:  # noqa: BLE001
     status = _exit_status(e)
   leave(status)
 
@@ -154,7 +154,7 @@ def run_function(codes: tuple, entry_point: str) -> None:
     exec(codes[0], namespace)
     call = _find(namespace, entry_point)
     value = call(*marshal.loads(_read_input()))
-  except BaseException as e:  # pylint: disable=broad-except
+  except BaseException as e:  # noqa: BLE001
     _leave_without_value(e)
   try:
     report = b'value' + _to_json(value)
@@ -193,14 +193,14 @@ def run_assert(codes: tuple) -> None:
     for code in codes:
       exec(code, namespace)
     test_code = compile(_read_input(NONCE_BYTES), '<test>', 'exec')
-  except BaseException as e:  # pylint: disable=broad-except
+  except BaseException as e:  # noqa: BLE001
     _leave_without_value(e)
   try:
     exec(test_code, namespace)
   except AssertionError as e:
     _write(b'assert')
     _leave_without_value(e)
-  except BaseException as e:  # pylint: disable=broad-except
+  except BaseException as e:  # noqa: BLE001
     _leave_without_value(e)
   os.write(REPORT, os.read(INPUT, NONCE_BYTES))
   os._exit(0)

@@ -165,7 +165,7 @@ class Worker:
     return tally.end(_V.ACCEPTED)
 
   def _load(self, problem, submission, limits, tally):
-    """Puts the program into a fresh sandbox; returns a judgement if it fails."""
+    """Puts the program into a fresh sandbox; a failure is a judgement."""
     self._discard()
     self._box = sandbox.Sandbox(self.isolation, self.cgroup, limits)
     if self._stopped.is_set():

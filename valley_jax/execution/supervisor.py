@@ -3,8 +3,8 @@
 It runs no line of a submission and knows no expected output. The host talks
 to it over descriptors 0 and 1: a request is 8 bytes of length, a marshalled
 tuple and two files; an answer is ten 8-byte integers and three byte strings
-(`sandbox.py` holds the other end). It imports C modules only, since each Python module of
-the standard library would cost every submission its import.
+(`sandbox.py` holds the other end). It imports C modules only, since each
+Python module of the standard library would cost every submission its import.
 
 PID 1 cannot be signalled from inside its namespace, except for signals that it
 handles: it handles none. It is not dumpable, so that a child of the same user
