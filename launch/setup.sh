@@ -123,8 +123,11 @@ install() {
   step "install valley_jax${extra:+[$extra]}" "$uv" pip install \
     --python .venv/bin/python --editable ".${extra:+[$extra]}"
   step 'import jax and libseccomp' .venv/bin/python -c 'import jax, pyseccomp'
-  # What runs with the extra also runs without.
+  # What was installed with an extra also serves without it; dev holds test.
   echo "$key" | tee .venv/installed >".venv/installed${extra:+-$extra}"
+  case "$extra" in
+    dev | test,*) cp .venv/installed .venv/installed-test ;;
+  esac
 }
 
 make_venv() {
