@@ -82,7 +82,11 @@ def test_pass_at_1_given_completion_leaves_the_truncated_out():
   )
   forms = {
       ('p', i): summary.Form(
-          completed=i < 2, think_tag=True, think_closed=False, num_tokens=4
+          completed=i < 2,
+          think_tag=True,
+          think_closed=False,
+          no_program=False,
+          num_tokens=4,
       )
       for i in range(3)
   }
@@ -122,13 +126,14 @@ def test_difficulties_come_from_easy_to_hard_and_unknown_last():
   ]
 
 
-def test_a_missing_program_is_told_from_one_that_does_not_parse():
-  judgements = _judged(
-      _judgement('p', 0, Verdict.COMPILE_ERROR, 'SyntaxError: line 1'),
-      _judgement('p', 1, Verdict.COMPILE_ERROR, 'No program in it.'),
-  )
-  table = summary.tabulate([_problem('p')], 2, judgements, None)
-  assert summary.rates(table)['no_program_rate'] == 0.5
+@pytest.mark.parametrize(
+    'text, no_program',
+    [('```python\n1 +\n```', False), ('1 + 1', True)],
+)
+def test_a_missing_program_is_told_from_one_that_does_not_parse(
+    text, no_program
+):
+  assert summary.form_of(_completion(text)).no_program is no_program
 
 
 def test_an_internal_error_is_no_score():

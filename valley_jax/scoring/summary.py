@@ -17,6 +17,7 @@ import numpy as np
 from valley_jax import records
 from valley_jax.scoring import bootstrap
 from valley_jax.scoring import pass_at_k
+from valley_jax.scoring import programs
 
 _DIFFICULTIES = ('easy', 'medium', 'medium_hard', 'hard', 'very_hard')
 _VERDICTS = tuple(
@@ -31,6 +32,7 @@ class Form:
   completed: bool  # Ended within the token budget.
   think_tag: bool  # Begins with `<think>`.
   think_closed: bool  # ... and has a `</think>`.
+  no_program: bool  # Nothing in it to execute.
   num_tokens: int
 
 
@@ -42,6 +44,7 @@ def form_of(completion: records.Completion) -> Form:
       completed=completion.finish_reason is not records.FinishReason.LENGTH,
       think_tag=think_tag,
       think_closed=think_tag and '</think>' in text,
+      no_program=programs.extract(completion.text) is None,
       num_tokens=len(completion.tokens),
   )
 
@@ -54,12 +57,12 @@ class Table:
   difficulties: list[str]
   num_samples: int
   correct: np.ndarray
-  no_program: np.ndarray
   # What needs the completions' texts: None if submissions were judged.
   completed: np.ndarray | None = None
   completed_correct: np.ndarray | None = None
   think_tag: np.ndarray | None = None
   think_closed: np.ndarray | None = None
+  no_program: np.ndarray | None = None
   num_tokens: np.ndarray | None = None
 
   def of(self, difficulty: str) -> 'Table':
@@ -98,8 +101,8 @@ def tabulate(
   columns = {}
   if forms is not None:
     columns = {
-        name: count(lambda key, name=name: getattr(forms[key], name))
-        for name in ('completed', 'think_tag', 'think_closed', 'num_tokens')
+        field.name: count(lambda key, f=field: getattr(forms[key], f.name))
+        for field in dataclasses.fields(Form)
     }
     columns['completed_correct'] = count(
         lambda key: forms[key].completed and correct(key)
@@ -109,15 +112,7 @@ def tabulate(
       difficulties=[p.difficulty or 'unknown' for p in problems],
       num_samples=num_samples,
       correct=count(correct),
-      no_program=count(lambda key: _has_no_program(judgements[key])),
       **columns,
-  )
-
-
-def _has_no_program(judgement: records.Judgement) -> bool:
-  return (
-      judgement.verdict is records.Verdict.COMPILE_ERROR
-      and judgement.message.lower().startswith('no program')
   )
 
 
