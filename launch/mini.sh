@@ -16,4 +16,4 @@ bash "$root/launch/setup.sh"
 cd "$root"
 .venv/bin/python -m valley_jax.study --config configs/valley.py:mini \
   --workdir "$workdir" "$@"
-echo "The report: $workdir/report/index.html"
+echo "The report: $workdir/report.html"
