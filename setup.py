@@ -26,6 +26,7 @@ setuptools.setup(
         'grain>=0.2.16,<0.3',
         'jax>=0.10.1,<0.13',
         'jinja2>=3.1.4',  # Chat templates; transformers does not pull it.
+        'markupsafe>=2.1',
         'matplotlib>=3.10',
         'ml-collections>=1.1,<2',
         'msgspec>=0.19,<1',
