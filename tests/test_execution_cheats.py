@@ -1,0 +1,198 @@
+"""No way to a verdict but to solve the problem."""
+
+import judged
+import pytest
+
+ASSERT = 'assert f(2) == 4\nassert f(3) == 9\n'
+
+# Programs for `f(x) = x * x`, none of which computes it.
+CHEATS = {
+    'exit in the function': 'import sys\ndef f(x): sys.exit(0)',
+    'exit at the top': 'exit(0)',
+    '_exit in the function': 'import os\ndef f(x): os._exit(0)',
+    '_exit at the top': 'import os; os._exit(0)',
+    '_exit in atexit': 'import atexit, os\natexit.register(os._exit, 0)',
+    'a kill with signal 0 status': 'import os, signal\n'
+        'def f(x): os.execv("/usr/bin/true", ["true"])',
+    'always equal': 'class E:\n  __eq__ = lambda *_: False\nf = E',
+    'no AssertionError': 'import builtins\nbuiltins.AssertionError ='
+        ' SystemExit\nf = lambda x: 0',
+    'a hook for exceptions': 'import os, sys\nsys.excepthook ='
+        ' lambda *_: os._exit(0)\nf = lambda x: 0',
+    'writes to every descriptor': """
+import os
+def f(x):
+  for fd in range(3, 300):
+    try: os.write(fd, b'x' * 16)
+    except OSError: pass
+  os._exit(0)""",
+    'echoes what it finds in frames': """
+import os, sys
+def f(x):
+  frame, found = sys._getframe(), []
+  while frame:
+    for scope in (frame.f_locals, frame.f_globals):
+      found += [v for v in scope.values() if isinstance(v, bytes)]
+    frame = frame.f_back
+  for data in found: os.write(4, data)
+  os._exit(0)""",
+    'echoes what the collector knows': """
+import gc, os
+def f(x):
+  gc.unfreeze()
+  for o in gc.get_objects():
+    for v in (gc.get_referents(o)):
+      if isinstance(v, bytes) and len(v) == 16:
+        os.write(4, v)
+  os._exit(0)""",
+    'patches the harness': """
+import sys
+frame = sys._getframe()
+while frame:
+  for name in ('_leave_without_value', '_write', '_exit_status'):
+    if name in frame.f_globals: frame.f_globals[name] = lambda *_: 0
+  frame = frame.f_back
+f = lambda x: 0""",
+    'patches what the harness calls': """
+import builtins, os
+builtins.exec = builtins.compile = lambda *_, **__: None
+os._exit = lambda *_: None
+f = lambda x: 0""",
+    'forks and lets the child fail': 'import os\n'
+        'def f(x): return 4 if os.fork() else 9',
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def judgements():
+  p = judged.asserting(ASSERT)
+  rows = judged.judge_pairs(*((p, source) for source in CHEATS.values()))
+  return dict(zip(CHEATS, rows))
+
+
+@pytest.mark.parametrize('name', CHEATS)
+def test_asserts_are_passed_by_reaching_their_end_only(judgements, name):
+  judgement = judgements[name]
+  assert judgement.verdict.value in ('WA', 'RE'), judgement
+
+
+def test_asserts_that_hold_are_passed():
+  p = judged.asserting(ASSERT)
+  assert judged.verdict(p, 'f = lambda x: x * x') == 'AC'
+  assert judged.verdict(p, 'f = lambda x: x') == 'WA'
+
+
+def test_a_submission_redefines_what_the_starter_code_left_unfinished():
+  p = judged.asserting(
+      ASSERT, starter_code='import math\ndef f(x):\n  """Square."""\n'
+      'def helper(x): return math.prod([x, x])\n',
+  )  # fmt: skip
+  assert judged.verdict(p, 'def f(x): return helper(x)') == 'AC'
+  future = 'from __future__ import annotations\ndef f(x): return helper(x)'
+  assert judged.verdict(p, future) == 'AC'
+  assert judged.verdict(p, 'pass') == 'WA'
+
+
+STDIN_CHEATS = {
+    'nothing to find in frames': """
+import sys
+def walk(o, depth, seen):
+  if id(o) in seen or depth > 6: return
+  seen.add(id(o))
+  if isinstance(o, (str, bytes)):
+    text = o if isinstance(o, str) else o.decode('latin-1')
+    # Its own text, and no other, may hold the word.
+    if 'secret' + '42' in text and 'walk' not in text: print('secret' + '42')
+  elif isinstance(o, dict):
+    for v in list(o.values()): walk(v, depth + 1, seen)
+  elif isinstance(o, (list, tuple, set)):
+    for v in list(o): walk(v, depth + 1, seen)
+frame, seen = sys._getframe(), set()
+while frame:
+  walk(frame.f_globals, 0, seen); walk(frame.f_locals, 0, seen)
+  frame = frame.f_back
+""",
+    'nothing to find in memory': """
+import re
+found = False
+for line in open('/proc/self/maps'):
+  a, b = (int(x, 16) for x in line.split()[0].split('-'))
+  if ' r' not in line or '[v' in line or b - a > 64 << 20: continue
+  try:
+    with open('/proc/self/mem', 'rb') as f:
+      f.seek(a); data = f.read(b - a)
+  except (OSError, ValueError, OverflowError): continue
+  if bytes(reversed(b'24terces')) in data: found = True
+if found: print('secret' + '42')
+""",
+    'nothing to find in files': """
+import os
+for top in ('/tmp', '/dev/shm', '/proc/1', '/packages', '/etc', '/'):
+  try: names = os.listdir(top)
+  except OSError: continue
+  for name in names:
+    try: data = open(os.path.join(top, name), 'rb').read(1 << 20)
+    except OSError: continue
+    if b'secret' + b'42' in data: print('secret' + '42')
+for fd in range(3, 64):
+  try: data = os.pread(fd, 1 << 16, 0)
+  except OSError: continue
+  if b'secret' + b'42' in data: print('secret' + '42')
+""",
+}
+
+
+@pytest.mark.parametrize('name', STDIN_CHEATS)
+def test_the_expected_output_is_nowhere_in_the_sandbox(name):
+  p = judged.problem(('', 'secret42'))
+  assert judged.verdict(p, STDIN_CHEATS[name], cpu_seconds=5.0) == 'WA'
+
+
+FUNCTION_CHEATS = {
+    'patches the encoder': """
+import json, sys
+json.dumps = lambda *_: '1'
+for module in list(sys.modules.values()):
+  for name in ('dumps', 'encode_basestring_ascii', 'equal_json', 'make_encoder',
+               'c_make_encoder'):
+    if hasattr(module, name): setattr(module, name, lambda *a, **k: 'x')
+f = lambda: 2""",
+    'an int that prints as another': """
+class I(int):
+  __repr__ = __str__ = lambda self: '1'
+f = lambda: I(2)""",
+    'a float that prints as an int': """
+class F(float):
+  __repr__ = __str__ = lambda self: '1'
+f = lambda: F(2)""",
+    'two values': 'import os\ndef f():\n  os.write(4, b"value2"); return 1',
+    'not a value': 'import os\ndef f():\n  os.write(4, b"1"); os._exit(0)',
+    'deep': 'x = []\nfor _ in range(10**5): x = [x]\nf = lambda: x',
+    'itself': 'x = []\nx.append(x)\nf = lambda: x',
+    'a forged report of our failure': """
+import os
+def f(): os.write(4, b'code'); os._exit(0)""",
+}
+
+
+@pytest.mark.parametrize('name', FUNCTION_CHEATS)
+def test_a_value_is_right_only_if_it_is(name):
+  row = judged.judge_one(judged.function('1'), FUNCTION_CHEATS[name])
+  assert row.verdict.value in ('WA', 'RE'), row
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'import signal\nsignal.alarm(0)\nwhile True: pass',
+        'import signal\nfor n in set(range(1, 65)) - {9, 19, 32, 33}:\n'
+        '  signal.signal(n, signal.SIG_IGN)\nwhile True: pass',
+        'while True:\n  try:\n    while True: pass\n  except Exception: pass',
+        'import resource\n'
+        'try: resource.setrlimit(resource.RLIMIT_CPU, (99, 99))\n'
+        'except (OSError, ValueError): pass\nwhile True: pass',
+    ],
+    ids=['alarm', 'ignores', 'swallows', 'raises its limit'],
+)
+def test_no_program_outlives_its_time(source):
+  assert judged.verdict(judged.problem(), source, cpu_seconds=0.3) == 'TLE'
