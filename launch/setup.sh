@@ -119,7 +119,9 @@ install() {
   read -r version python < <(find_python) || true
   check_python "${version:-}"
   find_uv
-  step "make .venv with $python ($version)" make_venv
+  # Added to where it can be: a run may be using it at this moment.
+  [[ $(cat .venv/made-for 2>/dev/null) == "$PWD $python" ]] ||
+    step "make .venv with $python ($version)" make_venv
   step "install valley_jax${extra:+[$extra]}" "$uv" pip install \
     --python .venv/bin/python --editable ".${extra:+[$extra]}"
   step 'import jax and libseccomp' .venv/bin/python -c 'import jax, pyseccomp'
@@ -132,7 +134,7 @@ install() {
 
 make_venv() {
   rm -rf .venv
-  "$uv" venv --python "$python" .venv
+  "$uv" venv --python "$python" .venv && echo "$PWD $python" >.venv/made-for
 }
 
 extra="${1:-}"
