@@ -127,6 +127,8 @@ def _judge_rest(
     num_done: int,
 ) -> Iterator[records.Judgement]:
   """Judges, stores what is final as soon as it is known, and yields it."""
+  if not rest:
+    return
   for key, submission in rest.items():
     if submission is None:
       yield _without_program(problems[key[0]], key)

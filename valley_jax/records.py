@@ -266,7 +266,8 @@ def repair_torn_tail(path: str | os.PathLike) -> int:
         position = start + newline + 1
         break
       position = start
-    f.truncate(position)
+    if position < end:
+      f.truncate(position)
   return end - position
 
 

@@ -78,6 +78,7 @@ def prove(
   printed = walls.stdout.decode('utf-8', 'replace').splitlines()
   if printed != ['done']:
     words = walls.stderr.decode('utf-8', 'replace')[-500:]
+    words += f' ({walls.stopped})' if walls.stopped else ''
     raise isolation_lib.IsolationError(
         'The sandbox does not confine on this machine: a program in it'
         f' {"; ".join(printed) or "does not run"}. {words}'.strip()

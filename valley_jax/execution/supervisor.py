@@ -44,9 +44,7 @@ def harden() -> None:
         _signal.signal(number, _signal.SIG_DFL)
   while os.open('/dev/null', os.O_RDONLY) < harness.REPORT:
     pass  # Reserve the descriptors that a test will use.
-  prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), 'prctl')
-  if _ctypes.call_function(prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0)) != 0:
-    raise OSError('prctl(PR_SET_DUMPABLE, 0) failed.')
+  set_dumpable(0)
   builtins.quit = _sitebuiltins.Quitter('quit', 'Ctrl-D (i.e. EOF)')
   builtins.exit = _sitebuiltins.Quitter('exit', 'Ctrl-D (i.e. EOF)')
   builtins.help = _sitebuiltins._Helper()
@@ -55,6 +53,13 @@ def harden() -> None:
     sys.path.append('/packages')
   sys.set_int_max_str_digits(0)  # Time is what limits here.
   gc.disable()
+
+
+def set_dumpable(value: int) -> None:
+  """Lets processes of the same user look into this one (1) or not (0)."""
+  prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), 'prctl')
+  if _ctypes.call_function(prctl, (_PR_SET_DUMPABLE, value, 0, 0, 0)) != 0:
+    raise OSError('prctl(PR_SET_DUMPABLE) failed.')
 
 
 def read_exactly(size: int) -> bytes:
@@ -126,6 +131,7 @@ def become_test(limits: dict, fds: tuple, ready: int, action, args) -> None:
     os.closerange(5, ready)
     os.closerange(ready + 1, 1024)
     limit_child(limits)
+    set_dumpable(1)  # So that the watch sees what it shares.
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     harness.open_standard_streams()
     for name in ('harness', 'watch', 'supervisor'):
