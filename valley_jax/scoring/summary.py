@@ -72,9 +72,10 @@ class Table:
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if isinstance(value, list):
-        columns[field.name] = [value[i] for i in rows]
-      else:
-        columns[field.name] = value[rows] if np.ndim(value) else value
+        value = [value[i] for i in rows]
+      elif isinstance(value, np.ndarray):
+        value = value[rows]
+      columns[field.name] = value
     return Table(**columns)
 
 
@@ -101,8 +102,8 @@ def tabulate(
   columns = {}
   if forms is not None:
     columns = {
-        field.name: count(lambda key, f=field: getattr(forms[key], f.name))
-        for field in dataclasses.fields(Form)
+        f.name: count(lambda key, f=f, forms=forms: getattr(forms[key], f.name))
+        for f in dataclasses.fields(Form)
     }
     columns['completed_correct'] = count(
         lambda key: forms[key].completed and correct(key)
@@ -155,7 +156,11 @@ def given_completion(table: Table, num_draws: int) -> dict[str, Any]:
   A ratio of two counts, both of which vary from resample to resample.
   """
   value = interval = None
-  if table.completed is not None and table.completed.any():
+  if (
+      table.completed is not None
+      and table.completed_correct is not None
+      and table.completed.any()
+  ):
     counts = np.stack([table.completed_correct, table.completed], axis=1)
     correct, completed = bootstrap.resampled_means(counts, num_draws).T
     ratios = correct[completed > 0] / completed[completed > 0]

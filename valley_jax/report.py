@@ -1,0 +1,204 @@
+"""report: a study's curve, tables and samples, as one page to read or send.
+
+  python -m valley_jax.report --config configs/valley.py --workdir STUDY
+
+Reads   every scores.json under STUDY, and what lies beside it: metrics.jsonl
+        (loss curves), completions.jsonl and judgements.jsonl (samples to read)
+        config.problems, if set, for the samples' statements and tests
+Writes  STUDY/report.html   one self-contained page, nothing loaded from a net
+        STUDY/report.md     the same figures and tables
+        STUDY/figures/*.png
+        STUDY/curve.json    the curve, the valley's depth and edge, as numbers
+        STUDY/tensorboard_report/
+
+A run of 0 traces is the base student; without one there is a curve but no
+valley. Everything is made anew each time; the same scores give the same bytes.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jinja2
+import jinja2.utils
+import markupsafe
+import ml_collections as mlc
+import tensorboardX
+
+from valley_jax import entry
+from valley_jax import records
+from valley_jax.analysis import browse
+from valley_jax.analysis import curve as curve_lib
+from valley_jax.analysis import exhibits as exhibits_lib
+from valley_jax.analysis import figure_style
+from valley_jax.analysis import findings
+from valley_jax.analysis import study
+from valley_jax.data import problems as problems_lib
+from valley_jax.scoring import bootstrap
+
+_SAMPLES_PER_RUN = 24
+_MAX_SAMPLES = 1200
+_MAX_SAMPLES_BYTES = 2_000_000  # So that the page stays below 3 MB.
+_TEMPLATES = pathlib.Path(__file__).with_name('templates')
+
+
+def report(config: mlc.ConfigDict, workdir: str) -> None:
+  """Writes the report of all runs under `workdir`; idempotent."""
+  root = pathlib.Path(workdir)
+  runs = study.find_runs(root)
+  resample = functools.partial(
+      bootstrap.resampled_means, num_draws=config.num_bootstrap
+  )
+  measured = curve_lib.measure([run.scores for run in runs], resample)
+  by_difficulty = {
+      name: curve_lib.measure(study.scores_of(runs, name), resample)
+      for name in study.difficulties(runs)
+  }
+  exhibits = exhibits_lib.draw(runs, measured, by_difficulty)
+  context = _context(config, runs, measured, exhibits)
+  records.write_json(root / 'curve.json', dataclasses.asdict(measured))
+  with figure_style.style():
+    for exhibit in exhibits:
+      png = figure_style.to_png(exhibit.figure)
+      records.write_atomically(root / f'figures/{exhibit.name}.png', png)
+    svgs = {
+        e.name: markupsafe.Markup(figure_style.to_svg(e.figure, e.name))
+        for e in exhibits
+    }
+  markdown = _render('report.md.j2', context)
+  records.write_atomically(root / 'report.md', markdown)
+  samples = _samples(config, runs)
+  page = _render('report.html.j2', {**context, 'svgs': svgs, **samples})
+  records.write_atomically(root / 'report.html', page)
+  _write_events(root / 'tensorboard_report', exhibits, markdown)
+
+
+def _context(
+    config: mlc.ConfigDict,
+    runs: Sequence[study.Run],
+    measured: curve_lib.Curve,
+    exhibits: Sequence[exhibits_lib.Exhibit],
+) -> dict[str, Any]:
+  """Returns what the page and report.md both say."""
+  header, rows = exhibits_lib.run_table(runs)
+  return {
+      'name': config.name,
+      'command': config.command,
+      'headline': findings.headline(measured),
+      'verdict': findings.verdict(measured),
+      'notes': findings.notes(measured),
+      'cards': findings.cards(measured),
+      'exhibits': exhibits,
+      'run_header': header,
+      'run_rows': rows,
+      'commands': [
+          (run.num_traces, run.seed, run.scores['command'])
+          for run in runs
+          if run.scores['command']
+      ],
+  }
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(_TEMPLATES),
+      autoescape=lambda name: bool(name) and '.html' in name,
+      undefined=jinja2.StrictUndefined,
+      trim_blocks=True,
+      lstrip_blocks=True,
+      keep_trailing_newline=True,
+  )
+  return environment.get_template(template).render(context)
+
+
+def _samples(
+    config: mlc.ConfigDict, runs: Sequence[study.Run]
+) -> dict[str, Any]:
+  """Returns the samples as JSON that is safe inside of a <script> element.
+
+  Completions are untrusted. Every <, >, & and ' is written as \\uXXXX, so that
+  no text can end the element; the page's script shows them as text only.
+  """
+  problems = {}
+  if config.problems:
+    found = problems_lib.read_problems(config.problems)
+    problems = {p.problem_id: p for p in found}
+  per_run = max(1, min(_SAMPLES_PER_RUN, _MAX_SAMPLES // len(runs)))
+  chosen = [_choose(run, per_run) for run in runs]
+  encoded = markupsafe.Markup('')
+  for max_chars in (16_000, 8_000, 4_000, 2_000, 1_000, 500):
+    encoded = jinja2.utils.htmlsafe_json_dumps(
+        _browsable(runs, chosen, problems, max_chars)
+    )
+    if len(encoded.encode()) <= _MAX_SAMPLES_BYTES:
+      break
+  return {'samples': encoded, 'num_samples': sum(map(len, chosen))}
+
+
+def _choose(run: study.Run, limit: int) -> list[tuple[Any, Any]]:
+  """Returns (judgement, completion) pairs; none if texts are not there."""
+  judged = run.directory / 'judgements.jsonl'
+  written = run.directory / 'completions.jsonl'
+  if not judged.exists() or not written.exists():
+    return []
+  difficulties = {
+      p['problem_id']: p['difficulty'] for p in run.scores['problems']
+  }
+  chosen = browse.choose(
+      list(records.read_rows(judged, records.Judgement)), difficulties, limit
+  )
+  keys = {records.key(row) for row in chosen}
+  completions = {  # One at a time: the file can be many gigabytes.
+      records.key(row): row
+      for row in records.read_rows(written, records.Completion)
+      if records.key(row) in keys
+  }
+  return [
+      (row, completions[records.key(row)])
+      for row in chosen
+      if records.key(row) in completions
+  ]
+
+
+def _browsable(runs, chosen, problems, max_chars: int) -> dict[str, Any]:
+  """Returns runs with their samples, and the statements that these need."""
+  found, statements = [], {}
+  for run, pairs in zip(runs, chosen, strict=True):
+    difficulties = {
+        p['problem_id']: p['difficulty'] for p in run.scores['problems']
+    }
+    samples = []
+    for judgement, completion in pairs:
+      name = judgement.problem_id
+      problem = problems.get(name)
+      shown = browse.sample(judgement, completion, problem, max_chars)
+      samples.append({**shown, 'difficulty': difficulties[name]})
+      if problem is not None:
+        statements[name] = browse.cut(problem.statement, max_chars)
+    found.append(
+        {'num_traces': run.num_traces, 'seed': run.seed, 'samples': samples}
+    )
+  return {'runs': found, 'statements': statements}
+
+
+def _write_events(
+    directory: pathlib.Path,
+    exhibits: Sequence[exhibits_lib.Exhibit],
+    markdown: str,
+) -> None:
+  """Replaces the report in TensorBoard by this one."""
+  for old in directory.glob('events.out.tfevents.*'):
+    old.unlink()
+  with (
+      figure_style.style(),
+      tensorboardX.SummaryWriter(str(directory)) as writer,
+  ):
+    writer.add_text('report', markdown)
+    for exhibit in exhibits:
+      writer.add_figure(exhibit.name, exhibit.figure, close=False)
+
+
+if __name__ == '__main__':
+  entry.run(report)
