@@ -52,8 +52,14 @@ def test_a_dip_within_the_noise_is_not_called_a_valley():
   assert 'not shown to differ' in findings.verdict(found)
 
 
+def test_a_curve_that_may_fall_is_not_said_to_have_no_valley():
+  assert findings.headline(_curve(_GAIN, _RISE)) == (
+      'No dip is seen, nor ruled out.'
+  )
+
+
 def test_a_curve_that_never_falls_has_no_valley():
-  found = _curve(_GAIN, _RISE)
+  found = _curve(_RISE, _RISE)
   assert findings.headline(found) == 'There is no valley at these sizes.'
   assert 'no size is below' in findings.verdict(found)
 

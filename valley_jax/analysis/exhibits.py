@@ -77,13 +77,7 @@ def _curve(measured: curve_lib.Curve) -> Exhibit:
   return Exhibit(
       name='curve',
       title='pass@1 against the number of traces',
-      caption=(
-          'Points are means over seeds, thick bars their 95 % intervals over'
-          ' problems, small dots single seeds. The grey band is the base'
-          ' student. Shaded: the valley. The diamond is its edge, the size at'
-          ' which the curve re-crosses the baseline (interpolated in log'
-          ' size); the bar through it is the interval.'
-      ),
+      caption=_curve_caption(measured),
       figure=figures.curve(measured),
       header=(
           'traces',
@@ -95,6 +89,22 @@ def _curve(measured: curve_lib.Curve) -> Exhibit:
       ),
       rows=rows,
   )
+
+
+def _curve_caption(measured: curve_lib.Curve) -> str:
+  """Explains what is in the figure, and nothing that is not."""
+  said = ['Thick bars are 95 % intervals over problems.']
+  if any(len(p.seeds) > 1 for p in measured.points):
+    said.append('Points are means over seeds, small dots single seeds.')
+  if measured.baseline is not None:
+    said.append('The grey band is the base student.')
+  if measured.edge is not None:
+    said.append(
+        'Shaded: where the curve is below it. The diamond is the valley’s edge,'
+        ' where the curve re-crosses the baseline (interpolated in log size);'
+        ' the bar through it is the interval.'
+    )
+  return ' '.join(said)
 
 
 def _rates(rates: Mapping[int, Mapping[str, float | None]]) -> Exhibit:

@@ -174,6 +174,7 @@ def difficulties(
     y = np.array([p.pass_at_1 for p in points])
     low, high = np.array([p.interval for p in points]).T
     axes.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
+    axes.vlines(x, low, high, color, linewidth=1, alpha=0.4)
     first = len(base)
     axes.plot(x[: first + 1], y[: first + 1], ':', color=color, linewidth=1.2)
     axes.plot(x[:first], y[:first], 'o', color=color, markerfacecolor='none')

@@ -41,6 +41,8 @@ def headline(measured: curve_lib.Curve) -> str:
     return f'There is a valley, {depth} points deep.'
   if lowest.difference < 0:
     return 'A dip, but not beyond the noise.'
+  if lowest.interval[0] < 0:
+    return 'No dip is seen, nor ruled out.'
   return 'There is no valley at these sizes.'
 
 
