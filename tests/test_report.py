@@ -170,6 +170,10 @@ def test_figures_are_in_tensorboard(study):
   assert b'curve' in events.read_bytes()
 
 
+def test_markdown_shows_a_tag_instead_of_taking_it_for_html(study):
+  assert r'begins with \<think>' in (study / 'report.md').read_text()
+
+
 def test_every_run_comes_with_its_command(study):
   markdown = (study / 'report.md').read_text()
   assert markdown.count('`python -m it`') == 3
