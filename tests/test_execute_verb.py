@@ -20,6 +20,7 @@ from valley_jax import records
 
 ROOT = pathlib.Path(__file__).parents[1]
 HUMANEVAL = ROOT.parent / 'shared/data/HumanEval.jsonl.gz'
+PATH = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
 MEASURED = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'message')
 SOURCES = [judged.CONTROL, 'print(3)', '1/0', 'print(']
 
@@ -163,7 +164,7 @@ def _start(config: mlc.ConfigDict, workdir, kill_at: int) -> subprocess.Popen:
           sys.executable, ROOT / 'tests/kill_at.py', 'execute',
           config.to_json(), str(workdir), str(kill_at),
       ],
-      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      env={**os.environ, 'PYTHONPATH': PATH},
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
   )  # fmt: skip
@@ -223,7 +224,7 @@ def test_the_command_teaches_and_runs_without_jax(tmp_path):
   ]  # fmt: skip
   done = subprocess.run(
       command, cwd=ROOT, capture_output=True, text=True,
-      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      env={**os.environ, 'PYTHONPATH': PATH},
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert '4 programs: AC 1  WA 1  RE 1  CE 1' in done.stdout

@@ -113,17 +113,20 @@ while frame:
   frame = frame.f_back
 """,
     'nothing to find in memory': """
-import re
-found = False
+import re, sys
+given = input()  # So that the search is seen to find something.
+found = set()
 for line in open('/proc/self/maps'):
   a, b = (int(x, 16) for x in line.split()[0].split('-'))
-  if ' r' not in line or '[v' in line or b - a > 64 << 20: continue
+  if 'r' not in line.split()[1] or '[v' in line or b - a > 64 << 20: continue
   try:
     with open('/proc/self/mem', 'rb') as f:
       f.seek(a); data = f.read(b - a)
   except (OSError, ValueError, OverflowError): continue
-  if bytes(reversed(b'24terces')) in data: found = True
-if found: print('secret' + '42')
+  found |= set(re.findall(rb'secre[t][4]2|visibl[e]77', data))
+  del data
+for word in found: print(*map(chr, word), sep='')
+print('searched', len(found), file=sys.stderr)
 """,
     'nothing to find in files': """
 import os
@@ -144,8 +147,10 @@ for fd in range(3, 64):
 
 @pytest.mark.parametrize('name', STDIN_CHEATS)
 def test_the_expected_output_is_nowhere_in_the_sandbox(name):
-  p = judged.problem(('', 'secret42'))
-  assert judged.verdict(p, STDIN_CHEATS[name], cpu_seconds=5.0) == 'WA'
+  p = judged.problem(('visible77', 'secret42'))
+  row = judged.judge_one(p, STDIN_CHEATS[name], cpu_seconds=5.0)
+  assert row.verdict.value == 'WA', row
+  assert row.message in ('', 'searched 1')
 
 
 FUNCTION_CHEATS = {

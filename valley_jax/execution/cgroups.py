@@ -9,6 +9,7 @@ submission runs.
 import contextlib
 import os
 import pathlib
+import time
 
 _ROOT = pathlib.Path('/sys/fs/cgroup')
 _PREFIX = 'valley_jax'
@@ -27,9 +28,16 @@ class Cgroup:
 
   def limit(self, memory_mib: int, processes: int) -> None:
     """Sets what the group may use at most from now on."""
-    if memory_mib != self._memory_mib:
-      (self._memory / _MEMORY[self._version]).write_text(str(memory_mib << 20))
-      self._memory_mib = memory_mib
+    deadline = time.monotonic() + 2.0
+    while memory_mib != self._memory_mib:
+      try:
+        path = self._memory / _MEMORY[self._version]
+        path.write_text(str(memory_mib << 20))
+        self._memory_mib = memory_mib
+      except OSError:  # The files of the last sandbox are still being freed.
+        if time.monotonic() > deadline:
+          raise
+        time.sleep(0.01)
     (self._pids / 'pids.max').write_text(str(processes))
 
   def add(self, pid: int) -> None:

@@ -82,15 +82,19 @@ class Sandbox:
     }
     self._wait_seconds = wall_limit(limits.cpu_seconds) + _GRACE_SECONDS
     self._log = os.memfd_create('stderr', os.MFD_CLOEXEC)
+    self._process: subprocess.Popen | None = None
     try:
       if cgroup:
         cgroup.limit(limits.memory_mib + _SLACK_MIB, MAX_PROCESSES + 8)
-      self._process = self._start(isolation)
+      self._start(isolation)
+    except OSError as e:
+      self.close()
+      raise SandboxError(f'Could not start bubblewrap: {e}') from e
     except BaseException:
-      os.close(self._log)
+      self.close()
       raise
 
-  def _start(self, isolation: isolation_lib.Isolation) -> subprocess.Popen:
+  def _start(self, isolation: isolation_lib.Isolation) -> None:
     reader, writer = os.pipe()
     os.write(writer, isolation.seccomp_filter)
     os.close(writer)
@@ -101,7 +105,7 @@ class Sandbox:
       user = {'user': isolation.uid, 'group': isolation.uid}
       user['extra_groups'] = []
     try:
-      process = subprocess.Popen(
+      self._process = subprocess.Popen(
           isolation_lib.command(isolation, reader, info and info[1]),
           stdin=subprocess.PIPE,
           stdout=subprocess.PIPE,
@@ -110,24 +114,23 @@ class Sandbox:
           pass_fds=fds,
           **user,
       )
-    except OSError as e:
-      raise SandboxError(f'Could not start bubblewrap: {e}') from e
+    except BaseException:
+      if info:
+        os.close(info[0])
+      raise
     finally:
       for fd in [reader] + ([info[1]] if info else []):
         os.close(fd)
     if info:
-      self._confine(process, info[0])
-    return process
+      self._confine(info[0])
 
-  def _confine(self, process: subprocess.Popen, info_fd: int) -> None:
+  def _confine(self, info_fd: int) -> None:
     """Moves the supervisor into the cgroup while it boots."""
-    assert self._cgroup
     with open(info_fd, 'rb') as f:
       text = f.read()
     try:
       self._cgroup.add(json.loads(text)['child-pid'])
     except (OSError, ValueError, KeyError) as e:
-      self._process = process
       raise self._failure(f'no supervisor to confine ({e})') from e
 
   def compile(
@@ -230,13 +233,14 @@ class Sandbox:
 
   def close(self) -> None:
     """Ends the sandbox and waits until none of its processes is left."""
-    self._process.stdin.close()  # The supervisor leaves at end of file.
-    try:
-      self._process.wait(timeout=2.0)
-    except subprocess.TimeoutExpired:
-      self._process.kill()
-      self._process.wait()
-    self._process.stdout.close()
+    if self._process is not None:
+      self._process.stdin.close()  # The supervisor leaves at end of file.
+      try:
+        self._process.wait(timeout=2.0)
+      except subprocess.TimeoutExpired:
+        self._process.kill()
+        self._process.wait()
+      self._process.stdout.close()
     os.close(self._log)
 
   def __enter__(self) -> 'Sandbox':
