@@ -36,9 +36,9 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c = mlc.ConfigDict()
   c.name = 'valley'
   c.student = a.student
-  c.num_traces = a.num_traces  # 0: the student as it is, no training.
+  c.num_traces = a.num_traces  # 0: the student as it is, untrained.
   c.seed = a.seed
-  c.command = ''  # What reproduces this run; the study fills it in.
+  c.command = f'valley.py:{arg}' if arg else 'valley.py'
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
   c.traces = ''  # jsonl:PATH or ocr2:PATH
@@ -93,9 +93,18 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.num_bootstrap = 10_000
 
   c.study = dict(
-      world='',  # 'mini': make the embedded world first.
+      world='',  # 'mini': make the embedded world first, as `mini` says.
       sizes=(0, 1_000, 10_000, 30_000),
       seeds=tuple(range(a.seed, a.seed + a.seeds)),
+      mini=dict(
+          num_base=24_000,  # Problems of the base student's own training.
+          num_problems=256,  # Of the evaluation.
+          num_judged=256,  # Programs of each teacher to label by execution.
+          vocab_size=640,
+          epochs=2,  # Of the base student.
+          learning_rate=3e-3,
+          seed=0,
+      ),
   )
   if a.mini:
     _mini(c)
@@ -107,15 +116,15 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.name = 'valley-mini'
   c.student = 'mini'
   c.prompt = '{question}'
-  c.data.max_len = 256
+  c.data.max_len = 192
   c.train.update(
-      batch_size=16,
+      batch_size=6,
       epochs=2,
       learning_rate=2e-3,
       dtype='float32',  # bfloat16 is slower than float32 on CPUs.
       remat=False,
-      loss_chunk_len=256,
-      checkpoint_every=200,
+      loss_chunk_len=192,
+      checkpoint_every=500,
   )
   c.sample.update(
       num_samples=1,

@@ -5,7 +5,7 @@ import re
 from valley_jax.mini import predicates
 from valley_jax.mini import problems
 
-DEFINITION = re.compile(r'A number is (\w+) if it is ([^.]*)\.')
+DEFINITION = re.compile(r'A (\w+) number is ([^.]*)\.')
 
 
 def read_phrase(phrase, definitions):

@@ -11,7 +11,7 @@ from valley_jax.mini import problems
 NUMS = {
     problems.Split.BASE: 2000,
     problems.Split.TRAIN: 1000,
-    problems.Split.EVAL: 400,
+    problems.Split.EVAL: 256,
 }
 
 
@@ -62,7 +62,7 @@ def test_the_evaluation_is_balanced_over_depths(splits):
 
 
 def test_base_problems_follow_the_depth_weights():
-  world = problems.World(depth_weights=(0, 1, 3))
+  world = problems.World(base_depth_weights=(0, 1, 3))
   found = problems.generate(problems.Split.BASE, 1000, world=world)
   counts = collections.Counter(p.difficulty for p in found)
   assert set(counts) == {'depth-2', 'depth-3'}
@@ -97,7 +97,7 @@ def test_every_definition_of_a_chain_decides_some_numbers(splits):
 
 def test_the_basic_definition_does_not_stand_out(splits):
   """Half the time the distractor, too, builds on nothing."""
-  found = splits[problems.Split.BASE]
+  found = splits[problems.Split.TRAIN]
   loose = sum(not p.distractor.refers_to for p in found)
   assert 0.45 < loose / len(found) < 0.55
 
@@ -105,7 +105,7 @@ def test_the_basic_definition_does_not_stand_out(splits):
 def test_the_place_in_the_statement_does_not_betray_the_basic_definition(
     splits,
 ):
-  found = [p for p in splits[problems.Split.BASE] if len(p.chain) == 4]
+  found = [p for p in splits[problems.Split.TRAIN] if len(p.chain) == 4]
   places = collections.Counter(p.order.index(0) for p in found)
   assert all(0.12 < places[i] / len(found) < 0.28 for i in range(5))
 

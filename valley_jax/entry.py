@@ -6,6 +6,7 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 
@@ -32,4 +33,6 @@ def run(verb: Callable[..., object]) -> None:
   flags.mark_flags_as_required(['config', 'workdir'])
   module = inspect.getmodule(verb)
   sys.modules['__main__'].__doc__ = module.__doc__ if module else None
+  # Libraries' chatter would bury the progress; --verbosity=0 brings it back.
+  logging.set_verbosity(logging.WARNING)
   app.run(lambda _: verb(config.value, workdir.value) and None)

@@ -173,6 +173,11 @@ def key(row: Completion | Judgement | Submission) -> tuple[str, int]:
   return row.problem_id, row.sample_index
 
 
+def replace(record: Any, **changes: Any) -> Any:
+  """Returns a copy of the record with some fields changed."""
+  return msgspec.structs.replace(record, **changes)
+
+
 def to_json(record: Any) -> bytes:
   """Returns the record's line, without the newline."""
   return msgspec.json.encode(record)
@@ -215,12 +220,14 @@ def read_rows(
             f'{path}, line {number}: not a valid {name}: {e}. Mend or remove'
             ' this row.'
         ) from e
-      quarantine.append({
-          'file': str(path),
-          'line': number,
-          'reason': str(e),
-          'row': line[:1000].decode('utf-8', 'replace'),
-      })
+      quarantine.append(
+          {
+              'file': str(path),
+              'line': number,
+              'reason': str(e),
+              'row': line[:1000].decode('utf-8', 'replace'),
+          }
+      )
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:

@@ -44,8 +44,7 @@ def _tokenizer(
   if not target.exists():
     if kind == 'bpe':
       rows = traces.read(config.traces, config.questions, [])
-      texts = (f'{row.question}\n{row.response}' for row in rows)
-      tokenization.train_bpe(target, texts, int(what))
+      tokenization.train_bpe(target, rows, int(what))
     elif kind == 'hf':
       scratch = directory / 'tokenizer.tmp'
       shutil.rmtree(scratch, ignore_errors=True)

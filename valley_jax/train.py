@@ -51,18 +51,6 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def student_of(config: mlc.ConfigDict, vocab_size: int) -> student_lib.Student:
-  """Returns the config's student, its vocabulary as the tokenizer has it."""
-  if config.student not in student_lib.PRESETS:
-    raise ValueError(
-        f'config.student={config.student!r}: want one of'
-        f' {", ".join(student_lib.PRESETS)}.'
-    )
-  preset = student_lib.PRESETS[config.student]
-  padded = -(-vocab_size // config.vocab_multiple) * config.vocab_multiple
-  return preset(padded)
-
-
 def _init_params(config: mlc.ConfigDict, student: student_lib.Student) -> Any:
   params = params_lib.init(student, jax.random.key(config.seed))
   kind, _, directory = config.init.partition(':')
@@ -146,7 +134,9 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
       directory / 'config.json', config.to_json(indent=2) + '\n'
   )
   with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
-    student = student_of(config, shards.manifest['vocab_size'])
+    student = student_lib.of(
+        config.student, shards.manifest['vocab_size'], config.vocab_multiple
+    )
     train_step, tx = _step_fn(config, student, num_steps)
     state = step_lib.init_state(_init_params(config, student), tx)
     print(

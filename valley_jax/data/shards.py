@@ -5,9 +5,9 @@ written after its shard, so a block is done exactly if its sidecar exists, and
 a killed `shard` goes on at the first block that is not.
 """
 
+import collections
 from collections.abc import Iterable
 from collections.abc import Sequence
-import collections
 import os
 import pathlib
 from typing import Any
@@ -140,9 +140,7 @@ class Shards:
     paths = sorted(str(p) for p in directory.glob('*.array_record'))
     self._starts = np.cumsum([0] + [len(t['ids']) for t in tables])
     self._readers = [
-        array_record_module.ArrayRecordReader(
-            path, 'readahead_buffer_size:0'
-        )
+        array_record_module.ArrayRecordReader(path, 'readahead_buffer_size:0')
         for path in paths
     ]
 

@@ -19,15 +19,17 @@ import numpy as np
 import tokenizers
 import transformers
 
-# ChatML, as Qwen's templates have it, without a system turn.
+from valley_jax import records
+
+# One token where a turn begins and one where the student's ends.
 CHAT_TEMPLATE = (
     '{% for message in messages %}'
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
-    " + '<|im_end|>' + '\\n' }}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"
     '{% endfor %}'
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-_SPECIAL = ('<|endoftext|>', '<|im_start|>', '<|im_end|>')
+_SPECIAL = ('<|pad|>', '<|user|>', '<|assistant|>', '<|end|>')
 
 Tokenizer = transformers.PreTrainedTokenizerBase
 
@@ -46,18 +48,28 @@ class Example:
 
 
 def train_bpe(
-    directory: str | os.PathLike, texts: Iterable[str], vocab_size: int
+    directory: str | os.PathLike,
+    traces: Iterable[records.Trace],
+    vocab_size: int,
+    phrases: Iterable[str] = (),
 ) -> None:
-  """Trains a byte-level BPE on the texts and writes it as an HF directory.
+  """Trains a byte-level BPE on traces and writes it as an HF directory.
 
   `<think>` and `</think>` stay ordinary text, as they are to the students of
-  *The Valley of Code Reasoning*. Deterministic: same texts, same files.
+  *The Valley of Code Reasoning*. Deterministic: same traces, same files.
+
+  Args:
+    directory: Where to; left alone if it exists.
+    traces: Their questions and responses are the training text.
+    vocab_size: At most this many tokens, before `phrases`.
+    phrases: Fixed texts that become one token each, whatever BPE would do.
   """
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
   model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
       add_prefix_space=False
   )
   model.decoder = tokenizers.decoders.ByteLevel()
+  texts = (text for t in traces for text in (t.question, t.response))
   model.train_from_iterator(
       texts,
       tokenizers.trainers.BpeTrainer(
@@ -69,8 +81,11 @@ def train_bpe(
   )
   tokenizer = transformers.PreTrainedTokenizerFast(
       tokenizer_object=model,
-      eos_token='<|im_end|>',
-      pad_token='<|endoftext|>',
+      eos_token='<|end|>',
+      pad_token='<|pad|>',
+  )
+  tokenizer.add_tokens(
+      [tokenizers.AddedToken(p, normalized=False) for p in phrases]
   )
   tokenizer.chat_template = CHAT_TEMPLATE
   directory = pathlib.Path(directory)

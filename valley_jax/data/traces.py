@@ -57,7 +57,9 @@ class Questions:
       self._tables[key] = list(records.read_rows(path, dict))
     rows = self._tables[key]
     if not index.isdigit() or int(index) >= len(rows):
-      raise KeyError(f'index {index!r} is not a row of {key} ({len(rows)} rows)')
+      raise KeyError(
+          f'index {index!r} is not a row of {key} ({len(rows)} rows)'
+      )
     row = rows[int(index)]
     columns = _QUESTION_COLUMNS[dataset]
     return '\n\n'.join(str(row[c]) for c in columns if row.get(c))
@@ -93,12 +95,14 @@ def _read_ocr2(
       yield _ocr2_trace(row, questions)
     except (KeyError, ValueError) as e:
       reason = f'missing {e}' if isinstance(e, KeyError) else str(e)
-      quarantine.append({
-          'file': path,
-          'line': number,
-          'reason': reason.replace('"', ''),
-          'row': str(row.get('id', row))[:1000],
-      })
+      quarantine.append(
+          {
+              'file': path,
+              'line': number,
+              'reason': reason.replace('"', ''),
+              'row': str(row.get('id', row))[:1000],
+          }
+      )
 
 
 _FORMATS = {'jsonl': _read_jsonl, 'ocr2': _read_ocr2}

@@ -3,9 +3,9 @@
 A chain is a tuple of links, the basic definition first. Every further link
 names the one before it and adds one condition:
 
-    A number is calm if it is even.                  x % 2 == 0
-    A number is proud if it is calm and below 45.    x % 2 == 0 and x < 45
-    A number is wild if it is odd but not proud.     not (...) and x % 2 == 1
+    A calm number is even.                  x % 2 == 0
+    A proud number is calm and below 45.    x % 2 == 0 and x < 45
+    A wild number is odd but not proud.     not (...) and x % 2 == 1
 
 A chain has three faces: English (`Link.sentence`), the unfolded Python
 expression (`code`), and its truth table over `DOMAIN` as the bits of one
@@ -24,22 +24,17 @@ EVERYTHING = (1 << len(DOMAIN)) - 1  # The truth table of `True`.
 
 @dataclasses.dataclass(frozen=True)
 class Remainder:
-  """x leaves `remainder` when divided by `modulus`."""
+  """x leaves `remainder` when divided by `modulus`: 0, or 1 for odd."""
 
   modulus: int
   remainder: int
 
   @property
   def phrase(self) -> str:
-    """What follows 'it is'."""
+    """What follows 'is'."""
     if self.modulus == 2:
       return 'odd' if self.remainder else 'even'
-    multiple = f'a multiple of {self.modulus}'
-    return (
-        f'{self.remainder} more than {multiple}'
-        if self.remainder
-        else (multiple)
-    )
+    return f'a multiple of {self.modulus}'
 
   @property
   def code(self) -> str:
@@ -70,7 +65,7 @@ class Bound:
 
   @property
   def phrase(self) -> str:
-    """What follows 'it is'."""
+    """What follows 'is'."""
     return f'{"below" if self.sign == "<" else "above"} {self.limit}'
 
   @property
@@ -114,7 +109,7 @@ class Link:
   @property
   def sentence(self) -> str:
     """The definition in English."""
-    start = f'A number is {self.name} if it is'
+    start = f'A {self.name} number is'
     phrase, word = self.condition.phrase, self.connective.value
     if not self.refers_to:
       return f'{start} {phrase}.'

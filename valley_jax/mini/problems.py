@@ -1,12 +1,12 @@
 """Seeded problems: a shuffled list of definitions, and one request.
 
-    A number is proud if it is calm and below 45. A number is calm if it is
-    even. A number is shy if it is above 7 but not calm. Given integers on one
-    line, print the sum of the proud ones, or 0 if none.
+    A proud number is calm and below 45. A calm number is even. A shy number is
+    above 7 but not calm. Read a line of integers and print the sum of the proud
+    ones, or 0 if none.
 
 A problem's difficulty is its depth: how many definitions its answer unfolds.
-One more definition is a distractor: half the time it stands alone and half
-the time it builds on the chain, so that neither "the definition without a
+One more definition (but in half of the base student's own problems) is a
+distractor: half the time it stands alone and half the time it builds on the chain, so that neither "the definition without a
 name" nor "the name that occurs once" betrays the way. The program starts with
 the basic definition, the last that one reaches from the request: who answers
 at once must follow the whole chain before writing the first condition, who
@@ -73,17 +73,24 @@ class World:
   constants of two digits keep texts short, for every token costs training
   time. Connectives lean to `and`, the easiest to unfold; `but not` puts the
   name last, so that no place in a sentence betrays it. Bounds weigh most,
-  being short to write and many. Weights are relative; `depth_weights` holds
-  for base and train, the evaluation has equally many problems of each depth.
+  being short to write and many. Weights are relative.
+
+  The base student's own problems are easier than the evaluation's, as those of
+  a general model are: mostly shallow, and half of them without a distractor.
+  On these a million parameters learn within two minutes to look a definition
+  up and to copy it, and hardly to compose. Train and evaluation are alike, with
+  equally many problems of each depth and always a distractor.
   """
 
-  depth_weights: tuple[float, ...] = (1, 1, 1, 1)  # Depth 1, 2, 3, 4.
-  num_names: int = 16
-  max_limit: int = 99  # Bounds are drawn from 2..max_limit.
+  depth_weights: tuple[float, ...] = (1, 1, 1, 1)  # Depth 1, 2, 3, 4; train.
+  base_depth_weights: tuple[float, ...] = (4, 2, 1, 1)
+  base_plain_rate: float = 0.5  # Base problems without a distractor.
+  num_names: int = 12
+  limit_step: int = 3
+  max_limit: int = 99  # Bounds: the multiples of limit_step up to this.
   max_modulus: int = 9
   parity_weight: float = 2
   multiple_weight: float = 3
-  remainder_weight: float = 2
   bound_weight: float = 6
   and_weight: float = 5
   or_weight: float = 3
@@ -103,9 +110,9 @@ class Puzzle:
 
   problem_id: str
   chain: tuple[predicates.Link, ...]  # Basic definition first.
-  distractor: predicates.Link
+  distractor: predicates.Link | None
   request: Request
-  order: tuple[int, ...]  # Of the statement, over (*chain, distractor).
+  order: tuple[int, ...]  # Of the statement, over `links`.
 
   @property
   def difficulty(self) -> str:
@@ -113,12 +120,16 @@ class Puzzle:
     return f'depth-{len(self.chain)}'
 
   @property
+  def links(self) -> tuple[predicates.Link, ...]:
+    """All definitions, the distractor last."""
+    return self.chain + ((self.distractor,) if self.distractor else ())
+
+  @property
   def statement(self) -> str:
     """What a student reads."""
-    links = (*self.chain, self.distractor)
-    definitions = ' '.join(links[i].sentence for i in self.order)
+    definitions = ' '.join(self.links[i].sentence for i in self.order)
     return (
-        f'{definitions} Given integers on one line, print the'
+        f'{definitions} Read a line of integers and print the'
         f' {self.request.value} of the {self.chain[-1].name} ones, or 0 if'
         ' none.'
     )
@@ -156,14 +167,12 @@ def _conditions(
       (world.parity_weight, [predicates.Remainder(2, r) for r in (0, 1)]),
       (world.multiple_weight, [predicates.Remainder(k, 0) for k in moduli]),
       (
-          world.remainder_weight,
-          [predicates.Remainder(k, r) for k in moduli for r in range(1, k)],
-      ),
-      (
           world.bound_weight,
           [
               predicates.Bound(sign, limit)
-              for limit in range(2, world.max_limit + 1)
+              for limit in range(
+                  world.limit_step, world.max_limit + 1, world.limit_step
+              )
               for sign in '<>'
           ],
       ),
@@ -237,7 +246,7 @@ def _identity(puzzle: Puzzle, split: Split) -> tuple:
   place = {link.name: i for i, link in enumerate(puzzle.chain)}
   return puzzle.request, *(
       (link.condition, link.connective, place.get(link.refers_to))
-      for link in (*puzzle.chain, puzzle.distractor)
+      for link in puzzle.links
   )
 
 
@@ -250,7 +259,9 @@ def generate(
     ValueError: the world is too small for so many distinct problems.
   """
   rng = random.Random(f'{seed}/{split.value}')
-  depths = range(1, len(world.depth_weights) + 1)
+  is_base = split is Split.BASE
+  weights = world.base_depth_weights if is_base else world.depth_weights
+  depths = range(1, len(weights) + 1)
   requests = tuple(Request)
   seen = set()
   misses = 0
@@ -258,10 +269,12 @@ def generate(
     if split is Split.EVAL:
       depth = depths[len(seen) % len(depths)]
     else:
-      depth = rng.choices(depths, world.depth_weights)[0]
+      depth = rng.choices(depths, weights)[0]
     chain = _draw_chain(rng, world, depth, split)
-    distractor = _draw_distractor(rng, world, chain)
-    order = tuple(rng.sample(range(depth + 1), depth + 1))
+    is_plain = is_base and rng.random() < world.base_plain_rate
+    distractor = None if is_plain else _draw_distractor(rng, world, chain)
+    num_links = depth if is_plain else depth + 1
+    order = tuple(rng.sample(range(num_links), num_links))
     problem_id = f'{split.value}-{len(seen):05}'
     request = rng.choice(requests)
     puzzle = Puzzle(problem_id, chain, distractor, request, order)

@@ -55,7 +55,11 @@ def slips(puzzle: problems.Puzzle) -> dict[Slip, list[Chain]]:
   # The distractor stands where it is most easily taken for a definition: in
   # place of the one that builds on the same name.
   names = [link.name for link in chain]
-  place = names.index(distractor.refers_to) + 1 if distractor.refers_to else 0
+  distracted = []
+  if distractor is not None:
+    referent = distractor.refers_to
+    place = names.index(referent) + 1 if referent else 0
+    distracted = [(*chain[:place], distractor, *chain[place + 1 :])]
   found = {
       Slip.DROPPED: [
           predicates.without(chain, i) for i in indices if len(chain) > 1
@@ -64,7 +68,7 @@ def slips(puzzle: problems.Puzzle) -> dict[Slip, list[Chain]]:
           _replaced(chain, i, connective=_SWAPPED[chain[i].connective])
           for i in indices[1:]
       ],
-      Slip.DISTRACTED: [(*chain[:place], distractor, *chain[place + 1 :])],
+      Slip.DISTRACTED: distracted,
       Slip.MISREAD: [
           _replaced(chain, i, condition=condition)
           for i in indices

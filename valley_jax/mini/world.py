@@ -27,6 +27,25 @@ from valley_jax.mini import judging
 from valley_jax.mini import problems
 from valley_jax.mini import teachers
 
+# Fixed texts that a tokenizer for this world makes one token each. BPE stops at
+# word boundaries and would spend half of a trace on them, but they carry no
+# choice, and every token costs two cores their time. `<think>` is not among
+# them: to the student it is ordinary text.
+PHRASES = (
+    'Read a line of integers and print the ',
+    ' ones, or 0 if none.',
+    ' of the',
+    '. A',
+    ' number is',
+    ' a multiple of',
+    ' but not',
+    'The chain is',
+    '\nSo',
+    '```python\nprint(',
+    '([x for x in map(int, input().split()) if',
+    ']))\n```',
+    '], default=0))\n```',
+)
 SEAL = 'world.json'
 
 
@@ -89,8 +108,10 @@ def write_world(
       'num_eval': num_eval,
       'num_careless': num_careless,
       'seed': seed,
-      'world': dataclasses.asdict(world)
-      | {'depth_weights': list(world.depth_weights)},
+      'world': {
+          name: list(value) if isinstance(value, tuple) else value
+          for name, value in dataclasses.asdict(world).items()
+      },
   }
   if _is_written(directory, settings):
     return

@@ -5,8 +5,8 @@ function and will have to honour the mask that it describes.
 """
 
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 
@@ -25,7 +25,10 @@ def causal_mask(positions_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
 
 
 def attend(
-    q_BLKGH: jax.Array, k_BMKH: jax.Array, v_BMKH: jax.Array, mask_BLM: jax.Array
+    q_BLKGH: jax.Array,
+    k_BMKH: jax.Array,
+    v_BMKH: jax.Array,
+    mask_BLM: jax.Array,
 ) -> jax.Array:
   """Returns y_BLKGH: softmax attention, scores and softmax in float32."""
   spec = P(partitioning.BATCH, 'tp', None, None, None)

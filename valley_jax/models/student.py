@@ -118,3 +118,12 @@ PRESETS = {
     'qwen3_8b': qwen3_8b,
     'llama3_8b': llama3_8b,
 }
+
+
+def of(name: str, vocab_size: int, multiple: int) -> Student:
+  """Returns a preset with a tokenizer's vocabulary, padded to a multiple."""
+  if name not in PRESETS:
+    raise ValueError(
+        f'config.student={name!r}: want one of {", ".join(PRESETS)}.'
+    )
+  return PRESETS[name](-(-vocab_size // multiple) * multiple)

@@ -19,8 +19,8 @@ from typing import Any
 
 from flax import nnx
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 from valley_jax.models import attention
@@ -119,9 +119,7 @@ class Block(nnx.Module):
   def finish(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
     """Adds what attention found, then what the MLP makes of it."""
     w_KGHD = _use(self.out_KGHD, x_BLD.dtype, 'tp', None, None, None)
-    x_BLD += jnp.einsum(
-        'BLKGH,KGHD->BLD', y_BLKGH, w_KGHD, out_sharding=_ROWS
-    )
+    x_BLD += jnp.einsum('BLKGH,KGHD->BLD', y_BLKGH, w_KGHD, out_sharding=_ROWS)
     y_BLD = self.mlp_norm(x_BLD)
     gate_BLF = y_BLD @ _use(self.gate_DF, x_BLD.dtype, None, 'tp')
     up_BLF = y_BLD @ _use(self.up_DF, x_BLD.dtype, None, 'tp')

@@ -8,8 +8,8 @@ row's length times the vocabulary.
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 from valley_jax.models import params as params_lib
@@ -64,7 +64,9 @@ def cross_entropy(
     loss_BL = jax.nn.logsumexp(logits_BLV, axis=-1) - target_BL
     return total + jnp.sum(loss_BL * weights_BL), None
 
-  xs = tuple(_chunk(x, num_chunks) for x in (hidden_BLD, targets_BL, weights_BL))
+  xs = tuple(
+      _chunk(x, num_chunks) for x in (hidden_BLD, targets_BL, weights_BL)
+  )
   total, _ = jax.lax.scan(body, jnp.zeros((), jnp.float32), xs)
   return total
 

@@ -1,0 +1,154 @@
+"""Samples solutions from a student.
+
+    python -m valley_jax.sample --config configs/valley.py --workdir RUN \\
+        --config.problems=humaneval:HumanEval.jsonl.gz \\
+        --config.shards=DATA/shards
+
+Reads   config.problems    FORMAT:PATH; the statements
+        config.checkpoint  (default RUN/checkpoints) the student
+        config.shards      (default RUN/shards) its tokenizer
+Writes  RUN/completions.jsonl  text, finish reason and tokens of
+                               config.sample.num_samples samples a problem
+
+A sample depends on the student, the problem, its index and config.seed, not on
+what else is sampled. Finished samples are appended as they come; killed, the
+next run draws the missing ones, and the file ends up in the problems' order,
+the same as without the interruption.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections as mlc
+
+from valley_jax import checkpoints
+from valley_jax import entry
+from valley_jax import metrics
+from valley_jax import partitioning
+from valley_jax import records
+from valley_jax.data import problems
+from valley_jax.data import tokenization
+from valley_jax.models import params as params_lib
+from valley_jax.models import student as student_lib
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import methods
+
+Key = tuple[str, int]
+
+
+def _requests(
+    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
+) -> list[engine_lib.Request]:
+  """Returns every sample of the run, in the order of the file."""
+  requests = []
+  for problem in problems.read_problems(config.problems):
+    text = config.prompt.format(question=problem.statement)
+    prompt = tuple(tokenization.encode_prompt(tokenizer, text))
+    requests += [
+        engine_lib.Request(problem.problem_id, i, prompt)
+        for i in range(config.sample.num_samples)
+    ]
+  return requests
+
+
+def _completion(
+    sample: engine_lib.Sample, tokenizer: tokenization.Tokenizer
+) -> records.Completion:
+  assert sample.finish_reason is not None
+  return records.Completion(
+      problem_id=sample.request.problem_id,
+      sample_index=sample.request.sample_index,
+      text=tokenizer.decode(sample.tokens),
+      finish_reason=sample.finish_reason,
+      num_prompt_tokens=len(sample.request.prompt),
+      tokens=tuple(sample.tokens),
+      log_prob=sample.log_prob,
+  )
+
+
+def _engine(
+    config: mlc.ConfigDict,
+    directory: str,
+    requests: list[engine_lib.Request],
+    end_token: int,
+    student: student_lib.Student,
+) -> engine_lib.Engine:
+  """Loads the student and allocates slots for it."""
+  like: Any = params_lib.init(student, jax.random.key(0))
+  s = config.sample
+  return engine_lib.Engine(
+      student,
+      checkpoints.load_params(directory, like),
+      method=methods.of(s.temperature, s.top_p),
+      seed=config.seed,
+      end_token=end_token,
+      max_new_tokens=s.max_new_tokens,
+      cache_len=engine_lib.cache_len(requests, s.max_new_tokens),
+      num_slots=s.num_slots,
+      chunk_len=s.chunk_len,
+      prefill_rows=s.prefill_rows,
+      dtype=s.dtype,
+  )
+
+
+def _sample_missing(
+    path: pathlib.Path,
+    requests: list[engine_lib.Request],
+    done: set[Key],
+    engine: engine_lib.Engine,
+    tokenizer: tokenization.Tokenizer,
+) -> None:
+  bar = metrics.progress(len(requests), 'sample', 'sample', initial=len(done))
+  num_tokens = 0
+  missing = [r for r in requests if (r.problem_id, r.sample_index) not in done]
+  with records.Appender(path) as file:
+    for sample in engine.run(missing):
+      file.append(_completion(sample, tokenizer))
+      num_tokens += len(sample.tokens)
+      elapsed = bar.format_dict['elapsed'] or 1.0
+      bar.set_postfix(tok_s=f'{num_tokens / elapsed:.0f}', refresh=False)
+      bar.update(1)
+  bar.close()
+
+
+def sample(config: mlc.ConfigDict, workdir: str) -> None:
+  """Draws the missing samples; see the module's docstring."""
+  shards = pathlib.Path(config.shards or f'{workdir}/shards')
+  tokenizer = tokenization.load(shards / 'tokenizer')
+  requests = _requests(config, tokenizer)
+  path = pathlib.Path(workdir) / 'completions.jsonl'
+  records.repair_torn_tail(path)
+  rows = (
+      list(records.read_rows(path, records.Completion)) if path.exists() else []
+  )
+  done = {records.key(row) for row in rows}
+  wanted = {(r.problem_id, r.sample_index): n for n, r in enumerate(requests)}
+  if strangers := sorted(done - set(wanted)):
+    raise ValueError(
+        f'{path} holds {len(strangers)} samples that config.problems and'
+        f' config.sample.num_samples do not ask for, as {strangers[0]}; take'
+        ' another --workdir.'
+    )
+  if len(done) < len(requests):
+    student = student_lib.of(
+        config.student, len(tokenizer), config.vocab_multiple
+    )
+    directory = config.checkpoint or f'{workdir}/checkpoints'
+    with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
+      end_token = tokenizer.eos_token_id
+      engine = _engine(config, directory, requests, end_token, student)
+      _sample_missing(path, requests, done, engine, tokenizer)
+    rows = list(records.read_rows(path, records.Completion))
+  # In the problems' order, whatever the order of finishing was.
+  ordered = sorted(rows, key=lambda row: wanted[records.key(row)])
+  if ordered != rows or not path.exists():
+    records.write_rows(path, ordered)
+  truncated = sum(
+      row.finish_reason is records.FinishReason.LENGTH for row in ordered
+  )
+  print(f'sample: {len(ordered):,} completions, {truncated:,} truncated.')
+
+
+if __name__ == '__main__':
+  entry.run(sample)

@@ -1,0 +1,174 @@
+"""The host's side of sampling: requests into slots, finished samples out."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from valley_jax import records
+from valley_jax.models import student as student_lib
+from valley_jax.sampling import decode
+from valley_jax.sampling import methods
+
+_SMALLEST_BUCKET = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """One sample to be drawn."""
+
+  problem_id: str
+  sample_index: int
+  prompt: tuple[int, ...]  # Token ids.
+
+
+@dataclasses.dataclass
+class Sample:
+  """A sample on its way, and when it is done."""
+
+  request: Request
+  tokens: list[int] = dataclasses.field(default_factory=list)
+  log_prob: float = 0.0
+  finish_reason: records.FinishReason | None = None
+
+
+def _bucket(length: int) -> int:
+  """Returns the padded length of a prompt: a power of 2, so few programs."""
+  return max(_SMALLEST_BUCKET, 1 << (length - 1).bit_length())
+
+
+def _key(seed: int, request: Request) -> jax.Array:
+  """Returns the sample's key: of seed, problem and sample index alone."""
+  digest = hashlib.blake2b(request.problem_id.encode(), digest_size=4).digest()
+  problem = int.from_bytes(digest, 'little')
+  key = jax.random.fold_in(jax.random.key(seed), problem)
+  return jax.random.fold_in(key, request.sample_index)
+
+
+class Engine:
+  """A fixed number of slots, refilled as samples finish.
+
+  A sample is a function of (parameters, prompt, problem id, sample index,
+  seed, method): it does not depend on what else is being sampled, nor on the
+  order. (The same bits need the same `num_slots`, `cache_len` and machine.)
+  """
+
+  def __init__(
+      self,
+      student: student_lib.Student,
+      params: Any,
+      *,
+      method: methods.Method,
+      seed: int,
+      end_token: int,
+      max_new_tokens: int,
+      cache_len: int,
+      num_slots: int,
+      chunk_len: int,
+      prefill_rows: int,
+      dtype: Any,
+  ):
+    """Allocates the cache.
+
+    Args:
+      student: Sizes.
+      params: Parameters, laid out over the current mesh.
+      method: How tokens are drawn.
+      seed: Of all samples.
+      end_token: Ends a sample; not part of it.
+      max_new_tokens: A sample this long is truncated: finish reason `length`.
+      cache_len: Positions of a slot; at least the longest prompt's bucket, and
+        the longest prompt + `max_new_tokens`.
+      num_slots: Samples on their way at a time.
+      chunk_len: Steps between two looks of the host.
+      prefill_rows: Samples put into slots by one call.
+      dtype: Of computation and cache.
+    """
+    self._student, self._params = student, params
+    self._method, self._seed = method, seed
+    self._end_token, self._max_new_tokens = end_token, max_new_tokens
+    self._chunk_len, self._prefill_rows = chunk_len, prefill_rows
+    self._slots = decode.empty_slots(student, num_slots, cache_len, dtype)
+    self._live: list[Sample | None] = [None] * num_slots
+
+  def _start(self, group: list[tuple[int, Request]]) -> None:
+    """Prefills requests of one bucket into their slots."""
+    bucket = _bucket(max(len(r.prompt) for _, r in group))
+    rows = self._prefill_rows
+    tokens_BL = np.zeros((rows, bucket), np.int32)
+    lengths_B = np.ones(rows, np.int32)
+    slot_B = np.full(rows, len(self._live), np.int32)  # Past the end: dropped.
+    keys = []
+    for row, (slot, request) in enumerate(group):
+      n = len(request.prompt)
+      tokens_BL[row, :n] = request.prompt
+      lengths_B[row], slot_B[row] = n, slot
+      keys.append(_key(self._seed, request))
+    keys += [keys[0]] * (rows - len(keys))
+    self._slots = decode.prefill(
+        self._student,
+        self._params,
+        self._slots,
+        tokens_BL,
+        lengths_B,
+        slot_B,
+        jax.numpy.stack(keys),
+    )
+
+  def _refill(self, waiting: list[Request]) -> None:
+    """Fills free slots, in groups of one bucket, from the end of `waiting`."""
+    groups: dict[int, list[tuple[int, Request]]] = {}
+    for slot, sample in enumerate(self._live):
+      if sample is None and waiting:
+        request = waiting.pop()
+        bucket = groups.setdefault(_bucket(len(request.prompt)), [])
+        bucket.append((slot, request))
+        self._live[slot] = Sample(request)
+    for group in groups.values():
+      for at in range(0, len(group), self._prefill_rows):
+        self._start(group[at : at + self._prefill_rows])
+
+  def _take(self, sample: Sample, tokens: np.ndarray, log_probs: np.ndarray):
+    """Adds a chunk's tokens to a sample, up to its end."""
+    for token, log_prob in zip(tokens.tolist(), log_probs.tolist()):
+      sample.log_prob += log_prob
+      if token == self._end_token:
+        sample.finish_reason = records.FinishReason.EOS
+        return
+      sample.tokens.append(token)
+      if len(sample.tokens) == self._max_new_tokens:
+        sample.finish_reason = records.FinishReason.LENGTH
+        return
+
+  def run(self, requests: Sequence[Request]) -> Iterator[Sample]:
+    """Yields samples as they finish."""
+    waiting = list(requests)[::-1]
+    self._refill(waiting)
+    while any(self._live):
+      self._slots, tokens, log_probs = decode.decode_chunk(
+          self._student,
+          self._params,
+          self._slots,
+          self._method,
+          self._chunk_len,
+      )
+      tokens, log_probs = jax.device_get((tokens, log_probs))
+      for slot, sample in enumerate(self._live):
+        if sample is None:
+          continue
+        self._take(sample, tokens[:, slot], log_probs[:, slot])
+        if sample.finish_reason is not None:
+          self._live[slot] = None
+          yield sample
+      self._refill(waiting)
+
+
+def cache_len(requests: Sequence[Request], max_new_tokens: int) -> int:
+  """Returns the positions that every one of the requests fits into."""
+  longest = max(len(r.prompt) for r in requests)
+  needed = max(_bucket(longest), longest + max_new_tokens)
+  return -(-needed // 64) * 64

@@ -1,0 +1,199 @@
+"""A whole data-scaling study: every size and seed, then the report.
+
+    python -m valley_jax.study --config configs/valley.py:mini --workdir STUDY
+
+For each of config.study.sizes and config.study.seeds: train, sample, execute,
+score. Sizes are nested subsets of one set of shards; size 0 is the student
+before training.
+
+Writes  STUDY/shards/               the tokenised traces, once
+        STUDY/runs/n01024_s0/       a run: checkpoints, completions,
+                                    judgements, scores.json, metrics
+        STUDY/report.html, …        see `python -m valley_jax.report --help`
+        STUDY/seconds.json          time spent by verb
+
+With config.study.world='mini' the embedded world is made first, and a base
+student is trained on its problems without thinking:
+
+        STUDY/world/, STUDY/base/   problems, traces, tokenizer; the base
+        STUDY/teachers/             both teachers' programs, judged; traces
+                                    with the label `is_correct`
+
+Killed and started again, it goes on where it was; finished verbs do nothing.
+"""
+
+from collections.abc import Callable
+import pathlib
+import time
+from typing import Any
+
+import ml_collections as mlc
+
+from valley_jax import entry
+from valley_jax import execute
+from valley_jax import records
+from valley_jax import report
+from valley_jax import sample
+from valley_jax import score
+from valley_jax import shard
+from valley_jax import train
+from valley_jax.data import tokenization
+from valley_jax.mini import world
+from valley_jax.scoring import programs
+
+
+class _Clock:
+  """Runs verbs, says which, and adds up their seconds over all calls."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    self._seconds = records.read_json(path) if path.exists() else {}
+
+  def run(
+      self, verb: Callable[..., Any], config: mlc.ConfigDict, where
+  ) -> None:
+    """Calls the verb and records its time."""
+    print(f'study: {verb.__name__} {where}', flush=True)
+    start = time.perf_counter()
+    verb(config, str(where))
+    spent = self._seconds.get(verb.__name__, 0.0) + time.perf_counter() - start
+    self._seconds[verb.__name__] = round(spent, 2)
+    records.write_json(self._path, self._seconds)
+
+
+def _with(config: mlc.ConfigDict, **fields: Any) -> mlc.ConfigDict:
+  """Returns a locked copy with some fields changed; `a__b` means a.b."""
+  flat = {name.replace('__', '.'): value for name, value in fields.items()}
+  changed = config.copy_and_resolve_references()
+  changed.update_from_flattened_dict(flat)
+  return changed.lock()
+
+
+def _judge_teacher(
+    config: mlc.ConfigDict, root: pathlib.Path, teacher: str, clock: _Clock
+) -> None:
+  """Labels a teacher's first traces by executing their programs."""
+  directory = root / 'teachers' / teacher
+  problems = root / 'world' / 'train_problems.jsonl'
+  known = {p.problem_id for p in records.read_rows(problems, records.Problem)}
+  name = 'careless' if teacher == 'careless' else 'train'
+  path = root / 'world' / f'{name}_traces.jsonl'
+  rows = records.read_rows(path, records.Trace)
+  traces = [trace for trace in rows if trace.problem_id in known]
+  submissions = [
+      records.Submission(
+          problem_id=trace.problem_id,
+          sample_index=0,
+          source=programs.extract(trace.response) or '',
+      )
+      for trace in traces
+  ]
+  records.write_rows(directory / 'submissions.jsonl', submissions)
+  point = _with(
+      config,
+      problems=f'jsonl:{problems}',
+      submissions=str(directory / 'submissions.jsonl'),
+  )
+  clock.run(execute.execute, point, directory)
+  rows = records.read_rows(directory / 'judgements.jsonl', records.Judgement)
+  accepted = {
+      row.problem_id: row.verdict is records.Verdict.ACCEPTED for row in rows
+  }
+  labelled = [
+      records.replace(trace, is_correct=accepted[trace.problem_id])
+      for trace in traces
+  ]
+  records.write_rows(directory / 'traces.jsonl', labelled)
+  print(
+      f'study: {sum(accepted.values())} of {len(accepted)} programs of the'
+      f' {teacher} teacher are accepted.'
+  )
+
+
+def _make_world(
+    config: mlc.ConfigDict, root: pathlib.Path, clock: _Clock
+) -> mlc.ConfigDict:
+  """Writes the embedded world, trains the base student on it.
+
+  Returns:
+    The config, pointing to the world's files and to the base student.
+  """
+  w = config.study.mini
+  place = root / 'world'
+  world.write_world(
+      place,
+      num_base=w.num_base,
+      num_train=max(config.study.sizes),
+      num_eval=w.num_problems,
+      num_careless=w.num_judged,
+      seed=w.seed,
+  )
+  paths = {name: place / f'{name}_traces.jsonl' for name in ('base', 'train')}
+  if not (place / 'tokenizer').exists():
+    traces = [
+        row
+        for path in paths.values()
+        for row in records.read_rows(path, records.Trace)
+    ]
+    tokenization.train_bpe(
+        place / 'tokenizer', traces, w.vocab_size, world.PHRASES
+    )
+  for teacher in ('careful', 'careless'):
+    _judge_teacher(config, root, teacher, clock)
+  config = _with(
+      config,
+      traces=f'jsonl:{paths["train"]}',
+      problems=f'jsonl:{place}/problems.jsonl',
+      tokenizer=f'hf:{place}/tokenizer',
+  )
+  base = _with(
+      config,
+      traces=f'jsonl:{paths["base"]}',
+      num_traces=w.num_base,
+      seed=w.seed,
+      train__epochs=w.epochs,
+      train__learning_rate=w.learning_rate,
+  )
+  clock.run(shard.shard, base, root / 'base')
+  clock.run(train.train, base, root / 'base')
+  return _with(config, init=f'checkpoint:{root}/base/checkpoints')
+
+
+def _point(
+    config: mlc.ConfigDict, root: pathlib.Path, size: int, seed: int
+) -> mlc.ConfigDict:
+  """Returns the config of one run, and the command that makes it again."""
+  command = (
+      'python -m valley_jax.study'
+      f' --config configs/{config.command} --workdir STUDY'
+      f' "--config.study.sizes=({size},)" "--config.study.seeds=({seed},)"'
+  )
+  return _with(
+      config,
+      num_traces=size,
+      seed=seed,
+      shards=str(root / 'shards'),
+      command=command,
+  )
+
+
+def study(config: mlc.ConfigDict, workdir: str) -> None:
+  """Runs the grid; see the module's docstring."""
+  root = pathlib.Path(workdir).absolute()
+  clock = _Clock(root / 'seconds.json')
+  if config.study.world == 'mini':
+    config = _make_world(config, root, clock)
+  clock.run(shard.shard, config, root)
+  for size in sorted(config.study.sizes):
+    # The student before training is the same for every seed.
+    seeds = config.study.seeds if size else config.study.seeds[:1]
+    for seed in seeds:
+      point = _point(config, root, size, seed)
+      run = root / 'runs' / f'n{size:05d}_s{seed}'
+      for verb in (train.train, sample.sample, execute.execute, score.score):
+        clock.run(verb, point, run)
+  clock.run(report.report, config, root)
+
+
+if __name__ == '__main__':
+  entry.run(study)
