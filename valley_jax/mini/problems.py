@@ -6,19 +6,21 @@
 
 A problem's difficulty is its depth: how many definitions its answer unfolds.
 One more definition (but in half of the base student's own problems) is a
-distractor: half the time it stands alone and half the time it builds on the chain, so that neither "the definition without a
-name" nor "the name that occurs once" betrays the way. The program starts with
-the basic definition, the last that one reaches from the request: who answers
-at once must follow the whole chain before writing the first condition, who
-thinks first follows one link at a time. That gap is what the world is for.
+distractor: half the time it stands alone and half the time it builds on the
+chain, so that neither "the definition without a name" nor "the name that
+occurs once" betrays the way. The program starts with the basic definition, the
+last that one reaches from the request: who answers at once must follow the
+whole chain before writing the first condition, who thinks first follows one
+link at a time. That gap is what the world is for.
 
-The splits are disjoint in the strongest sense that the tests can see. The
-split of a problem is a hash of the truth table of its predicate, with names,
-order, distractor and request left out. So no two splits share a predicate
-however it is worded; a definition graph determines its predicate, hence no
-two splits share a definition graph, for any seeds and sizes. Within a split
-no two problems have the same definitions and request (up to names and order),
-and no two evaluation problems have the same predicate and request.
+The splits are disjoint: no two share a definition graph, for any seeds and
+sizes, because a problem's split is a hash of its graph. From depth 2 on it is a
+hash of the predicate's truth table, which is stronger: no two splits share
+even a composed predicate, however it is worded. A basic definition alone is
+vocabulary rather than a problem, so at depth 1 the hash is of the definition
+together with the distractor. Within a split no two problems have the same
+definitions and request (up to names and order), and no two evaluation problems
+have the same composed predicate and request.
 """
 
 from collections.abc import Iterator
@@ -147,14 +149,37 @@ def program(predicate: str, request: Request) -> str:
   return f'print({function}({kept}{rest}))'
 
 
-def split_of(truth: int) -> Split:
-  """Returns the split of all problems with this predicate: 60, 20, 20 %."""
-  size = len(predicates.DOMAIN) // 8
-  digest = hashlib.blake2b(truth.to_bytes(size, 'little'), digest_size=8)
-  tenth = int.from_bytes(digest.digest(), 'little') % 10
+def split_of(
+    chain: tuple[predicates.Link, ...], distractor: predicates.Link | None
+) -> Split:
+  """Returns the split of all problems of this graph: 60, 20, 20 %."""
+  if len(chain) > 1:
+    graph = str(predicates.truth(chain))
+  elif distractor is None:
+    return Split.BASE  # The others always have a distractor.
+  else:
+    graph = str(_graph(chain, distractor))
+  digest = hashlib.blake2b(graph.encode(), digest_size=8).digest()
+  tenth = int.from_bytes(digest, 'little') % 10
   if tenth < 6:
     return Split.BASE
   return Split.TRAIN if tenth < 8 else Split.EVAL
+
+
+def _graph(
+    chain: tuple[predicates.Link, ...], distractor: predicates.Link | None
+) -> tuple:
+  """Returns the definitions without names and order."""
+  place = {link.name: i for i, link in enumerate(chain)}
+  links = chain + ((distractor,) if distractor else ())
+  return tuple(
+      (
+          link.condition.code,
+          link.connective.value if link.refers_to else '',
+          place.get(link.refers_to),
+      )
+      for link in links
+  )
 
 
 @functools.cache
@@ -199,17 +224,19 @@ def _draw_links(
   return tuple(map(predicates.Link, names, drawn, connectives, referents))
 
 
-def _draw_chain(
+def _draw_definitions(
     rng: random.Random, world: World, depth: int, split: Split
-) -> tuple[predicates.Link, ...]:
-  """Draws until the chain is of the split and every link of it matters."""
+) -> tuple[tuple[predicates.Link, ...], predicates.Link | None]:
+  """Draws chain and distractor, until they are of the split and all matter."""
+  is_plain = split is Split.BASE and rng.random() < world.base_plain_rate
   names = rng.sample(NAMES[: world.num_names], depth)
   while True:
     chain = _draw_links(rng, world, names, ['', *names[:-1]])
-    if split_of(predicates.truth(chain)) is not split:
+    distractor = None if is_plain else _draw_distractor(rng, world, chain)
+    if split_of(chain, distractor) is not split:
       continue
     if _is_live(chain, world.min_effect):
-      return chain
+      return chain, distractor
 
 
 def _is_live(chain: tuple[predicates.Link, ...], min_effect: int) -> bool:
@@ -241,13 +268,9 @@ def _draw_distractor(
 
 def _identity(puzzle: Puzzle, split: Split) -> tuple:
   """Returns what no two problems of the split may have in common."""
-  if split is Split.EVAL:
+  if split is Split.EVAL and len(puzzle.chain) > 1:
     return predicates.truth(puzzle.chain), puzzle.request
-  place = {link.name: i for i, link in enumerate(puzzle.chain)}
-  return puzzle.request, *(
-      (link.condition, link.connective, place.get(link.refers_to))
-      for link in puzzle.links
-  )
+  return _graph(puzzle.chain, puzzle.distractor), puzzle.request
 
 
 def generate(
@@ -270,10 +293,8 @@ def generate(
       depth = depths[len(seen) % len(depths)]
     else:
       depth = rng.choices(depths, weights)[0]
-    chain = _draw_chain(rng, world, depth, split)
-    is_plain = is_base and rng.random() < world.base_plain_rate
-    distractor = None if is_plain else _draw_distractor(rng, world, chain)
-    num_links = depth if is_plain else depth + 1
+    chain, distractor = _draw_definitions(rng, world, depth, split)
+    num_links = depth if distractor is None else depth + 1
     order = tuple(rng.sample(range(num_links), num_links))
     problem_id = f'{split.value}-{len(seen):05}'
     request = rng.choice(requests)
