@@ -39,10 +39,12 @@ def test_no_two_splits_share_a_composed_predicate_for_any_seed(splits):
 
 def test_no_two_splits_share_a_definition_graph(splits):
   def graph(puzzle):
-    """The definitions, their names replaced by their places in the chain."""
+    """The definitions, their names replaced by how the request gets there."""
     text = ' '.join(link.sentence for link in puzzle.links)
-    for i, link in enumerate(puzzle.links):
-      text = text.replace(f' {link.name}', f' <{i}>')
+    for steps, link in enumerate(reversed(puzzle.chain)):
+      text = text.replace(f' {link.name}', f' <{steps} steps from the request>')
+    if puzzle.distractor:
+      text = text.replace(f' {puzzle.distractor.name}', ' <not reached>')
     return text
 
   graphs = [{graph(p) for p in found} for found in splits.values()]

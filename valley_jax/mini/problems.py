@@ -13,8 +13,9 @@ last that one reaches from the request: who answers at once must follow the
 whole chain before writing the first condition, who thinks first follows one
 link at a time. That gap is what the world is for.
 
-The splits are disjoint: no two share a definition graph, for any seeds and
-sizes, because a problem's split is a hash of its graph. From depth 2 on it is a
+The splits are disjoint: no two share a definition graph (the definitions, and
+which of them is asked for), for any seeds and sizes, because a problem's split
+is a hash of its graph. From depth 2 on it is a
 hash of the predicate's truth table, which is stronger: no two splits share
 even a composed predicate, however it is worded. A basic definition alone is
 vocabulary rather than a problem, so at depth 1 the hash is of the definition
