@@ -97,11 +97,11 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       sizes=(0, 1_000, 10_000, 30_000),
       seeds=tuple(range(a.seed, a.seed + a.seeds)),
       mini=dict(
-          num_base=24_000,  # Problems of the base student's own training.
+          num_base=12_000,  # Problems of the base student's own training.
           num_problems=256,  # Of the evaluation.
           num_judged=256,  # Programs of each teacher to label by execution.
           vocab_size=640,
-          epochs=2,  # Of the base student.
+          epochs=1,  # Of the base student.
           learning_rate=3e-3,
           seed=0,
       ),
@@ -118,7 +118,7 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.prompt = '{question}'
   c.data.max_len = 192
   c.train.update(
-      batch_size=6,
+      batch_size=4,
       epochs=2,
       learning_rate=2e-3,
       dtype='float32',  # bfloat16 is slower than float32 on CPUs.

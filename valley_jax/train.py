@@ -94,36 +94,73 @@ def _identity(
   }
 
 
-def _step_fn(config: mlc.ConfigDict, student: student_lib.Student, num_steps):
-  """Returns the compiled step and the optimiser."""
-  t = config.train
-  schedule = optimizer.schedule(
-      t.learning_rate, num_steps, t.warmup_fraction, t.final_fraction
-  )
-  tx = optimizer.adamw(
-      schedule,
-      b1=t.b1,
-      b2=t.b2,
-      weight_decay=t.weight_decay,
-      clip_norm=t.clip_norm,
-  )
+@functools.lru_cache(maxsize=4)
+def _compiled(
+    student: student_lib.Student,
+    dtype: str,
+    remat: bool,
+    loss_chunk_len: int,
+    adamw: tuple[tuple[str, float], ...],
+):
+  """Returns the optimiser and the step, one for all runs of a study."""
+  tx = optimizer.adamw(**dict(adamw))
   loss_fn = functools.partial(
       losses.next_token,
       student=student,
-      dtype=DTYPES[t.dtype],
-      remat=t.remat,
-      chunk_len=t.loss_chunk_len,
+      dtype=DTYPES[dtype],
+      remat=remat,
+      chunk_len=loss_chunk_len,
   )
-  step = functools.partial(
-      step_lib.train_step, loss_fn=loss_fn, tx=tx, schedule=schedule
+  step = functools.partial(step_lib.train_step, loss_fn=loss_fn, tx=tx)
+  return tx, jax.jit(step, donate_argnums=0)
+
+
+def _optimisation(
+    config: mlc.ConfigDict, student: student_lib.Student, num_steps: int
+):
+  """Returns the optimiser, the compiled step and the learning rates."""
+  t = config.train
+  adamw = tuple(
+      (name, t[name]) for name in ('b1', 'b2', 'weight_decay', 'clip_norm')
   )
-  return jax.jit(step, donate_argnums=0), tx
+  tx, step = _compiled(student, t.dtype, t.remat, t.loss_chunk_len, adamw)
+  schedule = optimizer.schedule(
+      t.learning_rate, num_steps, t.warmup_fraction, t.final_fraction
+  )
+  return tx, step, schedule
+
+
+class _Reporter:
+  """Writes steps' metrics, with the learning rate and the speed."""
+
+  def __init__(self, workdir: str, first: int, num_steps: int, schedule):
+    self._writer = metrics.Writer(workdir, first)
+    self._bar = metrics.progress(num_steps, 'step', 'train', initial=first)
+    self._schedule = schedule
+    self._last = time.perf_counter()
+
+  def write(self, step: int, values: dict[str, jax.Array]) -> None:
+    """Waits for the step and writes what it measured."""
+    scalars = jax.device_get(values)
+    now = time.perf_counter()
+    scalars['supervised_tokens_per_second'] = scalars.pop('num_supervised') / (
+        now - self._last
+    )
+    scalars['learning_rate'] = self._schedule(step - 1)
+    self._last = now
+    self._writer.write(step, scalars)
+    self._bar.set_postfix(loss=f'{scalars["loss"]:.3f}', refresh=False)
+    self._bar.update(1)
+
+  def close(self) -> None:
+    """Flushes."""
+    self._writer.close()
+    self._bar.close()
 
 
 def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
   shards = shards_of(config, workdir)
-  identity = _identity(config, shards)
   batches, fill = _batches(config, shards)
   num_steps = len(batches)
   directory = pathlib.Path(workdir)
@@ -137,60 +174,44 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     student = student_lib.of(
         config.student, shards.manifest['vocab_size'], config.vocab_multiple
     )
-    train_step, tx = _step_fn(config, student, num_steps)
+    tx, train_step, schedule = _optimisation(config, student, num_steps)
     state = step_lib.init_state(_init_params(config, student), tx)
     print(
         f'train: {params_lib.count(state.params):,} parameters,'
         f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )
-    with checkpoints.open_checkpointer(
-        workdir, config.train.keep
-    ) as checkpointer:
-      iterator = iter(batches.to_iter_dataset())
-      state = checkpoints.restore_latest(
-          checkpointer, state, iterator, identity
-      )
-      _loop(
-          config, workdir, state, iterator, train_step, num_steps,
-          lambda step, state: checkpoints.save(
-              checkpointer, step, state, iterator, identity
-          ),
-      )  # fmt: skip
+    _loop(config, workdir, shards, batches, state, train_step, schedule)
 
 
-def _loop(config, workdir, state, batches, train_step, num_steps, save):
-  """The order of training: batch, step, report of the step before, save."""
-  first = int(state.step)
-  writer = metrics.Writer(workdir, first)
-  bar = metrics.progress(num_steps, 'step', 'train', initial=first)
-  pending = None
-  last = time.perf_counter()
-
-  def report():
-    nonlocal last
-    step, values = pending[0], jax.device_get(pending[1])
-    now = time.perf_counter()
-    values['tokens_per_second'] = values.pop('num_supervised') / (now - last)
-    last = now
-    writer.write(step, values)
-    bar.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False)
-    bar.update(1)
-
-  if num_steps == 0:  # The student as it is.
-    save(0, state)
-  for step in range(first + 1, num_steps + 1):
-    state, values = train_step(state, partitioning.put_batch(next(batches)))
-    if pending:  # The device is busy with `step`; read the step before it.
-      report()
-    pending = step, values
-    if step % config.train.checkpoint_every == 0 or step == num_steps:
-      # What a checkpoint says is done must stand in metrics.jsonl.
-      report()
-      pending = None
-      save(step, state)
-  writer.close()
-  bar.close()
+def _loop(
+    config, workdir, shards, batches, state, train_step, schedule
+) -> None:
+  """The order of a run: restore; then batch, step, report, save."""
+  identity = _identity(config, shards)
+  num_steps = len(batches)
+  batches = iter(batches.to_iter_dataset())
+  with checkpoints.open_checkpointer(workdir, config.train.keep) as saver:
+    state = checkpoints.restore_latest(saver, state, batches, identity)
+    first = int(state.step)
+    reporter = _Reporter(workdir, first, num_steps, schedule)
+    pending = None
+    for step in range(first, num_steps):
+      batch = partitioning.put_batch(next(batches))
+      state, values = train_step(state, batch, schedule(step))
+      if pending:  # The device is busy with `step`; read the step before it.
+        reporter.write(*pending)
+      pending = step + 1, values
+      if (step + 1) % config.train.checkpoint_every == 0:
+        # What a checkpoint says is done must stand in metrics.jsonl.
+        reporter.write(*pending)
+        pending = None
+        checkpoints.save(saver, step + 1, state, batches, identity)
+    if pending:
+      reporter.write(*pending)
+    if checkpoints.latest_step(saver.directory) != num_steps:
+      checkpoints.save(saver, num_steps, state, batches, identity)
+    reporter.close()
 
 
 if __name__ == '__main__':

@@ -35,15 +35,11 @@ def bind(student: student_lib.Student, params: Any) -> transformer.Transformer:
   return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init(student: student_lib.Student, key: jax.Array) -> Any:
   """Returns random parameters (float32), laid out over the current mesh."""
-
-  @jax.jit
-  def make(key):
-    module = transformer.Transformer(student, nnx.Rngs(params=key))
-    return partitioning.shard_params(nnx.to_pure_dict(nnx.state(module)))
-
-  return make(key)
+  module = transformer.Transformer(student, nnx.Rngs(params=key))
+  return partitioning.shard_params(nnx.to_pure_dict(nnx.state(module)))
 
 
 def count(params: Any) -> int:

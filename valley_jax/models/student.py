@@ -45,7 +45,6 @@ def mini(vocab_size: int) -> Student:
       num_kv_heads=2,
       head_dim=32,
       mlp_dim=384,
-      tied_head=True,
       qk_norm=True,
   )
 

@@ -41,21 +41,15 @@ def _is_matrix(params: Any) -> Any:
 
 
 def adamw(
-    learning_rate: optax.Schedule,
-    *,
-    b1: float,
-    b2: float,
-    weight_decay: float,
-    clip_norm: float,
+    *, b1: float, b2: float, weight_decay: float, clip_norm: float
 ) -> optax.GradientTransformation:
-  """Clips by global norm, then AdamW (Loshchilov & Hutter, 1711.05101)."""
+  """Clips by global norm, then AdamW (Loshchilov & Hutter, 1711.05101).
+
+  Without the learning rate: `train_step` multiplies by it, as an argument, so
+  that runs of all lengths share one compiled step.
+  """
   return optax.chain(
       optax.clip_by_global_norm(clip_norm),
-      optax.adamw(
-          learning_rate,
-          b1=b1,
-          b2=b2,
-          weight_decay=weight_decay,
-          mask=_is_matrix,
-      ),
+      optax.scale_by_adam(b1=b1, b2=b2),
+      optax.add_decayed_weights(weight_decay, mask=_is_matrix),
   )

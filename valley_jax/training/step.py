@@ -32,10 +32,10 @@ def init_state(params: Any, tx: optax.GradientTransformation) -> State:
 def train_step(
     state: State,
     batch: dict[str, jax.Array],
+    learning_rate: jax.Array | float,
     *,
     loss_fn: LossFn,
     tx: optax.GradientTransformation,
-    schedule: optax.Schedule,
 ) -> tuple[State, dict[str, jax.Array]]:
   """Takes one optimiser step on the micro-batches of a batch.
 
@@ -45,13 +45,13 @@ def train_step(
   Args:
     state: Before.
     batch: Arrays ABL: A micro-batches.
+    learning_rate: Of this step.
     loss_fn: Sums of loss and weight of one micro-batch.
-    tx: The optimiser.
-    schedule: Its learning rate, for the metrics.
+    tx: The optimiser, for a learning rate of 1.
 
   Returns:
-    The state after, and scalars: loss (nats a supervised token), grad_norm,
-    learning_rate, num_supervised tokens.
+    The state after, and scalars: loss (nats a supervised token), grad_norm
+    before clipping, num_supervised tokens.
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -68,8 +68,8 @@ def train_step(
   metrics = {
       'loss': loss / count,
       'grad_norm': optax.tree.norm(grads),
-      'learning_rate': schedule(state.step),
       'num_supervised': weight,
   }
+  updates = jax.tree.map(lambda u: -learning_rate * u, updates)
   params = optax.apply_updates(state.params, updates)
   return State(state.step + 1, params, opt_state), metrics
