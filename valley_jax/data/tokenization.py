@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import tempfile
+import shutil
 
 import numpy as np
 import tokenizers
@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 )
 _SPECIAL = ('<|pad|>', '<|user|>', '<|assistant|>', '<|end|>')
 
-Tokenizer = transformers.PreTrainedTokenizerBase
+Tokenizer = transformers.PreTrainedTokenizerFast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,26 +84,26 @@ def train_bpe(
       eos_token='<|end|>',
       pad_token='<|pad|>',
   )
-  tokenizer.add_tokens(
-      [tokenizers.AddedToken(p, normalized=False) for p in phrases]
-  )
+  whole = [transformers.AddedToken(p, normalized=False) for p in phrases]
+  tokenizer.add_tokens(whole)
   tokenizer.chat_template = CHAT_TEMPLATE
   directory = pathlib.Path(directory)
-  directory.parent.mkdir(parents=True, exist_ok=True)
   # Whole or not at all: written aside, then renamed.
-  with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
-    made = pathlib.Path(scratch) / 'tokenizer'
-    tokenizer.save_pretrained(made)
-    if not directory.exists():
-      os.replace(made, directory)
+  scratch = directory.with_name(f'{directory.name}.tmp')
+  shutil.rmtree(scratch, ignore_errors=True)
+  tokenizer.save_pretrained(scratch)
+  if not directory.exists():
+    os.replace(scratch, directory)
 
 
 def load(directory: str | os.PathLike) -> Tokenizer:
   """Loads a tokenizer with its chat template from a local HF directory.
 
+  Whether it has a pad token, and which, does not matter: rows are filled up
+  outside of every segment, with weight 0.
+
   Raises:
-    ValueError: no such directory, no chat template, no end token, or a pad
-      token that is the end token (which would mask the real end).
+    ValueError: no such directory, no chat template, or no end token.
   """
   if not pathlib.Path(directory).is_dir():
     raise ValueError(
@@ -113,6 +113,11 @@ def load(directory: str | os.PathLike) -> Tokenizer:
   tokenizer = transformers.AutoTokenizer.from_pretrained(
       directory, local_files_only=True
   )
+  if not isinstance(tokenizer, Tokenizer):
+    raise ValueError(
+        f'Tokenizer {directory} is a {type(tokenizer).__name__}, which keeps no'
+        ' character offsets; convert it to a tokenizer.json.'
+    )
   if not tokenizer.chat_template:
     raise ValueError(
         f'Tokenizer {directory} has no chat template; take the instruct'
@@ -124,6 +129,12 @@ def load(directory: str | os.PathLike) -> Tokenizer:
         ' token, or no completion would ever end.'
     )
   return tokenizer
+
+
+def special_texts(tokenizer: Tokenizer) -> list[str]:
+  """Returns what the tokenizer reads as a control token wherever it stands."""
+  added = tokenizer.added_tokens_decoder.values()
+  return sorted(token.content for token in added if token.special)
 
 
 def template_hash(tokenizer: Tokenizer) -> str:
@@ -140,11 +151,12 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 def render_prompt(tokenizer: Tokenizer, question: str) -> str:
   """Returns the text up to where the student begins to write."""
-  return tokenizer.apply_chat_template(
-      [{'role': 'user', 'content': question}],
-      tokenize=False,
-      add_generation_prompt=True,
+  turn = {'role': 'user', 'content': question}
+  text = tokenizer.apply_chat_template(
+      [turn], tokenize=False, add_generation_prompt=True
   )
+  assert isinstance(text, str)
+  return text
 
 
 def render(tokenizer: Tokenizer, question: str, response: str) -> str:
@@ -158,13 +170,15 @@ def render(tokenizer: Tokenizer, question: str, response: str) -> str:
       {'role': 'user', 'content': question},
       {'role': 'assistant', 'content': response},
   ]
-  full = tokenizer.apply_chat_template(messages, tokenize=False)
-  text = render_prompt(tokenizer, question) + response + tokenizer.eos_token
+  full = str(tokenizer.apply_chat_template(messages, tokenize=False))
+  text = render_prompt(tokenizer, question) + response
+  text += str(tokenizer.eos_token)
   if not full.startswith(text):
     raise ValueError(
         'The chat template does not keep prompt + response + '
         f'{tokenizer.eos_token!r} as they are; it renders …{full[-200:]!r}.'
-        ' Use a template that leaves the response alone.'
+        ' Use a template that leaves the response alone, and responses without'
+        ' white space at their ends.'
     )
   return text
 
@@ -189,7 +203,10 @@ def encode(
       turns, batch['input_ids'], batch['offset_mapping'], strict=True
   ):
     boundary = len(render_prompt(tokenizer, question))
-    starts = np.asarray(offsets, np.int64).reshape(-1, 2)[:, 0]
+    starts, ends = np.asarray(offsets, np.int64).T
+    # Some tokenizers (Llama's) trim a token's spaces off its offsets: then it
+    # begins where the one before it ended.
+    starts[1:] = np.minimum(starts[1:], np.maximum.accumulate(ends)[:-1])
     example = Example(
         np.asarray(ids, np.int32), (starts >= boundary).astype(np.uint8)
     )
