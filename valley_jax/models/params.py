@@ -35,11 +35,23 @@ def bind(student: student_lib.Student, params: Any) -> transformer.Transformer:
   return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# LLVM's full optimisation of the random bits takes longer than a small student
+# takes to train; the bits are the same.
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
+    compiler_options={'xla_backend_optimization_level': 1},
+)
 def init(student: student_lib.Student, key: jax.Array) -> Any:
   """Returns random parameters (float32), laid out over the current mesh."""
   module = transformer.Transformer(student, nnx.Rngs(params=key))
   return partitioning.shard_params(nnx.to_pure_dict(nnx.state(module)))
+
+
+def abstract(student: student_lib.Student) -> Any:
+  """Returns shapes, dtypes and shardings of the parameters, no arrays."""
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return init.eval_shape(student, key)
 
 
 def count(params: Any) -> int:

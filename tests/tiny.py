@@ -1,0 +1,85 @@
+"""Students, parameters and batches small enough to be written out."""
+
+import contextlib
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from valley_jax import partitioning
+from valley_jax.models import params as params_lib
+from valley_jax.models import student as student_lib
+
+# What the families differ in, one at a time.
+VARIANTS = {
+    'llama3': {},
+    'qwen2': {'qkv_bias': True},
+    'qwen3': {'qk_norm': True},
+    'tied': {'tied_head': True, 'qkv_bias': True},
+}
+
+
+def student(**changes: Any) -> student_lib.Student:
+  """Two layers; every size differs where it may, and 8 devices divide it."""
+  sizes = {
+      'vocab_size': 40,
+      'num_layers': 2,
+      'embed_dim': 16,
+      'num_heads': 6,
+      'num_kv_heads': 2,
+      'head_dim': 8,
+      'mlp_dim': 32,
+  }
+  return student_lib.Student(**{**sizes, **changes})
+
+
+def mesh(**sizes: int) -> contextlib.AbstractContextManager:
+  """As many of the devices as the sizes make; without sizes one."""
+  sizes = {'data': 1, 'fsdp': 1, 'tp': 1, **sizes}
+  devices = jax.devices()[: int(np.prod(list(sizes.values())))]
+  return jax.set_mesh(partitioning.make_mesh(**sizes, devices=devices))
+
+
+@functools.cache
+def params(student: student_lib.Student, seed: int = 0) -> Any:
+  """Parameters on the host, scales and biases random too; do not write."""
+  rng = np.random.default_rng(seed)
+  with mesh():
+    shapes = params_lib.abstract(student)
+
+  def draw(path, leaf):
+    x = rng.normal(size=leaf.shape).astype(np.float32)
+    return 1 + 0.3 * x if 'scale' in str(path[-1]) else 0.3 * x
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def put(params: Any) -> Any:
+  """Lays parameters out over the current mesh."""
+  mesh = jax.sharding.get_mesh()
+  return jax.tree.map(
+      lambda x, spec: jax.device_put(x, jax.NamedSharding(mesh, spec)),
+      params,
+      partitioning.specs(params),
+  )
+
+
+def batch(
+    *shape: int, vocab_size: int = 40, seed: int = 0
+) -> dict[str, np.ndarray]:
+  """Random rows [..., B, L] of two segments and padding; weights 0 and 1."""
+  rng = np.random.default_rng(seed)
+  length = shape[-1]
+  first = length // 2 + 1
+  at = np.arange(length)
+  segments = np.where(at < first, 1, np.where(at < length - 1, 2, 0))
+  positions = np.where(at < first, at, np.where(segments == 2, at - first, 0))
+  weights = rng.random(shape) < 0.6
+  return {
+      'inputs': rng.integers(0, vocab_size, shape, dtype=np.int32),
+      'targets': rng.integers(0, vocab_size, shape, dtype=np.int32),
+      'positions': np.broadcast_to(positions, shape).astype(np.int32),
+      'segments': np.broadcast_to(segments, shape).astype(np.int32),
+      'weights': (weights & (segments > 0)).astype(np.float32),
+  }
