@@ -87,11 +87,16 @@ def made(trained, tmp_path):
 
   def make(template, eos='<|end|>', special=(), bos=None, pad=None):
     tokenizer = tokenization.load(trained)
-    tokenizer.add_special_tokens(
-        {'eos_token': eos, 'additional_special_tokens': list(special)}
-    )
-    tokenizer.bos_token = bos
+    named = {'eos_token': eos, 'additional_special_tokens': list(special)}
+    tokenizer.add_special_tokens(named | ({'bos_token': bos} if bos else {}))
     tokenizer.pad_token = pad
+    if bos:  # As Llama's does: every text gets one, unless told otherwise.
+      tokenizer.backend_tokenizer.post_processor = (
+          tokenizers.processors.TemplateProcessing(
+              single=f'{bos} $A',
+              special_tokens=[(bos, tokenizer.bos_token_id)],
+          )
+      )
     tokenizer.chat_template = template
     tokenizer.save_pretrained(tmp_path / 'other')
     return tokenization.load(tmp_path / 'other')

@@ -14,7 +14,17 @@ import numpy as np
 from valley_jax.data import tokenization
 
 
-def plan(lengths: Sequence[int], row_len: int) -> list[list[int]]:
+def check(lengths: np.ndarray, row_len: int) -> None:
+  """Raises a `ValueError` if an example is longer than a row, or empty."""
+  if len(lengths) and not 0 < lengths.min() <= lengths.max() <= row_len:
+    raise ValueError(
+        f'Examples have {lengths.min():,} to {lengths.max():,} tokens; rows'
+        f' take 1 to {row_len:,}. Shard with this data.max_len, so that longer'
+        ' traces are dropped.'
+    )
+
+
+def plan(lengths: Sequence[int] | np.ndarray, row_len: int) -> list[list[int]]:
   """Assigns examples to rows, best fit decreasing.
 
   Args:
@@ -32,11 +42,7 @@ def plan(lengths: Sequence[int], row_len: int) -> list[list[int]]:
     [[1], [0, 2]]
   """
   lengths = np.asarray(lengths, np.int64)
-  if len(lengths) and not 0 < lengths.min() <= lengths.max() <= row_len:
-    raise ValueError(
-        f'Examples have {lengths.min()} to {lengths.max()} tokens; rows take 1'
-        f' to {row_len}. Drop long ones in `shard` (data.max_len).'
-    )
+  check(lengths, row_len)
   rows: list[list[int]] = []
   open_rows: dict[int, list[int]] = {}  # Free tokens -> rows, a stack each.
   free: list[int] = []  # The keys of `open_rows`, ascending.
@@ -60,7 +66,9 @@ def plan(lengths: Sequence[int], row_len: int) -> list[list[int]]:
   return rows
 
 
-def fill(lengths: Sequence[int], rows: list[list[int]], row_len: int) -> float:
+def fill(
+    lengths: Sequence[int] | np.ndarray, rows: list[list[int]], row_len: int
+) -> float:
   """Returns the share of row positions that hold a token."""
   return float(np.sum(lengths)) / max(1, len(rows) * row_len)
 
@@ -81,7 +89,7 @@ def row(
     positions 0 1 0 0
     segments  1 1 2 0
   """
-  out = {
+  out: dict[str, np.ndarray] = {
       name: np.zeros(row_len, np.int32)
       for name in ('inputs', 'targets', 'positions', 'segments')
   }

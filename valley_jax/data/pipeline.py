@@ -26,7 +26,7 @@ class Plan:
 
 def make_plan(
     shards: shards_lib.Shards,
-    subset: Sequence[int],
+    subset: Sequence[int] | np.ndarray,
     row_len: int,
     pack: str,
 ) -> Plan:
@@ -37,8 +37,11 @@ def make_plan(
     subset: Rows of `shards` to use.
     row_len: Tokens of a row.
     pack: 'best_fit', or 'none' for one example a row.
+
+  Raises:
+    ValueError: no such `pack`, or an example longer than a row.
   """
-  subset = np.asarray(subset)
+  subset = np.asarray(subset, np.int64)
   lengths = shards.lengths[subset] - 1  # The last token is only a target.
   packers = {
       'best_fit': lambda: packing.plan(lengths, row_len),
@@ -46,6 +49,7 @@ def make_plan(
   }
   if pack not in packers:
     raise ValueError(f'data.pack={pack!r}: want one of {[*packers]}.')
+  packing.check(lengths, row_len)
   rows = packers[pack]()
   full = packing.fill(lengths, rows, row_len)
   return Plan([[int(subset[i]) for i in row] for row in rows], row_len, full)

@@ -24,9 +24,9 @@ def nested(ids: Sequence[str], n: int, seed: int) -> np.ndarray:
     seed: Another seed is another family of nested subsets.
 
   Raises:
-    ValueError: there are fewer than `n` traces.
+    ValueError: there are fewer than `n` traces, or `n` is negative.
   """
-  if n > len(ids):
+  if not 0 <= n <= len(ids):
     raise ValueError(
         f'num_traces={n:,} but the shards hold {len(ids):,}; ask for at most'
         ' that many, or shard more.'
