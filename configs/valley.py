@@ -38,7 +38,11 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.student = a.student
   c.num_traces = a.num_traces  # 0: the student as it is, untrained.
   c.seed = a.seed
-  c.command = f'valley.py:{arg}' if arg else 'valley.py'
+  # What reproduces the study; a run adds its size and seed.
+  c.command = (
+      'python -m valley_jax.study --workdir STUDY'
+      f' --config configs/valley.py{":" + arg if arg else ""}'
+  )
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
   c.traces = ''  # jsonl:PATH or ocr2:PATH

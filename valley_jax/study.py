@@ -163,17 +163,15 @@ def _point(
     config: mlc.ConfigDict, root: pathlib.Path, size: int, seed: int
 ) -> mlc.ConfigDict:
   """Returns the config of one run, and the command that makes it again."""
-  command = (
-      'python -m valley_jax.study'
-      f' --config configs/{config.command} --workdir STUDY'
-      f' "--config.study.sizes=({size},)" "--config.study.seeds=({seed},)"'
-  )
   return _with(
       config,
       num_traces=size,
       seed=seed,
       shards=str(root / 'shards'),
-      command=command,
+      command=(
+          f'{config.command} "--config.study.sizes=({size},)"'
+          f' "--config.study.seeds=({seed},)"'
+      ),
   )
 
 
