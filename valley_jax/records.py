@@ -194,7 +194,17 @@ def read_rows(
     record_type: Any,
     quarantine: list[dict[str, Any]] | None = None,
 ) -> Iterator[Any]:
-  """Yields the records of a JSONL (or .jsonl.gz) file, validated.
+  """Yields the records of a JSONL file; see `read_numbered_rows`."""
+  for _, row in read_numbered_rows(path, record_type, quarantine):
+    yield row
+
+
+def read_numbered_rows(
+    path: str | os.PathLike,
+    record_type: Any,
+    quarantine: list[dict[str, Any]] | None = None,
+) -> Iterator[tuple[int, Any]]:
+  """Yields (line, record) of a JSONL (or .jsonl.gz) file, validated.
 
   Args:
     path: The file. Blank lines are skipped.
@@ -212,8 +222,8 @@ def read_rows(
     if not line.strip():
       continue
     try:
-      yield decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as e:
+      row = decoder.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as e:
       if quarantine is None:
         name = getattr(record_type, '__name__', str(record_type))
         raise BadRowError(
@@ -228,6 +238,8 @@ def read_rows(
               'row': line[:1000].decode('utf-8', 'replace'),
           }
       )
+    else:  # Out here: an error of the caller's is not one of the row's.
+      yield number, row
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:

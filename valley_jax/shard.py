@@ -42,7 +42,7 @@ def _tokenizer(
   kind, _, what = config.tokenizer.partition(':')
   target = directory / 'tokenizer'
   if not target.exists():
-    if kind == 'bpe':
+    if kind == 'bpe' and what.isdecimal():
       rows = traces.read(config.traces, config.questions, [])
       tokenization.train_bpe(target, rows, int(what))
     elif kind == 'hf':
@@ -71,21 +71,30 @@ def _blocks(
     yield block, bad
 
 
-def _file_hash(path: str) -> str:
+def _file_hash(path: pathlib.Path) -> str:
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
 def _settings(config: mlc.ConfigDict) -> dict[str, Any]:
-  """What the shards depend on, besides the tokenizer."""
-  return {
+  """What the shards depend on, besides the tokenizer's files."""
+  if '{question}' not in config.prompt:
+    raise ValueError(
+        f'config.prompt={config.prompt!r} has no {{question}}; every problem'
+        ' would be put in the same words.'
+    )
+  name, path = traces.split_source(config.traces)
+  settings = {
       'traces': config.traces,
-      'traces_sha256': _file_hash(config.traces.partition(':')[2]),
+      'traces_sha256': _file_hash(path),
       'prompt': config.prompt,
       'max_len': config.data.max_len,
       'traces_per_shard': config.data.traces_per_shard,
       'tokenizer': config.tokenizer,
   }
+  if name == 'ocr2':  # Our own rows carry their questions.
+    settings['questions'] = config.questions
+  return settings
 
 
 def _claim(directory: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -158,6 +167,13 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   bad_rows = [b for t in shards.sidecars(directory) for b in t['quarantine']]
   records.write_rows(directory / 'quarantine.jsonl', bad_rows)
   manifest = _manifest(directory, settings, tokenizer)
+  if not manifest['num_traces']:
+    raise ValueError(
+        f'None of the traces of {config.traces} can be used: dropped'
+        f' {manifest["dropped"]}, quarantined {manifest["quarantined"]}; the'
+        f' reasons are in {directory}/quarantine.jsonl. Mend them, delete'
+        f' {directory} and run shard again.'
+    )
   # Last: the manifest says that all the rest is there.
   records.write_json(directory / 'manifest.json', manifest)
   print(

@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any
 
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore
 import msgspec
 import numpy as np
 
@@ -41,7 +41,9 @@ def decode(data: bytes) -> tokenization.Example:
   )
 
 
-def _check(trace: records.Trace, seen: set[str]) -> str:
+def _check(
+    trace: records.Trace, seen: set[str], special_texts: Sequence[str]
+) -> str:
   """Returns why a trace cannot be used, or ''."""
   if trace.trace_id in seen:
     return 'duplicate_trace_id'
@@ -49,6 +51,9 @@ def _check(trace: records.Trace, seen: set[str]) -> str:
     return 'empty_question'
   if not trace.response.strip():
     return 'empty_response'
+  # Tokenised, it would be the token: a turn would end in mid-text.
+  if any(s in trace.question or s in trace.response for s in special_texts):
+    return 'special_token_in_text'
   return ''
 
 
@@ -76,8 +81,9 @@ def write_block(
     quarantine: Rows of this block that could not be read.
   """
   kept, dropped = [], collections.defaultdict(list)
+  special_texts = tokenization.special_texts(tokenizer)
   for trace in traces:
-    reason = _check(trace, seen)
+    reason = _check(trace, seen, special_texts)
     seen.add(trace.trace_id)
     (dropped[reason] if reason else kept).append(trace)
   turns = [(prompt.format(question=t.question), t.response) for t in kept]

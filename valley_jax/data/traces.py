@@ -1,33 +1,77 @@
 """Readers of traces: `FORMAT:PATH` to `records.Trace`."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import pathlib
 from typing import Any
+
+import msgspec
 
 from valley_jax import records
 
 Quarantine = list[dict[str, Any]]
 
 
-def _read_jsonl(
-    path: str, unused_questions: str, quarantine: Quarantine
-) -> Iterator[records.Trace]:
-  return records.read_rows(path, records.Trace, quarantine)
+class _UnusableError(Exception):
+  """Why a well-formed row cannot become a trace."""
 
 
-# Where the question of an OCR-2 row stands, by the row's `dataset`: folder in
-# the directory of local copies, and the columns that make up the statement.
-_QUESTION_COLUMNS = {
-    'taco': ('question',),
-    'apps': ('question',),
-    'code_contests': ('description',),
-    'open-r1/codeforces': (
-        'description',
-        'input_format',
-        'output_format',
-        'examples',
-        'note',
-    ),
+class _Ocr2Row(msgspec.Struct):
+  """The columns of OpenCodeReasoning-2 (2507.09075) that a trace needs."""
+
+  id: str
+  question_id: str
+  question: str  # Always "-": see `Questions`.
+  r1_generation: str
+  judgement: str  # right or wrong
+  dataset: str
+  split: str
+  index: str
+  difficulty: str = ''
+
+
+class _Question(msgspec.Struct, rename={'statement': 'question'}):
+  """TACO and APPS."""
+
+  statement: str | None
+
+
+class _Description(msgspec.Struct, rename={'statement': 'description'}):
+  """CodeContests."""
+
+  statement: str | None
+
+
+class _Codeforces(msgspec.Struct):
+  """open-r1/codeforces keeps the parts of a statement apart."""
+
+  description: str | None = None
+  input_format: str | None = None
+  output_format: str | None = None
+  examples: list[dict[str, str]] | None = None
+  note: str | None = None
+
+  @property
+  def statement(self) -> str:
+    """The parts under the headings that OpenCodeReasoning-2 gives them."""
+    if not self.description:
+      return ''
+    parts = [('', self.description)]
+    parts += [('Input', self.input_format), ('Output', self.output_format)]
+    if self.examples:
+      parts.append(('', 'Examples'))
+    for example in self.examples or []:
+      parts.append(('Input', example.get('input')))
+      parts.append(('Output', example.get('output')))
+    parts.append(('Note', self.note))
+    return '\n\n'.join(x for part in parts if part[1] for x in part if x)
+
+
+_ORIGINALS = {
+    'taco': _Question,
+    'apps': _Question,
+    'code_contests': _Description,
+    'open-r1/codeforces': _Codeforces,
 }
 
 
@@ -35,77 +79,95 @@ class Questions:
   """Statements of OCR-2 rows, from local copies of the original sets.
 
   `<directory>/<dataset>/<split>.jsonl`, row `int(index)`; the dataset's name
-  as OCR-2 writes it, with `/` replaced by `_`.
+  as OCR-2 writes it, with `/` replaced by `_`. A local copy with a bad row is
+  refused as a whole: skipping the row would shift all behind it.
   """
 
   def __init__(self, directory: str):
     self._directory = pathlib.Path(directory) if directory else None
-    self._tables: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    self._statements: dict[tuple[str, str], list[str]] = {}
 
   def look_up(self, dataset: str, split: str, index: str) -> str:
-    """Returns the statement; a `KeyError` says what is missing."""
+    """Returns the statement, or raises what is missing."""
     if self._directory is None:
-      raise KeyError('question is "-", and config.questions names no directory')
-    if dataset not in _QUESTION_COLUMNS:
-      raise KeyError(f'dataset {dataset!r} is none of {[*_QUESTION_COLUMNS]}')
-    key = dataset, split
-    if key not in self._tables:
-      name = dataset.replace('/', '_')
-      path = self._directory / name / f'{split}.jsonl'
-      if not path.exists():
-        raise KeyError(f'no local copy {path}')
-      self._tables[key] = list(records.read_rows(path, dict))
-    rows = self._tables[key]
-    if not index.isdigit() or int(index) >= len(rows):
-      raise KeyError(
-          f'index {index!r} is not a row of {key} ({len(rows)} rows)'
+      raise _UnusableError(
+          'question is "-", and config.questions names no directory'
       )
-    row = rows[int(index)]
-    columns = _QUESTION_COLUMNS[dataset]
-    return '\n\n'.join(str(row[c]) for c in columns if row.get(c))
+    if dataset not in _ORIGINALS:
+      raise _UnusableError(
+          f'dataset {dataset!r} is none of {", ".join(_ORIGINALS)}'
+      )
+    key = dataset, split
+    if key not in self._statements:
+      folder = self._directory / dataset.replace('/', '_')
+      path = folder / f'{split}.jsonl'
+      if not path.is_file():
+        raise _UnusableError(f'there is no local copy {path}')
+      rows = records.read_rows(path, _ORIGINALS[dataset])
+      # Without the tests, which are gigabytes.
+      self._statements[key] = [row.statement or '' for row in rows]
+    statements = self._statements[key]
+    if not index.isdecimal() or int(index) >= len(statements):
+      raise _UnusableError(
+          f'index {index!r} is none of the {len(statements):,} rows of'
+          f' {dataset} {split}'
+      )
+    return statements[int(index)]
 
 
-def _ocr2_trace(row: dict[str, Any], questions: Questions) -> records.Trace:
-  question = row['question']
+def _ocr2_trace(row: _Ocr2Row, questions: Questions) -> records.Trace:
+  question = row.question
   if question == '-':
-    question = questions.look_up(row['dataset'], row['split'], row['index'])
-  for name in ('id', 'question_id', 'r1_generation', 'judgement'):
-    if not isinstance(row[name], str) or not row[name]:
-      raise ValueError(f'field {name!r} is {row[name]!r}; want some text')
+    question = questions.look_up(row.dataset, row.split, row.index)
   return records.Trace(
-      trace_id=row['id'],
-      problem_id=row['question_id'],
+      trace_id=row.id,
+      problem_id=row.question_id,
       question=question,
-      response=row['r1_generation'].strip(),
+      response=row.r1_generation.strip(),
       teacher='DeepSeek-R1',
-      difficulty=row.get('difficulty', ''),
-      source=row['dataset'],
-      is_correct={'right': True, 'wrong': False}.get(row['judgement']),
+      difficulty=row.difficulty,
+      source=row.dataset,
+      is_correct={'right': True, 'wrong': False}.get(row.judgement),
   )
 
 
-def _read_ocr2(
-    path: str, questions_directory: str, quarantine: Quarantine
-) -> Iterator[records.Trace]:
-  """OpenCodeReasoning-2 (2507.09075), its columns as they are downloaded."""
-  questions = Questions(questions_directory)
-  rows = records.read_rows(path, dict, quarantine)
-  for number, row in enumerate(rows, start=1):
-    try:
-      yield _ocr2_trace(row, questions)
-    except (KeyError, ValueError) as e:
-      reason = f'missing {e}' if isinstance(e, KeyError) else str(e)
-      quarantine.append(
-          {
-              'file': path,
-              'line': number,
-              'reason': reason.replace('"', ''),
-              'row': str(row.get('id', row))[:1000],
-          }
-      )
+def _own_trace(
+    row: records.Trace, unused_questions: Questions
+) -> records.Trace:
+  return row
 
 
-_FORMATS = {'jsonl': _read_jsonl, 'ocr2': _read_ocr2}
+def _check(trace: records.Trace) -> None:
+  for name in ('trace_id', 'problem_id'):
+    if not getattr(trace, name):
+      raise _UnusableError(f'its {name} is empty')
+  for name in ('question', 'response'):
+    if '\0' in getattr(trace, name):
+      raise _UnusableError(f'its {name} contains a NUL byte')
+
+
+_Reader = Callable[[Any, Questions], records.Trace]
+_FORMATS: dict[str, tuple[type, _Reader]] = {
+    'jsonl': (records.Trace, _own_trace),
+    'ocr2': (_Ocr2Row, _ocr2_trace),
+}
+
+
+def split_source(source: str) -> tuple[str, pathlib.Path]:
+  """Returns format and path of `FORMAT:PATH`.
+
+  Raises:
+    ValueError: an unknown format, or a file that does not exist.
+  """
+  name, colon, path = source.partition(':')
+  if not colon or name not in _FORMATS:
+    raise ValueError(
+        f'Traces {source!r}: want FORMAT:PATH with FORMAT one of'
+        f' {", ".join(_FORMATS)}.'
+    )
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f'Traces {source!r}: there is no file {path}.')
+  return name, pathlib.Path(path)
 
 
 def read(
@@ -120,13 +182,19 @@ def read(
 
   Raises:
     ValueError: an unknown format, or a file that does not exist.
+    records.BadRowError: a bad row in a local copy.
   """
-  name, colon, path = source.partition(':')
-  if not colon or name not in _FORMATS:
-    raise ValueError(
-        f'Traces {source!r}: want FORMAT:PATH with FORMAT one of'
-        f' {", ".join(_FORMATS)}.'
-    )
-  if not pathlib.Path(path).exists():
-    raise ValueError(f'Traces {source!r}: there is no file {path}.')
-  return _FORMATS[name](path, questions, quarantine)
+  name, path = split_source(source)
+  row_type, to_trace = _FORMATS[name]
+  copies = Questions(questions)
+  for line, row in records.read_numbered_rows(path, row_type, quarantine):
+    try:
+      trace = to_trace(row, copies)
+      _check(trace)
+    except _UnusableError as e:
+      text = records.to_json(row)[:1000].decode('utf-8', 'replace')
+      quarantine.append(
+          {'file': str(path), 'line': line, 'reason': str(e), 'row': text}
+      )
+    else:
+      yield trace

@@ -1,0 +1,302 @@
+"""`shard` counts every row, cuts none, and ends the same after any kill."""
+
+import collections
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import ml_collections as mlc
+import pytest
+
+from valley_jax import records
+from valley_jax import shard
+from valley_jax.data import shards
+from valley_jax.data import tokenization
+
+_KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
+OCR2 = pathlib.Path(__file__).parent / 'fixtures' / 'ocr2'
+MAX_LEN = 384
+
+
+def _config(max_len=MAX_LEN, traces_per_shard=8, **changes):
+  values = dict(
+      traces=f'ocr2:{OCR2}/python.jsonl',
+      questions=str(OCR2 / 'questions'),
+      tokenizer='bpe:512',
+      prompt='Solve this.\n\n{question}',
+      data=dict(max_len=max_len, traces_per_shard=traces_per_shard),
+  )
+  return mlc.ConfigDict({**values, **changes}).lock()
+
+
+def _trace(name='a', **changes):
+  values = dict(trace_id=name, problem_id='p', question='Why?', response='So.')
+  return records.Trace(**{**values, **changes})
+
+
+def _own(tmp_path, *rows, **changes):
+  """Returns the config for traces of our own, written to a file."""
+  records.write_rows(tmp_path / 'traces.jsonl', rows)
+  return _config(traces=f'jsonl:{tmp_path}/traces.jsonl', **changes)
+
+
+def _files(directory):
+  """Returns the bytes of every file; hidden ones are scratch files."""
+  return {
+      str(path.relative_to(directory)): path.read_bytes()
+      for path in directory.rglob('*')
+      if path.is_file() and not path.name.startswith('.')
+  }
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  """The workdir of an uninterrupted run."""
+  workdir = tmp_path_factory.mktemp('done')
+  shard.shard(_config(), str(workdir))
+  return workdir
+
+
+def test_kept_dropped_and_quarantined_rows_are_all_rows(done):
+  manifest = records.read_json(done / 'shards' / 'manifest.json')
+  rows = [*filter(None, (OCR2 / 'python.jsonl').read_text().splitlines())]
+  dropped = manifest['dropped']
+  assert dropped == {
+      'duplicate_trace_id': 1,
+      'empty_response': 1,
+      'special_token_in_text': 1,
+      'too_long': 1,
+  }
+  assert manifest['num_traces'] == 24
+  assert manifest['quarantined'] == 6
+  assert 24 + sum(dropped.values()) + 6 == len(rows)
+
+
+def test_the_manifest_counts_what_lies_in_the_shards(done):
+  data = shards.Shards(done / 'shards')
+  examples = data.read(range(len(data)))
+  manifest = data.manifest
+  lengths = [len(example.tokens) for example in examples]
+  assert lengths == data.lengths.tolist()
+  assert manifest['num_tokens'] == sum(lengths)
+  assert manifest['longest'] == max(lengths) <= MAX_LEN
+  assert manifest['num_supervised_tokens'] == sum(
+      int(example.weights.sum()) for example in examples
+  )
+  assert manifest['files'] == [
+      path.name for path in sorted((done / 'shards').glob('*.array_record'))
+  ]
+
+
+def test_a_trace_is_whole_in_its_shard(done):
+  data = shards.Shards(done / 'shards')
+  tokenizer = tokenization.load(done / 'shards' / 'tokenizer')
+  (row,) = (
+      json.loads(line)
+      for line in (OCR2 / 'python.jsonl').read_text().splitlines()
+      if data.ids[-1] in line
+  )
+  (example,) = data.read([len(data) - 1])
+  text = tokenizer.decode(example.tokens)
+  assert text.startswith('<|user|>Solve this.\n\nIs the string a palindrome?')
+  assert text.endswith(f'{row["r1_generation"].strip()}<|end|>')
+
+
+def test_quarantined_rows_are_listed_with_file_line_and_reason(done):
+  rows = list(records.read_rows(done / 'shards' / 'quarantine.jsonl', dict))
+  assert len(rows) == 6
+  lines = (OCR2 / 'python.jsonl').read_text().splitlines()
+  for row in rows:
+    assert row['file'] == f'{OCR2}/python.jsonl'
+    assert row['reason']
+    assert lines[row['line'] - 1]
+
+
+def test_the_same_traces_give_the_same_bytes(done, tmp_path):
+  shard.shard(_config(), str(tmp_path))
+  assert _files(tmp_path) == _files(done)
+
+
+def test_a_second_run_touches_nothing(done, capsys):
+  before = {p: p.stat().st_mtime_ns for p in done.rglob('*')}
+  shard.shard(_config(), str(done))
+  assert before == {p: p.stat().st_mtime_ns for p in done.rglob('*')}
+  assert 'complete' in capsys.readouterr().out
+
+
+# In the settings, the tokenizer, between and within blocks, and at the end: the
+# 35th is the renaming of the manifest.
+@pytest.mark.parametrize('operation', [2, 5, 6, 12, 14, 19, 29, 35])
+def test_killed_and_run_again_gives_the_same_files(done, tmp_path, operation):
+  killed = subprocess.run(
+      [
+          sys.executable,
+          str(_KILL_AT),
+          'shard',
+          json.dumps(_config().to_dict()),
+          str(tmp_path),
+          str(operation),
+      ],
+      check=False,
+      timeout=60,
+      stderr=subprocess.DEVNULL,
+  )
+  assert killed.returncode == -9
+  assert not (tmp_path / 'shards' / 'manifest.json').exists()
+  shard.shard(_config(), str(tmp_path))
+  assert _files(tmp_path) == _files(done)
+
+
+def test_finished_blocks_are_not_made_again(done, tmp_path):
+  shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+  (tmp_path / 'shards' / 'manifest.json').unlink()
+  (tmp_path / 'shards' / '00002.json').unlink()
+  (tmp_path / 'shards' / '00002.tmp').write_bytes(b'half a shard')
+  times = {
+      path.name: path.stat().st_mtime_ns
+      for path in (tmp_path / 'shards').glob('*.array_record')
+  }
+  shard.shard(_config(), str(tmp_path))
+  changed = [
+      name
+      for name, before in times.items()
+      if (tmp_path / 'shards' / name).stat().st_mtime_ns != before
+  ]
+  assert changed == ['00002.array_record']
+  assert _files(tmp_path) == _files(done)
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes'),
+    [
+        ('max_len', dict(max_len=128)),
+        ('traces_per_shard', dict(traces_per_shard=4)),
+        ('prompt', dict(prompt='{question}')),
+        ('tokenizer', dict(tokenizer='bpe:300')),
+        ('questions', dict(questions='elsewhere')),
+    ],
+)
+def test_other_settings_are_refused(done, name, changes):
+  before = _files(done)
+  with pytest.raises(ValueError, match=f'begun with {name}=.*--workdir'):
+    shard.shard(_config(**changes), str(done))
+  assert _files(done) == before
+
+
+def test_other_traces_under_the_same_name_are_refused(tmp_path):
+  shard.shard(_own(tmp_path, _trace('a')), str(tmp_path))
+  with pytest.raises(ValueError, match='begun with traces_sha256'):
+    shard.shard(_own(tmp_path, _trace('b')), str(tmp_path))
+
+
+def test_too_long_traces_are_dropped_and_never_cut(tmp_path):
+  config = _own(tmp_path, _trace('a'), _trace('b', response='So. ' * 50))
+  shard.shard(config, str(tmp_path / 'all'))
+  lengths = shards.Shards(tmp_path / 'all' / 'shards').lengths.tolist()
+  for max_len, kept in [(lengths[1], ['a', 'b']), (lengths[1] - 1, ['a'])]:
+    config.data.max_len = max_len
+    shard.shard(config, f'{tmp_path}/{max_len}')
+    data = shards.Shards(tmp_path / str(max_len) / 'shards')
+    assert data.ids == kept
+    assert data.lengths.tolist() == lengths[: len(kept)]
+    assert data.manifest['dropped'].get('too_long', 0) == 2 - len(kept)
+
+
+@pytest.mark.parametrize('traces_per_shard', [1, 2, 100])
+def test_a_trace_id_that_comes_again_is_dropped(tmp_path, traces_per_shard):
+  rows = [_trace('a'), _trace('a', response='No.'), _trace('b'), _trace('a')]
+  config = _own(tmp_path, *rows, traces_per_shard=traces_per_shard)
+  shard.shard(config, str(tmp_path))
+  data = shards.Shards(tmp_path / 'shards')
+  assert data.ids == ['a', 'b']
+  assert data.manifest['dropped'] == {'duplicate_trace_id': 2}
+  tokenizer = tokenization.load(tmp_path / 'shards' / 'tokenizer')
+  first, _ = data.read([0, 1])
+  assert 'So.' in tokenizer.decode(first.tokens)
+
+
+@pytest.mark.parametrize('field', ['question', 'response'])
+def test_text_that_would_end_a_turn_is_dropped_and_named(tmp_path, field):
+  bad = _trace('b', **{field: 'Print <|end|> and stop.'})
+  shard.shard(_own(tmp_path, _trace('a'), bad), str(tmp_path))
+  data = shards.Shards(tmp_path / 'shards')
+  assert data.ids == ['a']
+  (table,) = shards.sidecars(tmp_path / 'shards')
+  assert table['dropped'] == {'special_token_in_text': ['b']}
+
+
+def test_every_turn_ends_once_and_at_its_end(done):
+  data = shards.Shards(done / 'shards')
+  end = tokenization.load(done / 'shards' / 'tokenizer').eos_token_id
+  for example in data.read(range(len(data))):
+    assert (example.tokens == end).nonzero()[0].tolist() == [
+        len(example.tokens) - 1
+    ]
+
+
+@pytest.mark.parametrize('text', ['', ' \n\t'])
+def test_empty_traces_are_dropped_by_reason(tmp_path, text):
+  rows = [_trace(), _trace('b', question=text), _trace('c', response=text)]
+  shard.shard(_own(tmp_path, *rows), str(tmp_path))
+  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  assert manifest['dropped'] == {'empty_question': 1, 'empty_response': 1}
+
+
+def test_braces_in_a_question_are_text(tmp_path):
+  shard.shard(_own(tmp_path, _trace(question='{x} {0} {')), str(tmp_path))
+  (example,) = shards.Shards(tmp_path / 'shards').read([0])
+  tokenizer = tokenization.load(tmp_path / 'shards' / 'tokenizer')
+  assert '{x} {0} {' in tokenizer.decode(example.tokens)
+
+
+def test_a_block_of_bad_rows_only_does_not_shift_the_next(tmp_path):
+  path = tmp_path / 'traces.jsonl'
+  good = [records.to_json(_trace(name)) for name in 'abc']
+  path.write_bytes(b'\n'.join([good[0], b'{', b'{}', good[1], good[2], b'[']))
+  config = _config(traces=f'jsonl:{path}', traces_per_shard=1)
+  shard.shard(config, str(tmp_path))
+  data = shards.Shards(tmp_path / 'shards')
+  assert data.ids == ['a', 'b', 'c']
+  assert len(data.read([2, 0, 1])) == 3
+  assert data.manifest['quarantined'] == 3
+
+
+def test_no_usable_trace_is_an_error_and_no_manifest(tmp_path):
+  config = _own(tmp_path, _trace(response=''), _trace('b', question=''))
+  for _ in range(2):  # The second run says it again.
+    with pytest.raises(ValueError, match="empty_response': 1.*quarantine"):
+      shard.shard(config, str(tmp_path))
+    assert not (tmp_path / 'shards' / 'manifest.json').exists()
+  with pytest.raises(ValueError, match=r'run .*shard.* to its end first'):
+    shards.Shards(tmp_path / 'shards')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        (dict(tokenizer='qwen'), 'want hf:DIR or bpe:SIZE'),
+        (dict(tokenizer='bpe:many'), 'want hf:DIR or bpe:SIZE'),
+        (dict(tokenizer='hf:nowhere'), 'nowhere does not exist'),
+        (dict(traces=''), 'want FORMAT:PATH'),
+        (dict(traces='ocr2:nowhere.jsonl'), 'there is no file nowhere'),
+        (dict(prompt='Solve this.'), 'has no {question}'),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_said(tmp_path, changes, said):
+  with pytest.raises(ValueError, match=said):
+    shard.shard(_config(**changes), str(tmp_path))
+
+
+def test_a_tokenizer_from_elsewhere_is_kept_beside_the_shards(done, tmp_path):
+  tokenizer = done / 'shards' / 'tokenizer'
+  config = _config(tokenizer=f'hf:{tokenizer}')
+  shard.shard(config, str(tmp_path))
+  theirs, ours = _files(tokenizer), _files(tmp_path / 'shards' / 'tokenizer')
+  assert ours['tokenizer.json'] == theirs['tokenizer.json']
+  hashes = [
+      records.read_json(where / 'shards' / 'manifest.json')['tokenizer_sha256']
+      for where in (done, tmp_path)
+  ]
+  assert len(collections.Counter(hashes)) == 1
