@@ -58,11 +58,12 @@ def params(student: student_lib.Student, seed: int = 0) -> Any:
 def put(params: Any) -> Any:
   """Lays parameters out over the current mesh."""
   mesh = jax.sharding.get_mesh()
-  return jax.tree.map(
-      lambda x, spec: jax.device_put(x, jax.NamedSharding(mesh, spec)),
-      params,
-      partitioning.specs(params),
-  )
+
+  def put_one(x, spec):
+    spec = jax.P(*spec, *[None] * (x.ndim - len(spec)))  # As `init` has it.
+    return jax.device_put(x, jax.NamedSharding(mesh, spec))
+
+  return jax.tree.map(put_one, params, partitioning.specs(params))
 
 
 def batch(

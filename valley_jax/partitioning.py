@@ -86,12 +86,27 @@ def shard_params(params: Any) -> Any:
   return jax.tree.map(jax.sharding.reshard, params, specs(params))
 
 
+def num_batch_devices() -> int:
+  """Returns into how many parts the current mesh cuts a batch."""
+  shape = jax.sharding.get_mesh().shape
+  return int(np.prod([shape[axis] for axis in BATCH]))
+
+
 def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   """Cuts a host batch [..., rows, length] along the batch axes.
 
   With several processes each hands in its own rows of the global batch.
+
+  Raises:
+    ValueError: the devices cannot share the rows evenly.
   """
   mesh = jax.sharding.get_mesh()
+  rows = batch['inputs'].shape[-2] * jax.process_count()
+  if rows % (devices := num_batch_devices()):
+    raise ValueError(
+        f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices'
+        ' share them; make config.train.batch_size / accumulate a multiple.'
+    )
 
   def put(x: np.ndarray) -> jax.Array:
     lead = (None,) * (x.ndim - 2)

@@ -29,6 +29,11 @@ class Cache(NamedTuple):
   v_BMKH: tuple[jax.Array, ...]
 
 
+def num_parts() -> int:
+  """Returns into how many parts the current mesh cuts the slots."""
+  return partitioning.num_batch_devices()
+
+
 def empty(
     student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any
 ) -> Cache:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from valley_jax import records
+from valley_jax.models import cache as cache_lib
 from valley_jax.models import student as student_lib
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
@@ -87,7 +88,17 @@ class Engine:
       chunk_len: Steps between two looks of the host.
       prefill_rows: Samples put into slots by one call.
       dtype: Of computation and cache.
+
+    Raises:
+      ValueError: the devices cannot share the slots, or a prefill, evenly.
     """
+    devices = cache_lib.num_parts()
+    for name, n in (('num_slots', num_slots), ('prefill_rows', prefill_rows)):
+      if n % devices:
+        raise ValueError(
+            f'sample.{name}={n} is not a multiple of data x fsdp = {devices}'
+            ' devices; change it, or config.mesh.'
+        )
     self._student, self._params = student, params
     self._method, self._seed = method, seed
     self._end_token, self._max_new_tokens = end_token, max_new_tokens
