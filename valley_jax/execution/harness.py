@@ -28,7 +28,7 @@ def open_standard_streams() -> None:
     buffered = (io.BufferedReader if mode == 'r' else io.BufferedWriter)(raw)
     is_stderr = name == 'stderr'
     stream = io.TextIOWrapper(buffered, 'utf-8', errors, '\n', is_stderr)
-    stream.mode = mode  # Programs ask for it.
+    setattr(stream, 'mode', mode)  # noqa: B010  Programs ask for it.
     setattr(sys, name, stream)
     setattr(sys, f'__{name}__', stream)
 

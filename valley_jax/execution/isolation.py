@@ -75,7 +75,7 @@ def prepare() -> Isolation:
   bubblewrap = shutil.which('bwrap')
   if bubblewrap is None:
     raise IsolationError(f'`bwrap` is not on the PATH. {_INSTALL}')
-  interpreter = os.path.realpath(sys._base_executable)
+  interpreter = os.path.realpath(getattr(sys, '_base_executable'))  # noqa: B009
   prefix = os.path.realpath(sys.base_prefix)
   binds = [(prefix, prefix)] if not _is_within(prefix, '/usr') else []
   numpy = importlib.util.find_spec('numpy')

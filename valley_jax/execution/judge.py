@@ -154,6 +154,7 @@ class Worker:
       if self._box is None or self._box.is_dirty:
         if failure := self._load(problem, submission, limits, tally):
           return failure
+      assert self._box is not None
       nonce = os.urandom(harness.NONCE_BYTES)
       execution = self._box.run(*_input(problem.mode, test, nonce))
       verdict = verdicts.judge(execution, problem, test, limits, nonce)

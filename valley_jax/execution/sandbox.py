@@ -114,6 +114,8 @@ class Sandbox:
           pass_fds=fds,
           **user,
       )
+      assert self._process.stdin and self._process.stdout
+      self._stdin, self._stdout = self._process.stdin, self._process.stdout
     except BaseException:
       if info:
         os.close(info[0])
@@ -126,6 +128,7 @@ class Sandbox:
 
   def _confine(self, info_fd: int) -> None:
     """Moves the supervisor into the cgroup while it boots."""
+    assert self._cgroup is not None
     with open(info_fd, 'rb') as f:
       text = f.read()
     try:
@@ -181,15 +184,15 @@ class Sandbox:
   def _send(self, data: bytes, deadline: float) -> None:
     view = memoryview(data)
     while view:
-      self._wait(self._process.stdin, select.POLLOUT, deadline)
+      self._wait(self._stdin, select.POLLOUT, deadline)
       # At most what a pipe that is ready takes without blocking.
-      view = view[os.write(self._process.stdin.fileno(), view[:4096]) :]
+      view = view[os.write(self._stdin.fileno(), view[:4096]) :]
 
   def _receive(self, size: int, deadline: float) -> bytes:
     chunks = []
     while size:
-      self._wait(self._process.stdout, select.POLLIN, deadline)
-      chunk = os.read(self._process.stdout.fileno(), min(size, 1 << 20))
+      self._wait(self._stdout, select.POLLIN, deadline)
+      chunk = os.read(self._stdout.fileno(), min(size, 1 << 20))
       if not chunk:
         raise EOFError('end of file')
       chunks.append(chunk)
@@ -229,18 +232,19 @@ class Sandbox:
 
   def kill(self) -> None:
     """Ends the sandbox at once; may be called from another thread."""
-    self._process.kill()
+    if self._process is not None:
+      self._process.kill()
 
   def close(self) -> None:
     """Ends the sandbox and waits until none of its processes is left."""
     if self._process is not None:
-      self._process.stdin.close()  # The supervisor leaves at end of file.
+      self._stdin.close()  # The supervisor leaves at end of file.
       try:
         self._process.wait(timeout=2.0)
       except subprocess.TimeoutExpired:
         self._process.kill()
         self._process.wait()
-      self._process.stdout.close()
+      self._stdout.close()
     os.close(self._log)
 
   def __enter__(self) -> 'Sandbox':

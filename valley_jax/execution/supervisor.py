@@ -12,7 +12,7 @@ can open neither its memory nor its descriptors.
 """
 
 import _ctypes
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]
 import _sitebuiltins
 import builtins
 import gc
@@ -57,7 +57,8 @@ def harden() -> None:
 
 def set_dumpable(value: int) -> None:
   """Lets processes of the same user look into this one (1) or not (0)."""
-  prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), 'prctl')
+  library = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType]
+  prctl = _ctypes.dlsym(library, 'prctl')
   if _ctypes.call_function(prctl, (_PR_SET_DUMPABLE, value, 0, 0, 0)) != 0:
     raise OSError('prctl(PR_SET_DUMPABLE) failed.')
 

@@ -5,7 +5,7 @@ microsecond, plus what lives, by /proc to the tick. Wall time only catches
 idling. Memory is summed over the tree only where no cgroup does it better.
 """
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]
 import os
 import select
 import time
