@@ -234,7 +234,8 @@ def main() -> None:
       result, codes = compile_program(limits, sources)
       action = actions[mode]
       args = (codes, entry_point) if mode == 'function' else (codes,)
-    answer(*result, scratch_state() != pristine)
+    dirty = scratch_state() != pristine
+    answer(*result, dirty)  # pyright: ignore[reportCallIssue]
 
 
 if __name__ == 'supervisor':
