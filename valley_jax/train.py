@@ -202,15 +202,14 @@ def _loop(
       if pending:  # The device is busy with `step`; read the step before it.
         reporter.write(*pending)
       pending = step + 1, values
-      if (step + 1) % config.train.checkpoint_every == 0:
+      is_last = step + 1 == num_steps
+      if is_last or (step + 1) % config.train.checkpoint_every == 0:
         # What a checkpoint says is done must stand in metrics.jsonl.
         reporter.write(*pending)
         pending = None
         checkpoints.save(saver, step + 1, state, batches, identity)
-    if pending:
-      reporter.write(*pending)
-    if checkpoints.latest_step(saver.directory) != num_steps:
-      checkpoints.save(saver, num_steps, state, batches, identity)
+    if num_steps == 0:  # The student as it is.
+      checkpoints.save(saver, 0, state, batches, identity)
     reporter.close()
 
 
