@@ -1,0 +1,312 @@
+"""A sample is a function of student, prompt, problem, index, seed and method."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import tiny
+
+from valley_jax import records
+from valley_jax.models import cache as cache_lib
+from valley_jax.models import params as params_lib
+from valley_jax.sampling import decode
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import methods
+
+STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
+GREEDY = methods.Greedy()
+TOP_P = methods.TopP(p=0.9, temperature=1.0)
+
+
+def _request(name, length, sample_index=0):
+  rng = np.random.default_rng(length)
+  prompt = tuple(rng.integers(0, 40, length).tolist())
+  return engine_lib.Request(name, sample_index, prompt)
+
+
+# More than there are slots; the last prompt is of another bucket.
+REQUESTS = [
+    _request(f'p{n}', length)
+    for n, length in enumerate([5, 1, 9, 64, 30, 7, 12, 3, 65])
+]
+
+
+def _samples(requests, student=STUDENT, **changes):
+  settings = {
+      'method': GREEDY,
+      'seed': 0,
+      'end_token': -1,  # No token.
+      'max_new_tokens': 12,
+      'cache_len': 128,
+      'num_slots': 4,
+      'chunk_len': 5,
+      'prefill_rows': 2,
+      'dtype': jnp.float32,
+  }
+  with tiny.mesh():
+    params = tiny.put(tiny.params(student))
+    engine = engine_lib.Engine(student, params, **{**settings, **changes})
+    return list(engine.run(requests))
+
+
+def _by_request(samples):
+  return {
+      (s.request.problem_id, s.request.sample_index): (
+          s.tokens, s.log_prob, s.finish_reason
+      )
+      for s in samples
+  }  # fmt: skip
+
+
+@functools.cache
+def _usual(method=GREEDY):
+  return _by_request(_samples(REQUESTS, method=method))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probs(student, params, tokens_L):
+  """The full forward of one example: log-probabilities LV."""
+  model = params_lib.bind(student, params)
+  positions_BL = jnp.arange(len(tokens_L))[None]
+  hidden_BLD, _ = model(
+      tokens_L[None], positions_BL, jnp.ones_like(positions_BL)
+  )
+  return jax.nn.log_softmax(hidden_BLD[0] @ model.head(jnp.float32))
+
+
+def _full_forward(student, sample):
+  """What the full forward says of each sampled token: LV."""
+  tokens = [*sample.request.prompt, *sample.tokens]
+  first, end = len(sample.request.prompt) - 1, len(tokens) - 1
+  tokens = np.array(tokens + [0] * (128 - len(tokens)), np.int32)
+  with tiny.mesh():
+    params = tiny.put(tiny.params(student))
+    log_probs_LV = jax.device_get(_log_probs(student, params, tokens))
+  return log_probs_LV[first:end]
+
+
+@pytest.mark.parametrize('variant', tiny.VARIANTS)
+def test_cached_decode_equals_the_full_forward(variant):
+  student = tiny.student(**tiny.VARIANTS[variant])
+  (sample,) = _samples([_request('p', 9)], student)
+  log_probs_LV = _full_forward(student, sample)
+  assert len(log_probs_LV) == 12
+  assert sample.tokens == log_probs_LV.argmax(axis=1).tolist()
+  np.testing.assert_allclose(
+      sample.log_prob, log_probs_LV.max(axis=1).sum(), atol=1e-4
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _cached_log_probs(student, params, tokens_L):
+  """Every position by the cache alone, without a prefill: LV."""
+  model = params_lib.bind(student, params)
+  blocks = cache_lib.unstack(model)
+
+  def feed(cache, at):
+    slot = (
+        jax.sharding.reshard(x[None], cache_lib.SLOTS)
+        for x in (tokens_L[at], at)
+    )
+    cache, logits_BV = cache_lib.step(model, blocks, cache, *slot)
+    return cache, jax.nn.log_softmax(logits_BV[0])
+
+  cache = cache_lib.empty(student, 1, 16, jnp.float32)
+  return jax.lax.scan(feed, cache, jnp.arange(len(tokens_L)))[1]
+
+
+@pytest.mark.parametrize('variant', tiny.VARIANTS)
+def test_logits_of_every_position_equal_the_full_forward(variant):
+  student = tiny.student(**tiny.VARIANTS[variant])
+  tokens = np.array(_request('p', 12).prompt, np.int32)
+  with tiny.mesh():
+    params = tiny.put(tiny.params(student))
+    found_LV, expected_LV = (
+        jax.device_get(f(student, params, tokens))
+        for f in (_cached_log_probs, _log_probs)
+    )
+  np.testing.assert_allclose(found_LV, expected_LV, rtol=0, atol=1e-4)
+
+
+def test_log_prob_is_of_the_raw_model_whatever_the_method():
+  method = methods.TopP(p=0.7, temperature=2.0)
+  for sample in _samples(REQUESTS[:3], method=method):
+    log_probs_LV = _full_forward(STUDENT, sample)
+    expected = log_probs_LV[np.arange(12), sample.tokens].sum()
+    np.testing.assert_allclose(sample.log_prob, expected, atol=1e-4)
+
+
+# The same bits: tokens, log-probabilities and finish reasons.
+
+
+@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+def test_a_sample_alone_is_the_sample_among_others(method):
+  for request in (REQUESTS[2], REQUESTS[8]):
+    alone = _by_request(_samples([request], method=method))
+    key = request.problem_id, request.sample_index
+    assert alone == {key: _usual(method)[key]}
+
+
+@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+def test_the_order_of_requests_does_not_matter(method):
+  samples = _samples(REQUESTS[::-1], method=method)
+  assert _by_request(samples) == _usual(method)
+
+
+@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+@pytest.mark.parametrize('chunk_len', [1, 12, 17])
+def test_the_chunk_does_not_matter(method, chunk_len):
+  samples = _samples(REQUESTS, method=method, chunk_len=chunk_len)
+  assert _by_request(samples) == _usual(method)
+
+
+def test_an_engine_used_again_gives_the_same_samples():
+  assert _by_request(_samples([*REQUESTS, *REQUESTS])) == _usual()
+
+
+def test_samples_differ_by_index_problem_and_seed():
+  prompt = _request('p', 5).prompt
+  requests = [
+      engine_lib.Request(name, index, prompt)
+      for name in ('p', 'q')
+      for index in range(4)
+  ]
+  found = [
+      tuple(sample.tokens)
+      for seed in (0, 1)
+      for sample in _samples(requests, method=TOP_P, seed=seed)
+  ]
+  assert len(set(found)) == 16
+
+
+def test_greedy_samples_do_not_differ():
+  prompt = _request('p', 5).prompt
+  requests = [engine_lib.Request('p', index, prompt) for index in range(6)]
+  samples = _samples(requests)
+  assert len({tuple(s.tokens) for s in samples}) == 1
+  assert len({s.log_prob for s in samples}) == 1
+
+
+def test_the_end_token_ends_a_sample_and_is_not_part_of_it():
+  whole = _usual()
+  end = whole['p2', 0][0][6]
+  for sample in _samples(REQUESTS, end_token=end):
+    tokens, log_prob, _ = whole[sample.request.problem_id, 0]
+    if end not in tokens:
+      assert sample.tokens == tokens
+      continue
+    n = tokens.index(end)
+    assert sample.tokens == tokens[:n]
+    assert sample.finish_reason is records.FinishReason.EOS
+    # The end token is drawn like any other: it counts.
+    log_probs_LV = _full_forward(
+        STUDENT, engine_lib.Sample(sample.request, tokens[: n + 1])
+    )
+    expected = log_probs_LV.max(axis=1).sum()
+    np.testing.assert_allclose(sample.log_prob, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('length', [1, 5, 7])
+def test_a_sample_of_the_greatest_length_is_truncated(length):
+  for sample in _samples(REQUESTS[:2], max_new_tokens=length):
+    expected = _usual()[sample.request.problem_id, 0][0]
+    assert sample.tokens == expected[:length]
+    assert sample.finish_reason is records.FinishReason.LENGTH
+
+
+def test_the_cache_holds_the_longest_prompt_and_its_completion():
+  requests = [_request('long', 60), _request('short', 2), _request('x', 3)]
+  cache_len = engine_lib.cache_len(requests, 68)
+  assert cache_len == 128
+  samples = _samples(
+      requests, max_new_tokens=68, cache_len=cache_len, num_slots=2
+  )
+  assert len(samples) == 3
+  for sample in samples:
+    log_probs_LV = _full_forward(STUDENT, sample)
+    assert sample.tokens == log_probs_LV.argmax(axis=1).tolist()
+
+
+def test_traffic_compiles_nothing_new():
+  sizes = lambda: [
+      f._cache_size()
+      for f in (decode.empty_slots, decode.prefill, decode.decode_chunk)
+  ]
+  _usual()
+  before = sizes()
+  for count in (1, 2, 3, 9):
+    _samples(REQUESTS[-count:])
+    _samples(REQUESTS[:count])
+  _samples([_request(f'q{n}', 1 + n) for n in range(40)])
+  assert sizes() == before
+
+
+# Methods: 20,000 draws against exact probabilities.
+
+LOGITS = np.log([0.02, 0.3, 0.08, 0.05, 0.25, 1e-30, 0.2, 0.1]) + 3
+NUM_DRAWS = 20_000
+
+
+def _counts(method, logits=LOGITS):
+  keys = jax.random.split(jax.random.key(7), NUM_DRAWS)
+  rows = np.broadcast_to(logits.astype(np.float32), (NUM_DRAWS, len(logits)))
+  tokens = jax.jit(functools.partial(methods.draw, method))(rows, keys)
+  return np.bincount(tokens, minlength=len(logits))
+
+
+def _exact(p, temperature):
+  """Probabilities of nucleus sampling, by sorting."""
+  probs = np.exp(LOGITS / temperature)
+  probs /= probs.sum()
+  order = np.argsort(-probs)
+  size = 1 + np.searchsorted(np.cumsum(probs[order]), p - 1e-9)
+  nucleus = np.zeros(len(probs), bool)
+  nucleus[order[:size]] = True
+  return np.where(nucleus, probs, 0) / probs[nucleus].sum()
+
+
+@pytest.mark.parametrize(
+    'p, temperature',
+    [(0.6, 1.0), (0.9, 1.0), (0.95, 0.6), (1.0, 1.0), (1.0, 3.0), (0.01, 1.0)],
+)
+def test_top_p_draws_from_the_renormalised_nucleus(p, temperature):
+  counts = _counts(methods.TopP(p=p, temperature=temperature))
+  exact = _exact(p, temperature)
+  assert not counts[exact == 0].any()
+  inside = exact > 0
+  if inside.sum() > 1:
+    expected = NUM_DRAWS * exact[inside]
+    assert scipy.stats.chisquare(counts[inside], expected).pvalue > 1e-3
+
+
+def test_temperature_comes_before_top_p():
+  # At temperature 0.5 three tokens have mass .88; at 1 it takes five.
+  counts = _counts(methods.TopP(p=0.88, temperature=0.5))
+  assert np.flatnonzero(counts).tolist() == [1, 4, 6]
+  counts = _counts(methods.TopP(p=0.88, temperature=1.0))
+  assert np.flatnonzero(counts).tolist() == [1, 2, 4, 6, 7]
+
+
+def test_a_token_above_p_is_the_only_one():
+  logits = np.log(np.array([0.05, 0.9, 0.05]))
+  assert _counts(methods.TopP(p=0.9, temperature=1.0), logits)[1] == NUM_DRAWS
+
+
+def test_a_certain_token_is_drawn_and_nothing_is_nan():
+  logits = np.array([-1e30, 80.0, -1e30, 0.0])
+  for method in (GREEDY, methods.TopP(p=0.5), methods.TopP(p=1.0)):
+    assert _counts(method, logits)[1] == NUM_DRAWS
+
+
+def test_temperature_zero_means_greedy():
+  assert methods.of(0.0, 0.95) == methods.Greedy()
+  assert methods.of(0.6, 0.95) == methods.TopP(p=0.95, temperature=0.6)
+
+
+@pytest.mark.parametrize('p, temperature', [(0, 1), (1.1, 1), (0.9, -1)])
+def test_a_method_that_means_nothing_is_refused(p, temperature):
+  with pytest.raises(ValueError, match='want 0 < p <= 1'):
+    methods.TopP(p=p, temperature=temperature)
