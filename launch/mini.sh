@@ -13,6 +13,10 @@ if (($#)) && [[ $1 != -* ]]; then
   shift
 fi
 bash "$root/launch/setup.sh"
+# XLA's buffers come and go at every step; let malloc keep their pages instead
+# of asking the kernel for zeroed ones again and again.
+export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
+export MALLOC_TOP_PAD_=268435456 JAX_PLATFORMS=cpu
 cd "$root"
 .venv/bin/python -m valley_jax.study --config configs/valley.py:mini \
   --workdir "$workdir" "$@"
