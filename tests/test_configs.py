@@ -58,6 +58,26 @@ def test_a_config_survives_the_json_that_a_run_keeps_of_it(path, arg):
   assert kept.keys() == config.to_dict().keys()
 
 
+@files
+def test_a_config_reads_from_any_directory(path, tmp_path, monkeypatch):
+  root = path.parents[1]
+  monkeypatch.chdir(root)
+  inside = _get_config(path.relative_to(root), None)
+  monkeypatch.chdir(tmp_path)
+  assert _get_config(path, None).to_dict() == inside.to_dict()
+
+
+@pytest.mark.parametrize('arg', [None, 'mini', 'student=llama3_8b'])
+def test_an_evaluation_samples_and_judges_as_the_study_does(arg):
+  directory = CONFIGS[0].parent
+  study = _get_config(directory / 'valley.py', arg).to_dict()
+  alone = _get_config(directory / 'evaluate.py', arg).to_dict()
+  own = {'name', 'command', 'num_traces'}
+  assert {k: v for k, v in alone.items() if k not in own} == {
+      k: study[k] for k in alone if k not in own
+  }
+
+
 @points
 def test_two_reads_give_the_same_config(path, arg):
   assert _get_config(path, arg).to_dict() == _get_config(path, arg).to_dict()

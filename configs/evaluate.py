@@ -1,0 +1,75 @@
+"""Sampling, executing and scoring alone: a student that is already trained.
+
+    python -m valley_jax.sample --config configs/evaluate.py --workdir EVAL \\
+        --config.checkpoint=RUN/checkpoints --config.shards=DATA/shards \\
+        --config.problems=humaneval:HumanEval.jsonl.gz
+    python -m valley_jax.execute --config configs/evaluate.py --workdir EVAL \\
+        --config.problems=humaneval:HumanEval.jsonl.gz
+    python -m valley_jax.score --config configs/evaluate.py --workdir EVAL \\
+        --config.problems=humaneval:HumanEval.jsonl.gz
+    python -m valley_jax.report --config configs/evaluate.py --workdir EVAL
+
+    configs/evaluate.py:num_samples=16      more samples a problem
+    configs/evaluate.py:student=qwen3_8b    another student
+    configs/evaluate.py:mini                the student of the embedded world
+
+Programs that were written elsewhere need no student: `execute` and `score`
+with --config.submissions=PROGRAMS.jsonl, rows {problem_id, sample_index,
+source}.
+
+What is the same as in training stands in valley.py and comes from there: the
+prompt, the decoding, the limits.
+"""
+
+import importlib.util
+import pathlib
+
+import ml_collections as mlc
+
+from valley_jax import config_arg
+
+_FIELDS = (
+    'student',
+    'problems',
+    'submissions',
+    'checkpoint',
+    'shards',
+    'prompt',
+    'vocab_multiple',
+    'mesh',
+    'sample',
+    'cpu_seconds',
+    'num_workers',
+    'ks',
+    'num_bootstrap',
+)
+
+
+def _valley(arg: str) -> mlc.ConfigDict:
+  """Reads the file beside this one; configs are files, not a package."""
+  path = pathlib.Path(__file__).with_name('valley.py')
+  spec = importlib.util.spec_from_file_location('valley', path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
+
+
+def get_config(arg: str | None = None) -> mlc.ConfigDict:
+  """One evaluation of one student."""
+  a = config_arg.parse(
+      arg,
+      mini=False,
+      student='qwen2_5_7b',
+      num_traces=0,  # What the student was trained on, for the report.
+      seed=0,
+      num_samples=0,  # 0: as many as in valley.py.
+  )
+  valley = _valley(f'mini={a.mini},student={a.student}')
+  c = mlc.ConfigDict({name: valley[name] for name in _FIELDS})
+  c.name = f'evaluate-{c.student}'
+  c.num_traces = a.num_traces
+  c.seed = a.seed
+  c.command = f'evaluate.py:{arg}' if arg else 'evaluate.py'
+  c.sample.num_samples = a.num_samples or c.sample.num_samples
+  return c.lock()
