@@ -152,8 +152,8 @@ def test_killed_and_run_again_gives_the_same_files(done, tmp_path, operation):
 def test_finished_blocks_are_not_made_again(done, tmp_path):
   shutil.copytree(done, tmp_path, dirs_exist_ok=True)
   (tmp_path / 'shards' / 'manifest.json').unlink()
-  (tmp_path / 'shards' / '00002.json').unlink()
-  (tmp_path / 'shards' / '00002.tmp').write_bytes(b'half a shard')
+  (tmp_path / 'shards' / '00001.json').unlink()
+  (tmp_path / 'shards' / '00001.tmp').write_bytes(b'half a shard')
   times = {
       path.name: path.stat().st_mtime_ns
       for path in (tmp_path / 'shards').glob('*.array_record')
@@ -164,7 +164,7 @@ def test_finished_blocks_are_not_made_again(done, tmp_path):
       for name, before in times.items()
       if (tmp_path / 'shards' / name).stat().st_mtime_ns != before
   ]
-  assert changed == ['00002.array_record']
+  assert changed == ['00001.array_record']
   assert _files(tmp_path) == _files(done)
 
 
