@@ -246,12 +246,17 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
   """Writes a whole file so that a reader sees the old one or the new one."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  with open(scratch, 'wb') as f:
-    f.write(data.encode() if isinstance(data, str) else data)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(scratch, path)
+  # One name for all writers: what a kill leaves, the next run writes over.
+  scratch = path.with_name(f'.{path.name}.tmp')
+  try:
+    with open(scratch, 'wb') as f:
+      f.write(data.encode() if isinstance(data, str) else data)
+      f.flush()
+      os.fsync(f.fileno())
+    os.replace(scratch, path)
+  except OSError:
+    scratch.unlink(missing_ok=True)  # A full disk, say.
+    raise
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Any]) -> None:
@@ -307,4 +312,6 @@ class Appender:
 
   def append(self, *rows: Any) -> None:
     """Writes the rows; after return they survive a kill of this process."""
-    self._file.write(b''.join(to_json(row) + b'\n' for row in rows))
+    data = memoryview(b''.join(to_json(row) + b'\n' for row in rows))
+    while data:  # An unbuffered file may take a part; a full disk raises.
+      data = data[self._file.write(data) :]
