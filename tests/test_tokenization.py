@@ -309,3 +309,8 @@ def test_special_texts_are_those_that_would_become_control_tokens(made, family):
   for text in found:
     (example,) = tokenization.encode(tokenizer, [(f'a{text}b', 'yes')])
     assert tokenizer.convert_tokens_to_ids(text) in example.tokens
+
+
+def test_a_question_with_a_control_token_is_no_prompt(ours):
+  with pytest.raises(ValueError, match='control token'):
+    tokenization.encode_prompt(ours, 'What is <|end|>?')

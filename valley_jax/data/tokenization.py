@@ -220,6 +220,16 @@ def encode(
 
 
 def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:
-  """Returns the token ids that a student continues."""
+  """Returns the token ids that a student continues.
+
+  Raises:
+    ValueError: the question contains the text of a control token.
+  """
+  for special in special_texts(tokenizer):
+    if special in question:
+      raise ValueError(
+          f'The question {question[:60]!r}… contains {special!r}, which the'
+          ' tokenizer reads as a control token; reword it or leave it out.'
+      )
   text = render_prompt(tokenizer, question)
   return tokenizer(text, add_special_tokens=False)['input_ids']
