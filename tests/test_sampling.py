@@ -1,4 +1,4 @@
-"""A sample is a function of student, prompt, problem, index, seed and method."""
+"""A sample depends on student, prompt, problem, index, seed and method only."""
 
 import functools
 
@@ -15,6 +15,9 @@ from valley_jax.models import params as params_lib
 from valley_jax.sampling import decode
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+
+# One worker compiles for all of these.
+pytestmark = pytest.mark.xdist_group('sampling')
 
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 GREEDY = methods.Greedy()

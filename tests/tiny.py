@@ -1,13 +1,18 @@
-"""Students, parameters and batches small enough to be written out."""
+"""Students, parameters, batches and a world small enough to be looked at."""
 
 import contextlib
 import functools
+import pathlib
 from typing import Any
 
 import jax
+import ml_collections as mlc
 import numpy as np
 
+from configs import valley
 from valley_jax import partitioning
+from valley_jax import records
+from valley_jax import shard
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 
@@ -84,3 +89,46 @@ def batch(
       'segments': np.broadcast_to(segments, shape).astype(np.int32),
       'weights': (weights & (segments > 0)).astype(np.float32),
   }
+
+
+def config(workdir: pathlib.Path, **changes: Any) -> mlc.ConfigDict:
+  """The mini study's config on twelve traces; `train={...}` merges."""
+  c = valley.get_config('mini').unlock()
+  c.traces = f'jsonl:{workdir}/traces.jsonl'
+  c.problems = f'jsonl:{workdir}/problems.jsonl'
+  c.shards = f'{workdir}/shards'
+  c.tokenizer = 'bpe:300'
+  c.num_traces = 10
+  c.data.update(max_len=64, pack='none')
+  c.train.update(batch_size=8, loss_chunk_len=64)
+  c.sample.update(max_new_tokens=16, num_slots=8, prefill_rows=8)
+  c.update(changes)
+  return c.lock()
+
+
+def write_world(workdir: pathlib.Path) -> None:
+  """Writes traces, problems and shards for `config`."""
+  records.write_rows(
+      workdir / 'traces.jsonl',
+      [
+          records.Trace(
+              trace_id=f't{i}',
+              problem_id=f'p{i}',
+              question=f'Add {i} and {i}.',
+              response=f'<think>It is {2 * i}.</think>print({2 * i})',
+          )
+          for i in range(12)
+      ],
+  )
+  records.write_rows(
+      workdir / 'problems.jsonl',
+      [
+          records.Problem(
+              problem_id=f'p{i}',
+              statement=f'Add {i} and {i}.' + ' Please.' * i,
+              tests=(records.TestCase(input='', expected=str(2 * i)),),
+          )
+          for i in range(6)
+      ],
+  )
+  shard.shard(config(workdir), str(workdir))

@@ -1,8 +1,8 @@
 """Checkpoints of a run: state and data position in one save, by Orbax v1.
 
 Each save holds the state (step, params, opt_state), the data position, which
-is one integer whatever the number of hosts, and the run's identity: hashes of
-what must not change between a run and its continuation. A save is written
+is one integer whatever the number of hosts, and the run's identity: what must
+not change between a run and its continuation. A save is written
 aside and renamed, so a kill leaves the checkpoint before it.
 """
 
@@ -20,11 +20,13 @@ def open_checkpointer(
     workdir: str | os.PathLike, keep: int
 ) -> ocp.training.Checkpointer:
   """Opens <workdir>/checkpoints, where the latest `keep` steps stay."""
-  policies = ocp.training.save_decision_policies
+  # The loop decides when to save. (Any: Orbax's protocols deny its policies.)
+  always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+  latest: Any = ocp.training.preservation_policies.LatestN(keep)
   return ocp.training.Checkpointer(
-      pathlib.Path(workdir).absolute() / 'checkpoints',
-      save_decision_policy=policies.FixedIntervalPolicy(1),  # The loop decides.
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      str(pathlib.Path(workdir).absolute() / 'checkpoints'),
+      save_decision_policy=always,
+      preservation_policy=latest,
       cleanup_tmp_directories=True,
   )
 
@@ -47,11 +49,41 @@ def save(
   )
 
 
+def _path(directory: str | os.PathLike, step: int) -> str:
+  return str(pathlib.Path(directory).absolute() / str(step))
+
+
+def check_identity(
+    directory: str | os.PathLike, identity: Mapping[str, Any]
+) -> None:
+  """Refuses to go on with the checkpoints of another run.
+
+  Args:
+    directory: Of checkpoints; may be empty.
+    identity: What must not have changed since, by name.
+
+  Raises:
+    ValueError: it names what differs.
+  """
+  step = latest_step(directory)
+  if step is None:
+    return
+  path = _path(directory, step)
+  custom: Any = ocp.checkpointables_metadata(path).custom_metadata
+  saved = custom['identity']
+  for name in sorted({*saved, *identity}):
+    if saved.get(name) != identity.get(name):
+      raise ValueError(
+          f'Checkpoint {path} was written with {name}={saved.get(name)!r}, now'
+          f' it is {identity.get(name)!r}; go on with what it was begun with,'
+          ' or take another --workdir.'
+      )
+
+
 def restore_latest(
     checkpointer: ocp.training.Checkpointer,
     state: Any,
     batches: grain.DatasetIterator,
-    identity: Mapping[str, Any],
 ) -> Any:
   """Returns the latest saved state and moves `batches` to its position.
 
@@ -61,27 +93,16 @@ def restore_latest(
     checkpointer: Where to look.
     state: The initial state: structure, shapes, dtypes and shardings.
     batches: The run's iterator, moved in place.
-    identity: What must not have changed since.
-
-  Raises:
-    ValueError: the checkpoint is of a run with another identity.
   """
   latest = checkpointer.latest
   if latest is None:
     return state
-  metadata = checkpointer.checkpointables_metadata(latest.step).custom_metadata
-  saved = metadata['identity']
-  for name, value in identity.items():
-    if saved.get(name) != value:
-      raise ValueError(
-          f'Checkpoint {latest.path} was written with {name}='
-          f'{saved.get(name)!r}, now it is {value!r}; resume with what it was'
-          ' begun with, or take another --workdir.'
-      )
+  metadata = checkpointer.checkpointables_metadata(latest.step)
+  custom: Any = metadata.custom_metadata
   loaded = checkpointer.load_checkpointables(
       latest.step, {'state': abstract(state)}
   )
-  batches.set_state({'next_index': metadata['data_position']})
+  batches.set_state({'next_index': custom['data_position']})
   return loaded['state']
 
 
@@ -103,11 +124,15 @@ def latest_step(directory: str | os.PathLike) -> int | None:
   return max(steps, default=None)
 
 
-def load_params(directory: str | os.PathLike, params: Any) -> Any:
-  """Loads the parameters of the latest step into the layout of `params`.
+def load_params(directory: str | os.PathLike, like: Any) -> Any:
+  """Loads the parameters of the latest step.
+
+  Args:
+    directory: Of checkpoints.
+    like: Shapes, dtypes and shardings of the parameters.
 
   Raises:
-    ValueError: the directory holds no checkpoint.
+    ValueError: no checkpoint there, or one of another student.
   """
   step = latest_step(directory)
   if step is None:
@@ -115,11 +140,28 @@ def load_params(directory: str | os.PathLike, params: Any) -> Any:
         f'{directory} holds no checkpoint; run `python -m valley_jax.train`'
         ' there first, or name another directory.'
     )
-  path = pathlib.Path(directory).absolute() / str(step)
+  path = _path(directory, step)
+  metadata: Any = ocp.checkpointables_metadata(path).metadata
+  saved = metadata['state']['params']
+  found, wanted = _shapes(saved), _shapes(like)
+  for name in sorted({*found, *wanted}):
+    if found.get(name) != wanted.get(name):
+      raise ValueError(
+          f'{path} is of another student: {name} is {found.get(name)} there,'
+          f' here {wanted.get(name)}; change config.student or'
+          ' config.vocab_multiple, or name another directory.'
+      )
   context = ocp.Context()
   context.pytree.loading.partial_load = True  # Leaves the moments on disk.
   with context:
-    loaded = ocp.load_checkpointables(
-        path, {'state': {'params': abstract(params)}}
-    )
+    loaded = ocp.load_checkpointables(path, {'state': {'params': like}})
   return loaded['state']['params']
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Returns the shape of each leaf, named `blocks/q_DKGH`."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+      jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+      for path, leaf in leaves
+  }

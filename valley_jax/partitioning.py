@@ -37,7 +37,7 @@ def make_mesh(
     data: int = 1,
     fsdp: int = -1,
     tp: int = 1,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> jax.sharding.Mesh:
   """Returns the mesh (data, fsdp, tp); one size may be -1, "all the rest".
 

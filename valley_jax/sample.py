@@ -59,7 +59,7 @@ def _completion(
   return records.Completion(
       problem_id=sample.request.problem_id,
       sample_index=sample.request.sample_index,
-      text=tokenizer.decode(sample.tokens),
+      text=str(tokenizer.decode(sample.tokens)),
       finish_reason=sample.finish_reason,
       num_prompt_tokens=len(sample.request.prompt),
       tokens=tuple(sample.tokens),
@@ -75,11 +75,10 @@ def _engine(
     student: student_lib.Student,
 ) -> engine_lib.Engine:
   """Loads the student and allocates slots for it."""
-  like: Any = params_lib.init(student, jax.random.key(0))
   s = config.sample
   return engine_lib.Engine(
       student,
-      checkpoints.load_params(directory, like),
+      checkpoints.load_params(directory, params_lib.abstract(student)),
       method=methods.of(s.temperature, s.top_p),
       seed=config.seed,
       end_token=end_token,
@@ -112,8 +111,48 @@ def _sample_missing(
   bar.close()
 
 
+def _check(
+    path: pathlib.Path,
+    rows: list[records.Completion],
+    requests: list[engine_lib.Request],
+    max_new_tokens: int,
+) -> None:
+  """Refuses to go on with samples that this config would not draw."""
+  lengths = {(r.problem_id, r.sample_index): len(r.prompt) for r in requests}
+  seen = set()
+
+  def fault(row: records.Completion) -> str:
+    if (key := records.key(row)) not in lengths:
+      return 'is not asked for by config.problems and config.sample.num_samples'
+    if key in seen:
+      return 'occurs twice'
+    if row.num_prompt_tokens != lengths[key]:
+      return (
+          f'has a prompt of {row.num_prompt_tokens} tokens, now it has'
+          f' {lengths[key]}'
+      )
+    is_truncated = row.finish_reason is records.FinishReason.LENGTH
+    if len(row.tokens) > max_new_tokens or (
+        is_truncated and len(row.tokens) != max_new_tokens
+    ):
+      return f'ends at {len(row.tokens)} tokens, not at {max_new_tokens}'
+    return ''
+
+  for row in rows:
+    if reason := fault(row):
+      raise ValueError(
+          f'{path}: sample {records.key(row)} {reason}; take another --workdir,'
+          ' or remove that file.'
+      )
+    seen.add(records.key(row))
+
+
 def sample(config: mlc.ConfigDict, workdir: str) -> None:
-  """Draws the missing samples; see the module's docstring."""
+  """Draws the missing samples; see the module's docstring.
+
+  Raises:
+    ValueError: completions.jsonl holds samples of another config.
+  """
   shards = pathlib.Path(config.shards or f'{workdir}/shards')
   tokenizer = tokenization.load(shards / 'tokenizer')
   requests = _requests(config, tokenizer)
@@ -122,25 +161,20 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   rows = (
       list(records.read_rows(path, records.Completion)) if path.exists() else []
   )
+  _check(path, rows, requests, config.sample.max_new_tokens)
   done = {records.key(row) for row in rows}
-  wanted = {(r.problem_id, r.sample_index): n for n, r in enumerate(requests)}
-  if strangers := sorted(done - set(wanted)):
-    raise ValueError(
-        f'{path} holds {len(strangers)} samples that config.problems and'
-        f' config.sample.num_samples do not ask for, as {strangers[0]}; take'
-        ' another --workdir.'
-    )
   if len(done) < len(requests):
     student = student_lib.of(
         config.student, len(tokenizer), config.vocab_multiple
     )
     directory = config.checkpoint or f'{workdir}/checkpoints'
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
-      end_token = tokenizer.eos_token_id
+      end_token: Any = tokenizer.eos_token_id
       engine = _engine(config, directory, requests, end_token, student)
       _sample_missing(path, requests, done, engine, tokenizer)
     rows = list(records.read_rows(path, records.Completion))
   # In the problems' order, whatever the order of finishing was.
+  wanted = {(r.problem_id, r.sample_index): n for n, r in enumerate(requests)}
   ordered = sorted(rows, key=lambda row: wanted[records.key(row)])
   if ordered != rows or not path.exists():
     records.write_rows(path, ordered)

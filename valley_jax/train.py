@@ -20,7 +20,6 @@ nothing.
 """
 
 import functools
-import hashlib
 import pathlib
 import time
 from typing import Any
@@ -52,15 +51,14 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
 
 
 def _init_params(config: mlc.ConfigDict, student: student_lib.Student) -> Any:
-  params = params_lib.init(student, jax.random.key(config.seed))
   kind, _, directory = config.init.partition(':')
   if kind == 'checkpoint':
-    return checkpoints.load_params(directory, params)
+    return checkpoints.load_params(directory, params_lib.abstract(student))
   if config.init != 'random':
     raise ValueError(
         f'config.init={config.init!r}: want random or checkpoint:DIR.'
     )
-  return params
+  return params_lib.init(student, jax.random.key(config.seed))
 
 
 def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards):
@@ -82,16 +80,20 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards):
 
 def _identity(
     config: mlc.ConfigDict, shards: shards_lib.Shards
-) -> dict[str, str]:
-  """Returns hashes of what a resumed run must share with its beginning."""
-  kept = ('num_traces', 'seed', 'student', 'init', 'data', 'train')
-  text = mlc.ConfigDict({k: config[k] for k in kept}).to_json(sort_keys=True)
-  return {
-      'config': hashlib.sha256(text.encode()).hexdigest(),
-      'data': shards.manifest['traces_sha256'],
-      'template': shards.manifest['template_sha256'],
-      'tokenizer': shards.manifest['tokenizer_sha256'],
-  }
+) -> dict[str, Any]:
+  """Returns, by name, what a resumed run must share with its beginning."""
+  identity = {}
+  for name in ('num_traces', 'seed', 'student', 'init', 'vocab_multiple'):
+    identity[f'config.{name}'] = config[name]
+  for part in ('data', 'train'):
+    for name, value in config[part].items():
+      identity[f'config.{part}.{name}'] = value
+  for name in ('checkpoint_every', 'keep'):  # These change no bit.
+    del identity[f'config.train.{name}']
+  identity['prompt'] = shards.manifest['prompt']
+  for name in ('traces', 'template', 'tokenizer'):
+    identity[f'{name}_sha256'] = shards.manifest[f'{name}_sha256']
+  return identity
 
 
 @functools.lru_cache(maxsize=4)
@@ -164,6 +166,8 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   batches, fill = _batches(config, shards)
   num_steps = len(batches)
   directory = pathlib.Path(workdir)
+  identity = _identity(config, shards)
+  checkpoints.check_identity(directory / 'checkpoints', identity)
   if checkpoints.latest_step(directory / 'checkpoints') == num_steps:
     print(f'train: {workdir} is complete ({num_steps} steps).')
     return
@@ -181,18 +185,17 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )
-    _loop(config, workdir, shards, batches, state, train_step, schedule)
+    _loop(config, workdir, identity, batches, state, train_step, schedule)
 
 
 def _loop(
-    config, workdir, shards, batches, state, train_step, schedule
+    config, workdir, identity, batches, state, train_step, schedule
 ) -> None:
   """The order of a run: restore; then batch, step, report, save."""
-  identity = _identity(config, shards)
   num_steps = len(batches)
   batches = iter(batches.to_iter_dataset())
   with checkpoints.open_checkpointer(workdir, config.train.keep) as saver:
-    state = checkpoints.restore_latest(saver, state, batches, identity)
+    state = checkpoints.restore_latest(saver, state, batches)
     first = int(state.step)
     reporter = _Reporter(workdir, first, num_steps, schedule)
     pending = None

@@ -49,9 +49,15 @@ def init(student: student_lib.Student, key: jax.Array) -> Any:
 
 
 def abstract(student: student_lib.Student) -> Any:
-  """Returns shapes, dtypes and shardings of the parameters, no arrays."""
+  """Returns shapes, dtypes and shardings on the current mesh, no arrays."""
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return init.eval_shape(student, key)
+  mesh = jax.sharding.get_mesh()
+
+  def place(leaf):
+    sharding = jax.sharding.NamedSharding(mesh, leaf.sharding.spec)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(place, init.eval_shape(student, key))
 
 
 def count(params: Any) -> int:

@@ -1,0 +1,196 @@
+"""sample writes the same bytes, however often it is killed on its way."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+
+from valley_jax import records
+from valley_jax import sample
+from valley_jax import train
+
+# One worker makes the runs that the tests look at.
+pytestmark = pytest.mark.xdist_group('sample_verb')
+
+_KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
+
+
+def _config(world, **changes):
+  config = tiny.config(world, num_traces=0).unlock()
+  config.checkpoint = f'{world}/student/checkpoints'
+  # More samples than slots.
+  config.sample.update(num_samples=3, temperature=1.0, chunk_len=4)
+  config.update(changes)
+  return config.lock()
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+  """A world and a student that knows nothing."""
+  path = tmp_path_factory.mktemp('world')
+  tiny.write_world(path)
+  train.train(tiny.config(path, num_traces=0), str(path / 'student'))
+  return path
+
+
+@pytest.fixture(scope='module')
+def whole(world):
+  """The workdir of an uninterrupted run; leave it as it is."""
+  sample.sample(_config(world), str(world / 'whole'))
+  return world / 'whole'
+
+
+def _rows(workdir):
+  return list(
+      records.read_rows(workdir / 'completions.jsonl', records.Completion)
+  )
+
+
+def test_every_sample_of_every_problem_is_there_in_order(whole):
+  assert [records.key(row) for row in _rows(whole)] == [
+      (f'p{i}', index) for i in range(6) for index in range(3)
+  ]
+
+
+def test_a_row_holds_what_was_drawn(whole):
+  rows = _rows(whole)
+  assert len({row.tokens for row in rows}) > 15  # Samples differ.
+  for row in rows:
+    is_whole = len(row.tokens) == 16
+    reason = records.FinishReason.LENGTH if is_whole else (
+        records.FinishReason.EOS
+    )  # fmt: skip
+    assert row.finish_reason is reason
+    assert row.log_prob < 0
+    assert row.num_prompt_tokens > 5
+    assert isinstance(row.text, str)
+
+
+def test_the_second_run_does_nothing(world, whole):
+  path = whole / 'completions.jsonl'
+  before = path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino
+  sample.sample(_config(world), str(whole))
+  stat = path.stat()
+  assert before == (path.read_bytes(), stat.st_mtime_ns, stat.st_ino)
+
+
+def _lines(whole):
+  return (whole / 'completions.jsonl').read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize('torn', [0, 25])
+def test_missing_samples_are_drawn_and_a_torn_line_mended(
+    world, whole, tmp_path, torn
+):
+  lines = _lines(whole)
+  path = tmp_path / 'completions.jsonl'
+  # As a kill leaves it: in the order of finishing, the last line torn.
+  path.write_bytes(b''.join([*lines[9:3:-1], lines[1], lines[0][:torn]]))
+  sample.sample(_config(world), str(tmp_path))
+  assert path.read_bytes() == (whole / 'completions.jsonl').read_bytes()
+
+
+def test_a_file_out_of_order_is_put_in_order(world, whole, tmp_path):
+  path = tmp_path / 'completions.jsonl'
+  path.write_bytes(b''.join(reversed(_lines(whole))))
+  sample.sample(_config(world), str(tmp_path))
+  assert path.read_bytes() == (whole / 'completions.jsonl').read_bytes()
+
+
+def test_more_samples_keep_those_that_are_there(world, whole, tmp_path):
+  config = _config(world).unlock()
+  config.sample.num_samples = 1
+  sample.sample(config.lock(), str(tmp_path))
+  assert _rows(tmp_path) == _rows(whole)[::3]
+  sample.sample(_config(world), str(tmp_path))
+  assert _rows(tmp_path) == _rows(whole)
+
+
+def test_samples_of_other_problems_are_refused(world, whole, tmp_path):
+  lines = _lines(whole)
+  path = tmp_path / 'completions.jsonl'
+  path.write_bytes(b''.join(lines).replace(b'"p5"', b'"q5"'))
+  before = path.read_bytes()
+  with pytest.raises(ValueError, match=r"\('q5', 0\) is not .*--workdir"):
+    sample.sample(_config(world), str(tmp_path))
+  assert path.read_bytes() == before
+
+
+def test_one_sample_twice_is_refused(world, whole, tmp_path):
+  lines = _lines(whole)
+  (tmp_path / 'completions.jsonl').write_bytes(b''.join([*lines, lines[4]]))
+  with pytest.raises(ValueError, match=r"\('p1', 1\) occurs twice"):
+    sample.sample(_config(world), str(tmp_path))
+
+
+def test_samples_of_other_prompts_are_refused(world, whole, tmp_path):
+  path = tmp_path / 'completions.jsonl'
+  path.write_bytes(b''.join(_lines(whole)[:4]))
+  config = _config(world, prompt='Please solve: {question}')
+  with pytest.raises(ValueError, match='a prompt of .*--workdir'):
+    sample.sample(config, str(tmp_path))
+
+
+def test_samples_of_another_length_are_refused(world, whole, tmp_path):
+  path = tmp_path / 'completions.jsonl'
+  path.write_bytes(b''.join(_lines(whole)[:4]))
+  config = _config(world).unlock()
+  config.sample.max_new_tokens = 17
+  with pytest.raises(ValueError, match='ends at 16 tokens, not at 17'):
+    sample.sample(config.lock(), str(tmp_path))
+
+
+def test_the_seed_makes_the_samples(world, whole, tmp_path):
+  sample.sample(_config(world, seed=1), str(tmp_path))
+  pairs = zip(_rows(tmp_path), _rows(whole), strict=True)
+  assert sum(a.tokens == b.tokens for a, b in pairs) < 3
+
+
+def test_no_student_is_an_error_with_its_remedy(world, tmp_path):
+  config = _config(world, checkpoint='/nowhere')
+  with pytest.raises(ValueError, match='/nowhere holds no checkpoint.*train'):
+    sample.sample(config, str(tmp_path))
+
+
+# Killed, in programs of eight devices as here.
+
+
+def _start(world, workdir, kill_at):
+  config = _config(world).to_json()
+  return subprocess.Popen(
+      [sys.executable, _KILL_AT, 'sample', config, workdir, str(kill_at)],
+      env={**os.environ, 'PYTHONPATH': str(_KILL_AT.parents[1])},
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+  )
+
+
+def _assert_goes_on(world, whole, workdir):
+  sample.sample(_config(world), str(workdir))
+  assert _lines(workdir) == _lines(whole)
+
+
+def test_killed_while_sampling_and_run_again(world, whole, tmp_path):
+  path = tmp_path / 'completions.jsonl'
+  process = _start(world, tmp_path, kill_at=10**6)
+  while process.poll() is None and not (path.exists() and path.stat().st_size):
+    time.sleep(0.001)
+  process.kill()
+  process.wait()
+  drawn = path.read_bytes().splitlines(keepends=True)
+  assert drawn and set(drawn[:-1]) <= set(_lines(whole))
+  _assert_goes_on(world, whole, tmp_path)
+
+
+def test_killed_while_putting_in_order_and_run_again(world, whole, tmp_path):
+  path = tmp_path / 'completions.jsonl'
+  path.write_bytes(b''.join(reversed(_lines(whole))))
+  # 1: the mending; 2: the reading; 3: the file written aside; 4: its renaming.
+  assert _start(world, tmp_path, kill_at=4).wait() == -signal.SIGKILL
+  assert list(tmp_path.glob('.completions*.tmp'))
+  _assert_goes_on(world, whole, tmp_path)
