@@ -143,7 +143,8 @@ class Transformer(nnx.Module):
   def __init__(self, s: student_lib.Student, rngs: nnx.Rngs):
     self.student = s
     # Unit rows where the embedding is also the head, so that logits begin at
-    # unit scale; else unit entries: small ones take most of a short run to grow.
+    # unit scale; else unit entries: small ones take most of a short run to
+    # grow.
     scale = s.embed_dim**-0.5 if s.tied_head else 1.0
     shape = (s.vocab_size, s.embed_dim)
     self.embed_VD = nnx.Param(scale * jax.random.normal(rngs.params(), shape))
