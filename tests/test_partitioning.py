@@ -91,7 +91,7 @@ def test_train_steps_do_not_depend_on_the_mesh(mesh):
 
 
 def test_parameters_and_moments_lie_as_the_table_says():
-  with tiny.mesh(data=2, fsdp=2, tp=2):
+  with tiny.mesh(fsdp=4, tp=2):
     state = step_lib.init_state(tiny.put(tiny.params(STUDENT)), TX)
   moments = state.opt_state[1]
   for tree in (state.params, moments.mu, moments.nu):
@@ -101,18 +101,18 @@ def test_parameters_and_moments_lie_as_the_table_says():
         if isinstance(x, jax.Array)
     }
     assert pieces == {
-        'embed_VD': (20, 8),
-        'head_DV': (8, 20),
-        'q_DKGH': (2, 8, 1, 3, 8),
-        'k_DKH': (2, 8, 1, 8),
-        'v_DKH': (2, 8, 1, 8),
-        'out_KGHD': (2, 1, 3, 8, 8),
+        'embed_VD': (10, 8),
+        'head_DV': (4, 20),
+        'q_DKGH': (2, 4, 1, 3, 8),
+        'k_DKH': (2, 4, 1, 8),
+        'v_DKH': (2, 4, 1, 8),
+        'out_KGHD': (2, 1, 3, 8, 4),
         'q_bias_KGH': (2, 1, 3, 8),
         'k_bias_KH': (2, 1, 8),
         'v_bias_KH': (2, 1, 8),
-        'gate_DF': (2, 8, 16),
-        'up_DF': (2, 8, 16),
-        'down_FD': (2, 16, 8),
+        'gate_DF': (2, 4, 16),
+        'up_DF': (2, 4, 16),
+        'down_FD': (2, 16, 4),
     }
     assert tree['final_norm']['scale'].sharding.is_fully_replicated
 

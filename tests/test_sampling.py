@@ -37,7 +37,7 @@ REQUESTS = [
 ]
 
 
-def _samples(requests, student=STUDENT, **changes):
+def _samples(requests, student=STUDENT, params=None, **changes):
   settings = {
       'method': GREEDY,
       'seed': 0,
@@ -50,7 +50,7 @@ def _samples(requests, student=STUDENT, **changes):
       'dtype': jnp.float32,
   }
   with tiny.mesh():
-    params = tiny.put(tiny.params(student))
+    params = params or tiny.put(tiny.params(student))
     engine = engine_lib.Engine(student, params, **{**settings, **changes})
     return list(engine.run(requests))
 
@@ -183,6 +183,14 @@ def test_samples_differ_by_index_problem_and_seed():
       for sample in _samples(requests, method=TOP_P, seed=seed)
   ]
   assert len(set(found)) == 16
+
+
+def test_every_position_is_drawn_anew():
+  with tiny.mesh():
+    # All zeros: every token is as likely as any other, everywhere.
+    params = tiny.put(jax.tree.map(np.zeros_like, tiny.params(STUDENT)))
+  (sample,) = _samples([_request('p', 5)], params=params, method=TOP_P)
+  assert len(set(sample.tokens)) > 6
 
 
 def test_greedy_samples_do_not_differ():
