@@ -35,6 +35,7 @@ _FIELDS = (
     'checkpoint',
     'shards',
     'prompt',
+    'function_prompt',
     'vocab_multiple',
     'mesh',
     'sample',
@@ -70,6 +71,6 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.name = f'evaluate-{c.student}'
   c.num_traces = a.num_traces
   c.seed = a.seed
-  c.command = f'evaluate.py:{arg}' if arg else 'evaluate.py'
+  c.command = ''
   c.sample.num_samples = a.num_samples or c.sample.num_samples
   return c.lock()

@@ -22,6 +22,12 @@ to standard output.
 
 {question}"""
 
+_FUNCTION_PROMPT = """\
+Complete the following Python function. Think it through first, then give the
+whole function, with its imports, in one fenced code block.
+
+{question}"""
+
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One point of the data-scaling curve, and the study around it."""
@@ -38,11 +44,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.student = a.student
   c.num_traces = a.num_traces  # 0: the student as it is, untrained.
   c.seed = a.seed
-  # What reproduces the study; a run adds its size and seed.
-  c.command = (
-      'python -m valley_jax.study --workdir STUDY'
-      f' --config configs/valley.py{":" + arg if arg else ""}'
-  )
+  c.command = ''  # What was typed; the entry point fills it in.
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
   c.traces = ''  # jsonl:PATH or ocr2:PATH
@@ -50,11 +52,12 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.problems = ''  # jsonl:PATH or humaneval:PATH
   c.tokenizer = ''  # hf:DIR, or bpe:SIZE to train one on the traces.
   c.shards = ''  # Default <workdir>/shards.
-  c.init = 'random'  # or checkpoint:DIR
+  c.init = ''  # checkpoint:DIR to go on from, or random.
   c.checkpoint = ''  # What to sample from. Default <workdir>/checkpoints.
   c.submissions = ''  # Programs to judge instead of completions.
 
   c.prompt = _OCR_PROMPT  # The same in training and in sampling.
+  c.function_prompt = _FUNCTION_PROMPT  # For problems that ask for a function.
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
@@ -102,6 +105,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       seeds=tuple(range(a.seed, a.seed + a.seeds)),
       mini=dict(
           num_base=12_000,  # Problems of the base student's own training.
+          num_train=4_096,  # Traces; the sizes are subsets of them.
           num_problems=256,  # Of the evaluation.
           num_judged=256,  # Programs of each teacher to label by execution.
           vocab_size=640,
@@ -120,6 +124,7 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.name = 'valley-mini'
   c.student = 'mini'
   c.prompt = '{question}'
+  c.init = 'random'  # The base student; it is trained first.
   c.data.max_len = 192
   c.train.update(
       batch_size=4,

@@ -85,6 +85,18 @@ def test_the_second_run_does_nothing(tmp_path, capsys):
   assert 'AC 2  WA 2  RE 2  CE 2' in capsys.readouterr().out
 
 
+def test_a_program_that_changed_is_judged_anew(tmp_path):
+  _write_inputs(tmp_path)
+  execute.execute(_config(tmp_path), str(tmp_path / 'w'))
+  path = tmp_path / 'submissions.jsonl'
+  rows = list(records.read_rows(path, records.Submission))
+  records.write_rows(
+      path, [records.replace(row, source=judged.CONTROL) for row in rows]
+  )
+  execute.execute(_config(tmp_path), str(tmp_path / 'w'))
+  assert {verdict for *_, verdict in _verdicts(tmp_path / 'w')} == {'AC'}
+
+
 def test_a_completion_without_a_program_does_not_compile(tmp_path):
   _write_inputs(tmp_path)
   texts = [f'<think>so</think>```python\n{judged.CONTROL}\n```', '<think>no']

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,8 +133,21 @@ def test_samples_of_other_prompts_are_refused(world, whole, tmp_path):
   path = tmp_path / 'completions.jsonl'
   path.write_bytes(b''.join(_lines(whole)[:4]))
   config = _config(world, prompt='Please solve: {question}')
-  with pytest.raises(ValueError, match='a prompt of .*--workdir'):
+  with pytest.raises(ValueError, match='trained with prompt=.*config.prompt'):
     sample.sample(config, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'name, value', [('seed', 7), ('sample.temperature', 0.5)]
+)
+def test_samples_drawn_otherwise_are_refused(
+    world, whole, tmp_path, name, value
+):
+  shutil.copytree(whole, tmp_path / 'run')
+  config = _config(world).unlock()
+  config.update_from_flattened_dict({name: value})
+  with pytest.raises(ValueError, match=f'begun with {name}='):
+    sample.sample(config.lock(), str(tmp_path / 'run'))
 
 
 def test_samples_of_another_length_are_refused(world, whole, tmp_path):
@@ -190,7 +204,9 @@ def test_killed_while_sampling_and_run_again(world, whole, tmp_path):
 def test_killed_while_putting_in_order_and_run_again(world, whole, tmp_path):
   path = tmp_path / 'completions.jsonl'
   path.write_bytes(b''.join(reversed(_lines(whole))))
-  # 1: the mending; 2: the reading; 3: the file written aside; 4: its renaming.
-  assert _start(world, tmp_path, kill_at=4).wait() == -signal.SIGKILL
+  shutil.copy(whole / 'sampling.json', tmp_path)
+  # 1: the claim; 2: the mending; 3: the reading; 4: the file written aside; 5:
+  # its renaming.
+  assert _start(world, tmp_path, kill_at=5).wait() == -signal.SIGKILL
   assert list(tmp_path.glob('.completions*.tmp'))
   _assert_goes_on(world, whole, tmp_path)

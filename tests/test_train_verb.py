@@ -273,7 +273,7 @@ def test_a_student_of_other_sizes_is_refused(world, finished, tmp_path):
     'init, message',
     [
         ('checkpoint:/nowhere', '/nowhere holds no checkpoint.*train'),
-        ('zeros', "config.init='zeros': want random or checkpoint:DIR"),
+        ('zeros', "config.init='zeros': want checkpoint:DIR.* or random"),
     ],
 )
 def test_no_student_to_begin_with_is_an_error(world, tmp_path, init, message):
@@ -302,7 +302,7 @@ def test_a_checkpoint_is_the_state_of_its_step_though_training_goes_on(
       state = step(state)
       next(batches)
       if n % 10 == 0:
-        checkpoints.save(saver, n, state, batches, {})
+        checkpoints.save(saver, n, state, batches, {}, n)
   for n in (10, 20, 30):
     saved = _state(tmp_path, n)
     assert saved["['step']"] == n
@@ -315,7 +315,7 @@ def test_state_and_data_position_come_back_together(tmp_path):
   with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
     for n in range(4):
       next(batches)
-      checkpoints.save(saver, n + 1, {'x': jnp.full(3, n)}, batches, {})
+      checkpoints.save(saver, n + 1, {'x': jnp.full(3, n)}, batches, {}, 9)
   assert checkpoints.latest_step(tmp_path / 'checkpoints') == 4
   assert len(list((tmp_path / 'checkpoints').iterdir())) == 1  # keep
   batches = iter(grain.MapDataset.range(9).to_iter_dataset())
@@ -330,10 +330,28 @@ def test_a_checkpoint_moves_to_another_mesh(tmp_path):
   params = tiny.params(tiny.student())
   with tiny.mesh(data=2, fsdp=2, tp=2):
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
-      checkpoints.save(saver, 1, tiny.put(params), batches, {})
+      checkpoints.save(saver, 1, tiny.put(params), batches, {}, 1)
   with tiny.mesh(fsdp=4):
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
       like = jax.tree.map(jnp.zeros_like, tiny.put(params))
       state = checkpoints.restore_latest(saver, like, batches)
   jax.tree.map(np.testing.assert_array_equal, state, params)
   assert state['embed_VD'].addressable_shards[0].data.shape == (10, 16)
+
+
+def test_a_student_in_mid_training_is_not_one_to_sample(tmp_path):
+  dataset = grain.MapDataset.range(9)
+  with tiny.mesh():
+    params = tiny.put(tiny.params(tiny.student()))
+    with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
+      batches = iter(dataset.to_iter_dataset())
+      checkpoints.save(saver, 3, {'params': params}, batches, {}, num_steps=9)
+    with pytest.raises(ValueError, match='at step 3 of 9.*train'):
+      checkpoints.load_params(tmp_path / 'checkpoints', params)
+
+
+def test_a_diverged_run_ends_with_its_step_and_a_remedy(world, tmp_path):
+  config = tiny.config(world, num_traces=8).unlock()
+  config.train.learning_rate = 1e38
+  with pytest.raises(ValueError, match='Step .*diverged.*learning_rate'):
+    train.train(config.lock(), str(tmp_path))

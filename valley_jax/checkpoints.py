@@ -37,20 +37,58 @@ def save(
     state: Any,
     batches: grain.DatasetIterator,
     identity: Mapping[str, Any],
+    num_steps: int,
 ) -> None:
-  """Saves in the background; the next save waits for this one."""
+  """Saves in the background; the next save waits for this one.
+
+  Args:
+    checkpointer: Where to.
+    step: Steps done.
+    state: What training carries.
+    batches: The run's iterator, for its position.
+    identity: What must not change between a run and its continuation.
+    num_steps: Steps of the whole run.
+  """
   checkpointer.save_checkpointables_async(
       step,
       {'state': state},
       custom_metadata={
           'data_position': batches.get_state()['next_index'],
           'identity': dict(identity),
+          'num_steps': num_steps,
       },
   )
 
 
 def _path(directory: str | os.PathLike, step: int) -> str:
   return str(pathlib.Path(directory).absolute() / str(step))
+
+
+def _metadata(path: str) -> dict[str, Any]:
+  custom: Any = ocp.checkpointables_metadata(path).custom_metadata
+  return custom
+
+
+def finished_identity(directory: str | os.PathLike) -> dict[str, Any]:
+  """Returns what the run of these checkpoints was, with its last step.
+
+  Raises:
+    ValueError: there is no checkpoint, or the run has not come to its end.
+  """
+  step = latest_step(directory)
+  if step is None:
+    raise ValueError(
+        f'{directory} holds no checkpoint; run `python -m valley_jax.train`'
+        ' there first, or name another directory.'
+    )
+  custom = _metadata(_path(directory, step))
+  if step < custom['num_steps']:
+    raise ValueError(
+        f'{directory} is at step {step:,} of {custom["num_steps"]:,}: that'
+        ' student is not trained to the end; run `python -m valley_jax.train`'
+        ' there again first.'
+    )
+  return {'step': step, **custom['identity']}
 
 
 def check_identity(
@@ -69,8 +107,7 @@ def check_identity(
   if step is None:
     return
   path = _path(directory, step)
-  custom: Any = ocp.checkpointables_metadata(path).custom_metadata
-  saved = custom['identity']
+  saved = _metadata(path)['identity']
   for name in sorted({*saved, *identity}):
     if saved.get(name) != identity.get(name):
       raise ValueError(
@@ -132,15 +169,9 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
     like: Shapes, dtypes and shardings of the parameters.
 
   Raises:
-    ValueError: no checkpoint there, or one of another student.
+    ValueError: no finished run there, or one of another student.
   """
-  step = latest_step(directory)
-  if step is None:
-    raise ValueError(
-        f'{directory} holds no checkpoint; run `python -m valley_jax.train`'
-        ' there first, or name another directory.'
-    )
-  path = _path(directory, step)
+  path = _path(directory, finished_identity(directory)['step'])
   metadata: Any = ocp.checkpointables_metadata(path).metadata
   saved = metadata['state']['params']
   found, wanted = _shapes(saved), _shapes(like)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 import inspect
+import pathlib
+import shlex
 import sys
 
 from absl import app
 from absl import flags
 from absl import logging
+import ml_collections as mlc
 from ml_collections import config_flags
 
 
@@ -35,4 +38,18 @@ def run(verb: Callable[..., object]) -> None:
   sys.modules['__main__'].__doc__ = module.__doc__ if module else None
   # Libraries' chatter would bury the progress; --verbosity=0 brings it back.
   logging.set_verbosity(logging.WARNING)
-  app.run(lambda _: verb(config.value, workdir.value) and None)
+  app.run(lambda _: verb(_with_command(config.value), workdir.value) and None)
+
+
+def _with_command(config: mlc.ConfigDict) -> mlc.ConfigDict:
+  """Records what was typed, for the report; the workdir is the reader's."""
+  name = pathlib.Path(sys.argv[0]).stem
+  words = [f'python -m valley_jax.{name}', '--workdir DIR']
+  skip = False
+  for word in sys.argv[1:]:
+    if not skip and not word.startswith('--workdir'):
+      words.append(shlex.quote(word))
+    skip = word == '--workdir'
+  with config.unlocked():
+    config.command = ' '.join(words)
+  return config

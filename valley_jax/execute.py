@@ -19,11 +19,13 @@ Programs are hostile until proven otherwise: each runs in a bubblewrap sandbox
 Verdicts: AC accepted, WA wrong answer, TLE CPU time, ILE idle too long, MLE
 memory, OLE output, RE runtime error, CE no or no valid program, IE a failure
 of the judge. Run it again after a crash or a kill: what is judged stays, the
-rest is judged, and IE rows are tried once more. `score` refuses IE rows.
+rest is judged, and IE rows are tried once more, as is a program that has
+changed, or whose tests or limits have. `score` refuses IE rows.
 """
 
 import collections
 from collections.abc import Iterator
+import hashlib
 import pathlib
 
 import ml_collections as mlc
@@ -60,6 +62,16 @@ def _read_submissions(
         source=source,
     )
     yield records.key(completion), submission or None
+
+
+def _digest(
+    config: mlc.ConfigDict,
+    problem: records.Problem,
+    submission: records.Submission | None,
+) -> str:
+  """Returns a hash of all that a verdict depends on."""
+  judged = (submission and submission.source, problem, config.cpu_seconds)
+  return hashlib.blake2b(records.to_json(judged), digest_size=16).hexdigest()
 
 
 def _in_order(
@@ -124,6 +136,7 @@ def _judge_rest(
     path: pathlib.Path,
     problems: dict[str, records.Problem],
     rest: dict[_Key, records.Submission | None],
+    digests: dict[_Key, str],
     num_done: int,
 ) -> Iterator[records.Judgement]:
   """Judges, stores what is final as soon as it is known, and yields it."""
@@ -131,7 +144,8 @@ def _judge_rest(
     return
   for key, submission in rest.items():
     if submission is None:
-      yield _without_program(problems[key[0]], key)
+      judgement = _without_program(problems[key[0]], key)
+      yield records.replace(judgement, digest=digests[key])
   pairs = ((problems[s.problem_id], s) for s in rest.values() if s is not None)
   total = num_done + len(rest)
   with (
@@ -144,6 +158,8 @@ def _judge_rest(
         num_workers=config.num_workers,
         cpu_seconds=config.cpu_seconds,
     ):
+      digest = digests[records.key(judgement)]
+      judgement = records.replace(judgement, digest=digest)
       if judgement.verdict is not records.Verdict.INTERNAL_ERROR:
         rows.append(judgement)
       progress.update()
@@ -160,14 +176,20 @@ def execute(config: mlc.ConfigDict, workdir: str) -> None:
   }
   programs_by_key = _in_order(config, directory, problems)
   judgements = _read_judgements(path, programs_by_key)
+  digests = {
+      key: _digest(config, problems[key[0]], submission)
+      for key, submission in programs_by_key.items()
+  }
+  # A verdict on another program, other tests or another limit is none.
   rest = {
       key: submission
       for key, submission in programs_by_key.items()
       if key not in judgements
+      or judgements[key].digest != digests[key]
       or judgements[key].verdict is records.Verdict.INTERNAL_ERROR
   }
   num_done = len(programs_by_key) - len(rest)
-  for judgement in _judge_rest(config, path, problems, rest, num_done):
+  for judgement in _judge_rest(config, path, problems, rest, digests, num_done):
     judgements[records.key(judgement)] = judgement
   # A killed run and an unbroken one end with the same file.
   ordered = [judgements[key] for key in programs_by_key]

@@ -57,10 +57,6 @@ class Writer:
     for name, value in values.items():
       self._events.add_scalar(name, value, step)
 
-  def text(self, step: int, name: str, markdown: str) -> None:
-    """Shows a text in TensorBoard."""
-    self._events.add_text(name, markdown, step)
-
   def close(self) -> None:
     """Flushes both."""
     self._rows.__exit__()

@@ -162,6 +162,7 @@ class Judgement(Record):
   waivers: tuple[str, ...] = ()
   profile: str = 'strict'
   message: str = ''  # The last words of stderr, or why it failed.
+  digest: str = ''  # Of program, problem and limits: what was judged.
 
 
 class BadRowError(ValueError):
@@ -271,8 +272,28 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-  """Reads one JSON document; a missing file says which verb writes it."""
+  """Reads one JSON document."""
   return json.loads(pathlib.Path(path).read_bytes())
+
+
+def claim(path: str | os.PathLike, settings: dict[str, Any]) -> None:
+  """Marks a directory, by a file in it, with what its contents depend on.
+
+  Raises:
+    ValueError: it was begun with other settings; it names the first.
+  """
+  path = pathlib.Path(path)
+  settings = json.loads(json.dumps(msgspec.to_builtins(settings)))
+  if not path.exists():
+    write_json(path, settings)
+  found = read_json(path)
+  for name in sorted({*found, *settings}):
+    if found.get(name) != settings.get(name):
+      raise ValueError(
+          f'{path.parent} was begun with {name}={found.get(name)!r}, now it is'
+          f' {settings.get(name)!r}; take another --workdir, or delete what is'
+          ' there.'
+      )
 
 
 def repair_torn_tail(path: str | os.PathLike) -> int:

@@ -9,6 +9,7 @@ Reads   config.problems    FORMAT:PATH; the statements
         config.shards      (default RUN/shards) its tokenizer
 Writes  RUN/completions.jsonl  text, finish reason and tokens of
                                config.sample.num_samples samples a problem
+        RUN/sampling.json      of which student and how; others are refused
 
 A sample depends on the student, the problem, its index and config.seed, not on
 what else is sampled. Finished samples are appended as they come; killed, the
@@ -43,7 +44,9 @@ def _requests(
   """Returns every sample of the run, in the order of the file."""
   requests = []
   for problem in problems.read_problems(config.problems):
-    text = config.prompt.format(question=problem.statement)
+    is_program = problem.mode is records.Mode.STDIN
+    words = config.prompt if is_program else config.function_prompt
+    text = words.format(question=problem.statement)
     prompt = tuple(tokenization.encode_prompt(tokenizer, text))
     requests += [
         engine_lib.Request(problem.problem_id, i, prompt)
@@ -111,6 +114,35 @@ def _sample_missing(
   bar.close()
 
 
+def _settings(
+    config: mlc.ConfigDict, directory: str, shards: pathlib.Path
+) -> dict[str, Any]:
+  """Returns what samples depend on, besides the problems.
+
+  Raises:
+    ValueError: the student was not trained to the end, or it was trained with
+      another prompt, template or tokenizer than it would be sampled with.
+  """
+  student = checkpoints.finished_identity(directory)
+  manifest = records.read_json(shards / 'manifest.json')
+  now = {**manifest, 'prompt': config.prompt}
+  for name in ('prompt', 'template_sha256', 'tokenizer_sha256'):
+    if name in student and student[name] != now[name]:
+      raise ValueError(
+          f'The student of {directory} was trained with {name}='
+          f'{student[name]!r}, and would be sampled with {now[name]!r}; change'
+          ' config.prompt, or name the shards that it was trained on'
+          ' (config.shards).'
+      )
+  kept = ('temperature', 'top_p', 'max_new_tokens', 'num_slots', 'dtype')
+  return {
+      'student': student,
+      'seed': config.seed,
+      'function_prompt': config.function_prompt,
+      **{f'sample.{name}': config.sample[name] for name in kept},
+  }
+
+
 def _check(
     path: pathlib.Path,
     rows: list[records.Completion],
@@ -151,12 +183,15 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   """Draws the missing samples; see the module's docstring.
 
   Raises:
-    ValueError: completions.jsonl holds samples of another config.
+    ValueError: completions.jsonl holds samples of another config or student.
   """
   shards = pathlib.Path(config.shards or f'{workdir}/shards')
+  directory = config.checkpoint or f'{workdir}/checkpoints'
   tokenizer = tokenization.load(shards / 'tokenizer')
   requests = _requests(config, tokenizer)
   path = pathlib.Path(workdir) / 'completions.jsonl'
+  settings = _settings(config, directory, shards)
+  records.claim(path.with_name('sampling.json'), settings)
   records.repair_torn_tail(path)
   rows = (
       list(records.read_rows(path, records.Completion)) if path.exists() else []
@@ -167,7 +202,6 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
     student = student_lib.of(
         config.student, len(tokenizer), config.vocab_multiple
     )
-    directory = config.checkpoint or f'{workdir}/checkpoints'
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
       end_token: Any = tokenizer.eos_token_id
       engine = _engine(config, directory, requests, end_token, student)

@@ -98,7 +98,7 @@ def _conditions(judgements: dict) -> dict[str, Any]:
         ' judgements.jsonl and run `execute` again under one.'
     )
   return {
-      'tier': '+'.join(sorted({row.tier for row in rows})),
+      'tier': '+'.join(sorted({row.tier for row in rows if row.tier})),
       'waivers': sorted({name for row in rows for name in row.waivers}),
       'profile': profiles[0],
   }

@@ -97,20 +97,6 @@ def _settings(config: mlc.ConfigDict) -> dict[str, Any]:
   return settings
 
 
-def _claim(directory: pathlib.Path, settings: dict[str, Any]) -> None:
-  """Marks the directory with the settings; refuses one of other settings."""
-  path = directory / 'settings.json'
-  if not path.exists():
-    records.write_json(path, settings)
-  found = records.read_json(path)
-  for name, value in settings.items():
-    if found.get(name) != value:
-      raise ValueError(
-          f'{directory} was begun with {name}={found.get(name)!r}, now it is'
-          f' {value!r}; take another --workdir, or delete that directory.'
-      )
-
-
 def _manifest(
     directory: pathlib.Path,
     settings: dict[str, Any],
@@ -141,7 +127,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   directory = pathlib.Path(workdir) / 'shards'
   settings = _settings(config)
   directory.mkdir(parents=True, exist_ok=True)
-  _claim(directory, settings)
+  records.claim(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     print(f'shard: {directory} is complete.')
     return

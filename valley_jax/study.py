@@ -96,8 +96,15 @@ def _judge_teacher(
   )
   clock.run(execute.execute, point, directory)
   rows = records.read_rows(directory / 'judgements.jsonl', records.Judgement)
+  verdicts = {row.problem_id: row.verdict for row in rows}
+  if records.Verdict.INTERNAL_ERROR in verdicts.values():
+    raise ValueError(
+        f'Some programs in {directory} could not be judged (IE), and a failure'
+        ' of the judge is no label; run the study again to retry them.'
+    )
   accepted = {
-      row.problem_id: row.verdict is records.Verdict.ACCEPTED for row in rows
+      problem_id: verdict is records.Verdict.ACCEPTED
+      for problem_id, verdict in verdicts.items()
   }
   labelled = [
       records.replace(trace, is_correct=accepted[trace.problem_id])
@@ -123,7 +130,7 @@ def _make_world(
   world.write_world(
       place,
       num_base=w.num_base,
-      num_train=max(config.study.sizes),
+      num_train=w.num_train,
       num_eval=w.num_problems,
       num_careless=w.num_judged,
       seed=w.seed,

@@ -84,6 +84,10 @@ def write_block(
   special_texts = tokenization.special_texts(tokenizer)
   for trace in traces:
     reason = _check(trace, seen, special_texts)
+    if not reason and not tokenization.is_kept(
+        tokenizer, prompt.format(question=trace.question), trace.response
+    ):
+      reason = 'changed_by_template'
     seen.add(trace.trace_id)
     (dropped[reason] if reason else kept).append(trace)
   turns = [(prompt.format(question=t.question), t.response) for t in kept]

@@ -183,6 +183,15 @@ def render(tokenizer: Tokenizer, question: str, response: str) -> str:
   return text
 
 
+def is_kept(tokenizer: Tokenizer, question: str, response: str) -> bool:
+  """Whether the chat template leaves this question and response alone."""
+  try:
+    render(tokenizer, question, response)
+  except ValueError:
+    return False
+  return True
+
+
 def encode(
     tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]
 ) -> list[Example]:
