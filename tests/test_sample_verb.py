@@ -137,6 +137,17 @@ def test_samples_of_other_prompts_are_refused(world, whole, tmp_path):
     sample.sample(config, str(tmp_path))
 
 
+def test_samples_of_other_statements_are_refused(world, whole, tmp_path):
+  path = tmp_path / 'completions.jsonl'
+  path.write_bytes(b''.join(_lines(whole)[:4]))
+  problems = (world / 'problems.jsonl').read_text()
+  problems = problems.replace('Add', 'Please tell the sum of')
+  (tmp_path / 'problems.jsonl').write_text(problems)
+  config = _config(world, problems=f'jsonl:{tmp_path}/problems.jsonl')
+  with pytest.raises(ValueError, match='a prompt of .*--workdir'):
+    sample.sample(config, str(tmp_path))
+
+
 @pytest.mark.parametrize(
     'name, value', [('seed', 7), ('sample.temperature', 0.5)]
 )

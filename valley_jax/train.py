@@ -19,6 +19,7 @@ same machine, with the same bits as an uninterrupted run. Finished, it does
 nothing.
 """
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -206,10 +207,15 @@ def _loop(
   # A few batches ahead, not Grain's 500: at 32k tokens each is 84 MB.
   ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   batches = iter(batches.to_iter_dataset(ahead))
-  with checkpoints.open_checkpointer(workdir, config.train.keep) as saver:
+  with contextlib.ExitStack() as stack:
+    saver = stack.enter_context(
+        checkpoints.open_checkpointer(workdir, config.train.keep)
+    )
     state = checkpoints.restore_latest(saver, state, batches)
     first = int(state.step)
-    reporter = _Reporter(workdir, first, num_steps, schedule)
+    reporter = stack.enter_context(
+        contextlib.closing(_Reporter(workdir, first, num_steps, schedule))
+    )
     pending = None
     for step in range(first, num_steps):
       batch = partitioning.put_batch(next(batches))
@@ -225,7 +231,6 @@ def _loop(
         checkpoints.save(saver, step + 1, state, batches, identity, num_steps)
     if num_steps == 0:  # The student as it is.
       checkpoints.save(saver, 0, state, batches, identity, num_steps)
-    reporter.close()
 
 
 if __name__ == '__main__':
