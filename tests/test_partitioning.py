@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from valley_jax import partitioning
+from valley_jax.models import params as params_lib
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
 from valley_jax.training import losses
@@ -186,3 +187,8 @@ def test_slots_that_the_devices_cannot_share_are_refused(name):
   with tiny.mesh(data=2, fsdp=2):
     with pytest.raises(ValueError, match=f'{name}=6 .* 4 devices'):
       _engine(methods.Greedy(), **{name: 6})
+
+
+def test_a_mesh_that_cannot_cut_the_student_names_the_parameter():
+  with tiny.mesh(tp=4), pytest.raises(ValueError, match='tp=4.*config.mesh'):
+    params_lib.init(tiny.student(), jax.random.key(0))

@@ -72,11 +72,28 @@ def spec_of(path: str) -> P:
   )
 
 
-def specs(params: Any) -> Any:
-  """Returns a tree like `params`, of partition specs."""
+def _check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
+  mesh = jax.sharding.get_abstract_mesh()
+  for size, axis in zip(shape, spec):
+    if axis in mesh.shape and size % mesh.shape[axis]:
+      raise ValueError(
+          f'Parameter {path!r} of shape {shape} has a dimension of {size} that'
+          f' mesh axis {axis}={mesh.shape[axis]} cannot cut evenly; change'
+          ' config.mesh (or config.vocab_multiple for a vocabulary).'
+      )
 
-  def spec(path, unused_leaf):
-    return spec_of('/'.join(str(entry.key) for entry in path))
+
+def specs(params: Any) -> Any:
+  """Returns a tree like `params`, of partition specs.
+
+  Raises:
+    ValueError: the current mesh cannot cut a parameter evenly.
+  """
+
+  def spec(path, leaf):
+    name = '/'.join(str(entry.key) for entry in path)
+    _check_divides(name, leaf.shape, found := spec_of(name))
+    return found
 
   return jax.tree_util.tree_map_with_path(spec, params)
 
