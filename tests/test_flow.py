@@ -19,9 +19,6 @@ from valley_jax import shard
 from valley_jax import train
 from valley_jax.data import shards
 
-# One worker makes the run that the tests look at.
-pytestmark = pytest.mark.xdist_group('flow')
-
 ROOT = pathlib.Path(__file__).parents[1]
 FIXTURES = ROOT / 'tests' / 'fixtures'
 VERBS = {

@@ -16,9 +16,6 @@ from valley_jax.training import losses
 from valley_jax.training import optimizer
 from valley_jax.training import step as step_lib
 
-# One worker compiles for all of these.
-pytestmark = pytest.mark.xdist_group('partitioning')
-
 MESHES = [
     {'data': 8},
     {'fsdp': 8},

@@ -15,9 +15,6 @@ from valley_jax import records
 from valley_jax import sample
 from valley_jax import train
 
-# One worker makes the runs that the tests look at.
-pytestmark = pytest.mark.xdist_group('sample_verb')
-
 _KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
 
 

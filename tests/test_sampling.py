@@ -16,9 +16,6 @@ from valley_jax.sampling import decode
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
 
-# One worker compiles for all of these.
-pytestmark = pytest.mark.xdist_group('sampling')
-
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 GREEDY = methods.Greedy()
 TOP_P = methods.TopP(p=0.9, temperature=1.0)

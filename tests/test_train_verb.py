@@ -24,9 +24,6 @@ from valley_jax import train
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 
-# One worker makes the runs that the tests look at.
-pytestmark = pytest.mark.xdist_group('train_verb')
-
 _KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
 NEVER = 10**6
 NUM_STEPS = 50

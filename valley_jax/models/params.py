@@ -35,17 +35,28 @@ def bind(student: student_lib.Student, params: Any) -> transformer.Transformer:
   return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
-# LLVM's full optimisation of the random bits takes longer than a small student
-# takes to train; the bits are the same.
-@functools.partial(
-    jax.jit,
-    static_argnums=0,
-    compiler_options={'xla_backend_optimization_level': 1},
-)
-def init(student: student_lib.Student, key: jax.Array) -> Any:
-  """Returns random parameters (float32), laid out over the current mesh."""
+def _init(student: student_lib.Student, key: jax.Array) -> Any:
   module = transformer.Transformer(student, nnx.Rngs(params=key))
   return partitioning.shard_params(nnx.to_pure_dict(nnx.state(module)))
+
+
+@functools.cache
+def _compiled_init() -> Any:
+  """Returns the compiled `_init`.
+
+  On CPU, LLVM's full optimisation of the random bits takes longer than a small
+  student takes to train; the bits are the same without.
+  """
+  options = {'xla_backend_optimization_level': 1}
+  is_cpu = jax.default_backend() == 'cpu'
+  return jax.jit(
+      _init, static_argnums=0, compiler_options=options if is_cpu else None
+  )
+
+
+def init(student: student_lib.Student, key: jax.Array) -> Any:
+  """Returns random parameters (float32), laid out over the current mesh."""
+  return _compiled_init()(student, key)
 
 
 def abstract(student: student_lib.Student) -> Any:
@@ -57,7 +68,7 @@ def abstract(student: student_lib.Student) -> Any:
     sharding = jax.sharding.NamedSharding(mesh, leaf.sharding.spec)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-  return jax.tree.map(place, init.eval_shape(student, key))
+  return jax.tree.map(place, _compiled_init().eval_shape(student, key))
 
 
 def count(params: Any) -> int:
