@@ -93,27 +93,16 @@ def write_block(
   turns = [(prompt.format(question=t.question), t.response) for t in kept]
   examples = tokenization.encode(tokenizer, turns)
   path = directory / f'{number:05d}.array_record'
-  scratch = path.with_suffix('.tmp')
-  writer = array_record_module.ArrayRecordWriter(str(scratch), 'group_size:1')
   index = []
+  rows = []
   for trace, example in zip(kept, examples, strict=True):
     if len(example.tokens) > max_len:
       dropped['too_long'].append(trace)
       continue
-    writer.write(
-        _ENCODER.encode(
-            Row(
-                trace_id=trace.trace_id,
-                problem_id=trace.problem_id,
-                tokens=example.tokens.astype('<i4').tobytes(),
-                weights=example.weights.tobytes(),
-            )
-        )
-    )
+    rows.append(_encode(trace, example))
     supervised = int(example.weights.sum())
     index.append((trace.trace_id, len(example.tokens), supervised))
-  writer.close()
-  os.replace(scratch, path)
+  _write_records(path, rows)
   records.write_json(
       path.with_suffix('.json'),
       {
@@ -124,6 +113,26 @@ def write_block(
           'quarantine': list(quarantine),
       },
   )
+
+
+def _encode(trace: records.Trace, example: tokenization.Example) -> bytes:
+  row = Row(
+      trace_id=trace.trace_id,
+      problem_id=trace.problem_id,
+      tokens=example.tokens.astype('<i4').tobytes(),
+      weights=example.weights.tobytes(),
+  )
+  return _ENCODER.encode(row)
+
+
+def _write_records(path: pathlib.Path, rows: list[bytes]) -> None:
+  """Writes a shard aside and renames it: it is there whole or not at all."""
+  scratch = path.with_suffix('.tmp')
+  writer = array_record_module.ArrayRecordWriter(str(scratch), 'group_size:1')
+  for row in rows:
+    writer.write(row)
+  writer.close()
+  os.replace(scratch, path)
 
 
 def sidecars(directory: pathlib.Path) -> list[dict[str, Any]]:
