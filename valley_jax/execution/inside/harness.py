@@ -9,6 +9,7 @@ compared outside, or where it is the test's nonce (see `run_assert`).
 
 import _json
 import atexit
+import gc
 import io
 import marshal
 import os
@@ -16,6 +17,9 @@ import sys
 
 INPUT, REPORT = 3, 4  # Private descriptors; open files without a name.
 NONCE_BYTES = 16
+# What makes another file object of standard output than `sys.stdout`.
+_WRITERS = {'fdopen', 'open', 'TextIOWrapper', 'BufferedWriter', 'FileIO'}
+_GENERATOR = 0x20  # CO_GENERATOR: it may be left within `try`.
 PATH = '/tmp/solution.py'  # What tracebacks call the program.
 
 
@@ -56,6 +60,7 @@ def compile_sources(sources: tuple[str, ...]) -> None:
   except OverflowError as e:
     report = b'error' + f'OverflowError: {e}'.encode()
   _write(report)
+  os._exit(0)  # Only now is it whole.
 
 
 def _write(report: bytes) -> None:
@@ -94,13 +99,26 @@ def _exit_status(e: BaseException) -> int:
   if e.code is None:
     return 0
   if isinstance(e.code, int):
-    return e.code & 0xFF
+    return e.code & 0xFF if -(2**63) <= e.code < 2**63 else 0xFF
   print(e.code, file=sys.stderr)
   return 1
 
 
-def leave(status: int) -> None:
-  """Ends as the interpreter does, but for the costly tear-down."""
+def _has_last_words(code) -> bool:
+  """Whether a program may write when its objects are torn down."""
+  if code.co_flags & _GENERATOR or not _WRITERS.isdisjoint(code.co_names):
+    return True
+  inner = (c for c in code.co_consts if isinstance(c, type(code)))
+  return code.co_name == '__del__' or any(map(_has_last_words, inner))
+
+
+def _flush(stream) -> None:
+  if stream is not None and not stream.closed:
+    stream.flush()
+
+
+def leave(status: int, code=None, namespace: dict | None = None) -> None:
+  """Ends as the interpreter does, but tears down only where it can be seen."""
   try:
     if 'threading' in sys.modules:
       sys.modules['threading']._shutdown()  # Joins non-daemon threads.
@@ -108,8 +126,12 @@ def leave(status: int) -> None:
   except BaseException as e:  # noqa: BLE001
     status = _exit_status(e) or status
   try:
-    if sys.stdout is not None and not sys.stdout.closed:
-      sys.stdout.flush()
+    _flush(sys.stdout)
+    if namespace is not None and _has_last_words(code):
+      sys.stdout = sys.__stdout__
+      namespace.clear()
+      gc.collect()
+    _flush(sys.__stdout__)
   except BaseException:  # noqa: BLE001
     status = status or 120  # As CPython: the output could not be written.
   os._exit(status)
@@ -123,7 +145,7 @@ def run_stdin(codes: tuple) -> None:
     status = 0
   except BaseException as e:  # noqa: BLE001
     status = _exit_status(e)
-  leave(status)
+  leave(status, codes[0], namespace)
 
 
 def _find(namespace: dict, entry_point: str):
@@ -153,7 +175,8 @@ def run_function(codes: tuple, entry_point: str) -> None:
   """Calls the entry point; reports b'value' + JSON, or b'type' + why not."""
   try:
     namespace = _module('solution')
-    exec(codes[0], namespace)
+    for code in codes:  # What the judge provides, and the submission.
+      exec(code, namespace)
     call = _find(namespace, entry_point)
     value = call(*marshal.loads(_read_input()))
   except BaseException as e:  # noqa: BLE001
@@ -163,8 +186,7 @@ def run_function(codes: tuple, entry_point: str) -> None:
   except (TypeError, ValueError, RecursionError) as e:
     report = b'type' + str(e).encode('utf-8', 'backslashreplace')
   _write(report)
-  sys.stdout.flush()
-  os._exit(0)
+  os._exit(0)  # What it printed is not looked at.
 
 
 def _leave_without_value(e: BaseException) -> None:
@@ -212,3 +234,11 @@ def run_assert(codes: tuple) -> None:
   else:
     write(REPORT, read(INPUT, NONCE_BYTES))
     leave_now(0)
+
+
+ACTIONS = {
+    'stdin': run_stdin,
+    'interactive': run_stdin,
+    'function': run_function,
+    'assert': run_assert,
+}

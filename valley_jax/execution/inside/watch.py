@@ -11,6 +11,7 @@ import select
 import time
 
 CPU, WALL, MEMORY, OUTPUT = 1, 2, 3, 4  # Why a test was stopped.
+MAX_STARVED = 4  # Times the wall limit: then even a starved program ends.
 _INTERVAL = 0.02  # Seconds between two looks.
 _STDERR_KEPT = 8192
 _TICKS = os.sysconf('SC_CLK_TCK')
@@ -19,10 +20,13 @@ _PAGE = os.sysconf('SC_PAGE_SIZE')
 
 def read_living(name: str):
   """Yields /proc/PID/name of every living process but this one."""
+  own = os.getpid()
   for pid in os.listdir('/proc'):
-    if not pid.isdigit() or pid == '1':
+    if not pid.isdigit() or int(pid) == own:
       continue
     try:
+      if own != 1 and os.stat(f'/proc/{pid}').st_uid != os.getuid():
+        continue  # Without a namespace others are there too.
       fd = os.open(f'/proc/{pid}/{name}', os.O_RDONLY)
     except (FileNotFoundError, ProcessLookupError):
       continue  # It has just ended.
@@ -60,13 +64,28 @@ def proportional_size(resident: int) -> int:
   return kib << 10
 
 
+def waiting_seconds() -> float:
+  """Returns how long a living process has waited for a core, at most."""
+  delays = (int(line.split()[1]) for line in read_living('schedstat'))
+  return max(delays, default=0) / 1e9
+
+
+def written_bytes() -> int:
+  """Returns what the living processes have written, to pipes as well."""
+  found = (io.partition(b'wchar: ')[2].split() for io in read_living('io'))
+  try:
+    return sum(int(words[0]) for words in found if words)
+  except PermissionError:
+    return 0  # A program that hides; its partner's limits remain.
+
+
 class Watch:
   """Follows one test until its first process ends or a limit is passed."""
 
   def __init__(self, pid: int, limits: dict, stdout: int, stderr: int):
     self.pid, self.limits, self.stdout = pid, limits, stdout
     self.stderr, self.tail = stderr, b''
-    self.cpu, self.peak, self.stopped = 0.0, 0, 0
+    self.cpu, self.waited, self.peak, self.stopped = 0.0, 0.0, 0, 0
     self.status: int | None = None
     self.start = time.monotonic()
 
@@ -94,14 +113,21 @@ class Watch:
       if resident > self.limits['memory']:
         resident = proportional_size(resident)
       self.peak = max(self.peak, resident)
-    if os.fstat(self.stdout).st_size > self.limits['output']:
+    written = os.fstat(self.stdout).st_size
+    if self.limits['talks']:  # Its output is a pipe.
+      written = written_bytes()
+    if written > self.limits['output']:
       return OUTPUT
     if self.limits['sum'] and resident > self.limits['memory']:
       return MEMORY
     if (self.cpu + living_cpu) * 1e6 > self.limits['cpu_us']:
       return CPU
-    if (time.monotonic() - self.start) * 1e6 > self.limits['wall_us']:
-      return WALL
+    wall = time.monotonic() - self.start
+    limit = self.limits['wall_us'] / 1e6
+    if wall > limit:  # Waiting for a core is not idling, up to a point.
+      self.waited = waiting_seconds()
+      if wall - self.waited > limit or wall > MAX_STARVED * limit:
+        return WALL
     return 0
 
   def until_end(self) -> None:
@@ -110,6 +136,7 @@ class Watch:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(self.stderr, select.POLLIN)
+    poller.register(0, 0)  # Told of nothing but the host's end.
     next_sample = self.start + _INTERVAL
     while self.status is None and not self.stopped:
       delay = max(0.0, next_sample - time.monotonic())
@@ -118,6 +145,9 @@ class Watch:
         self.drain()
         if events[self.stderr] & select.POLLHUP:
           poller.unregister(self.stderr)
+      if 0 in events:
+        self.kill_all()
+        os._exit(0)
       if pidfd in events:
         self.note(*os.wait4(self.pid, 0))
       elif time.monotonic() >= next_sample:

@@ -1,0 +1,113 @@
+"""The bubblewrap command line, and how what it binds comes into its reach.
+
+Inside there are /usr and the interpreter read-only, two small tmpfs (/tmp and
+/dev/shm), a /proc and a /dev that cannot be written, and nothing else: no home,
+no repository, no network, own user, pid, net, ipc, uts and cgroup namespaces,
+an empty environment, no capabilities, a seccomp filter.
+
+A worker that runs as root gives root up before bubblewrap starts, because
+bubblewrap maps any `--uid` to the caller's own: inside, the program would
+still be the host's uid 0, to whom RLIMIT_NPROC does not apply and /proc/sys
+belongs.
+"""
+
+import ctypes
+import dataclasses
+import os
+import pathlib
+
+from valley_jax.execution.confinement import isolation as isolation_lib
+
+TMP_MIB, SHM_MIB = 256, 64
+PCH = '/pch'  # Where precompiled headers are seen.
+_CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x1000, 0x4000, 1 << 18
+
+
+def _is_open_to_all(path: str) -> bool:
+  """Whether any user can reach what lies at `path`."""
+  resolved = pathlib.Path(path).resolve()
+  return all(p.stat().st_mode & 0o001 for p in (resolved, *resolved.parents))
+
+
+def stage(isolation: isolation_lib.Isolation) -> isolation_lib.Isolation:
+  """Makes the binds reachable for the uid that the calling thread gives up to.
+
+  An interpreter under /root cannot be seen by `nobody`. The calling thread
+  (only it) takes a mount namespace of its own, in which the binds also lie at
+  /mnt; what it starts inherits that. When the thread ends, so does the
+  namespace, even by SIGKILL: there is nothing to clean up.
+
+  Raises:
+    IsolationError: the machine does not let root do so.
+  """
+  closed = [s for s, _ in isolation.binds if not _is_open_to_all(s)]
+  if isolation.uid is None or not closed:
+    return isolation
+  libc = ctypes.CDLL(None, use_errno=True)
+
+  def must(result: int, what: str) -> None:
+    if result != 0:
+      reason = os.strerror(ctypes.get_errno())
+      raise isolation_lib.IsolationError(
+          f'{what} failed ({reason}), so the sandbox cannot see {closed[0]},'
+          ' which only root can read. Use a Python that every user can read,'
+          ' or run as a user who owns it.'
+      )
+
+  def mount(source: str, target: str, kind: str, flags: int) -> None:
+    arguments = (source.encode(), target.encode(), kind.encode(), flags)
+    must(libc.mount(*arguments, None), f'mount {source} on {target}')
+
+  must(libc.unshare(_CLONE_NEWNS), 'unshare(CLONE_NEWNS)')
+  mount('none', '/', '', _MS_REC | _MS_PRIVATE)
+  mount('tmpfs', '/mnt', 'tmpfs', 0)
+  staged = []
+  for source, target in isolation.binds:
+    place = f'/mnt/{os.path.basename(target)}'
+    os.mkdir(place, 0o755)
+    mount(source, place, '', _MS_BIND | _MS_REC)
+    staged.append((place, target))
+  os.chmod('/mnt', 0o755)
+  binds, interpreter = tuple(staged), isolation.interpreter
+  libraries = ''
+  if isolation.tier == 'T2':  # There nothing is seen elsewhere than it is.
+    for (source, _), (place, _) in zip(isolation.binds, staged):
+      if interpreter.startswith(f'{source}/'):
+        interpreter = place + interpreter.removeprefix(source)
+        libraries = f'{place}/lib'
+  return dataclasses.replace(
+      isolation, binds=binds, interpreter=interpreter, libraries=libraries
+  )
+
+
+def command(
+    isolation: isolation_lib.Isolation, seccomp_fd: int, info_fd: int | None
+) -> list[str]:
+  """Returns the command line that starts one sandbox."""
+  flags = [
+      isolation.bubblewrap, '--unshare-all', '--unshare-user', '--as-pid-1',
+      '--die-with-parent', '--new-session', '--clearenv', '--uid', '1000',
+      '--gid', '1000', '--hostname', 'judge', '--cap-drop', 'ALL',
+      '--ro-bind', '/usr', '/usr',
+      '--ro-bind-try', f'{isolation.public}/pch', PCH,
+  ]  # fmt: skip
+  for path in ('/bin', '/lib', '/lib32', '/lib64'):
+    if os.path.islink(path):
+      flags += ['--symlink', os.readlink(path), path]
+    elif os.path.isdir(path):
+      flags += ['--ro-bind', path, path]
+  for path in ('/etc/alternatives', '/etc/ld.so.cache', '/etc/localtime'):
+    flags += ['--ro-bind-try', path, path]
+  for source, target in isolation.binds:
+    flags += ['--ro-bind', source, target]
+  flags += ['--proc', '/proc', '--dev', '/dev']
+  for path, mib in (('/tmp', TMP_MIB), ('/dev/shm', SHM_MIB)):
+    flags += ['--size', str(mib << 20), '--tmpfs', path]
+  for path in ('/dev', '/proc', '/'):
+    flags += ['--remount-ro', path]
+  for name, value in isolation_lib.ENVIRONMENT.items():
+    flags += ['--setenv', name, value]
+  if info_fd is not None:
+    flags += ['--info-fd', str(info_fd)]
+  flags += ['--chdir', '/tmp', '--seccomp', str(seccomp_fd), '--']
+  return flags + isolation_lib.boot(isolation)

@@ -1,0 +1,196 @@
+"""A control group for each worker, where root can make one (v1 or v2).
+
+It bounds what rlimits cannot: the memory of a whole tree of processes with its
+files in tmpfs, and the number of processes whatever their user. A worker makes
+its group once; each sandbox that it starts is moved in before any line of a
+submission runs.
+"""
+
+from collections.abc import Iterable
+import contextlib
+import itertools
+import os
+import pathlib
+import time
+
+_ROOT = pathlib.Path('/sys/fs/cgroup')
+_PREFIX = 'valley_jax'
+# By hierarchy version: the file that sets the memory limit, the one that
+# counts kills for want of memory.
+_MEMORY = {1: 'memory.limit_in_bytes', 2: 'memory.max'}
+_CONTROLLERS = ('memory', 'pids', 'cpuacct')
+_KILLS = {1: 'memory.oom_control', 2: 'memory.events'}
+_USAGE = {1: 'cpuacct.usage', 2: 'cpu.stat'}  # The CPU time of all in it.
+
+
+class Cgroup:
+  """Limits on memory and processes for the sandboxes of one worker."""
+
+  def __init__(self, directories: list[pathlib.Path], version: int):
+    self._memory, self._pids, self._cpu = directories
+    self._version = version
+    self._memory_mib = self._processes = 0
+    # Held open: they are read several times a test.
+    self._files: list[int] = []
+    for directory, name in (
+        (self._memory, _KILLS[version]),
+        (self._cpu, _USAGE[version]),
+    ):
+      self._files.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
+
+  def limit(self, memory_mib: int, processes: int) -> None:
+    """Sets what the group may use at most from now on."""
+    deadline = time.monotonic() + 2.0
+    while memory_mib != self._memory_mib:
+      try:
+        path = self._memory / _MEMORY[self._version]
+        path.write_text(str(memory_mib << 20))
+        self._memory_mib = memory_mib
+      except OSError:  # The files of the last sandbox are still being freed.
+        if time.monotonic() > deadline:
+          raise
+        time.sleep(0.01)
+    if processes != self._processes:
+      (self._pids / 'pids.max').write_text(str(processes))
+      self._processes = processes
+
+  def add(self, pid: int) -> None:
+    """Moves a process in; those that it forks from now on are born there."""
+    for directory in {self._memory, self._pids, self._cpu}:
+      (directory / 'cgroup.procs').write_text(str(pid))
+
+  def kills(self) -> int:
+    """Returns how many processes the memory limit has killed so far."""
+    lines = os.pread(self._files[0], 4096, 0).splitlines()
+    return int(dict(map(bytes.split, lines))[b'oom_kill'])
+
+  def cpu_seconds(self) -> float:
+    """Returns the CPU time of all that ever ran in it."""
+    text = os.pread(self._files[1], 4096, 0)
+    if self._version == 1:
+      return int(text) / 1e9
+    return int(dict(map(bytes.split, text.splitlines()))[b'usage_usec']) / 1e6
+
+  def remove(self) -> None:
+    """Removes the group, which must be empty."""
+    while self._files:
+      os.close(self._files.pop())
+    _remove((self._memory, self._pids, self._cpu))
+
+
+def _remove(directories: Iterable[pathlib.Path]) -> None:
+  for directory in set(directories):
+    with contextlib.suppress(OSError):
+      directory.rmdir()
+
+
+def _own_groups() -> dict[str, pathlib.Path]:
+  """Returns the directory of our own group, by controller ('' is v2)."""
+  groups = {}
+  for line in pathlib.Path('/proc/self/cgroup').read_text().splitlines():
+    _, controllers, path = line.split(':', 2)
+    for name in controllers.split(','):
+      mounted = _ROOT / (controllers or '')
+      groups[name] = mounted / path.lstrip('/')
+  return groups
+
+
+def _remove_stale(parent: pathlib.Path) -> None:
+  """Removes what a killed run has left: groups whose maker is gone."""
+  for directory in parent.glob(f'{_PREFIX}.*'):
+    pid = directory.name.split('.')[1]
+    if not os.path.exists(f'/proc/{pid}'):
+      with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def whole_cores(limit: int) -> int:
+  """Returns how many cores the CPU quotas above us leave whole, up to `limit`.
+
+  A container may see 64 cores and be stopped after the time of 2.
+  """
+  try:
+    groups = _own_groups()
+  except OSError:
+    return limit
+  for name in ('', 'cpu'):
+    group = groups.get(name, _ROOT)
+    for directory in (group, *group.parents):
+      if directory.is_relative_to(_ROOT):
+        limit = min(limit, _quota(directory, limit))
+  return max(1, limit)
+
+
+def _quota(directory: pathlib.Path, default: int) -> int:
+  try:
+    if (directory / 'cpu.max').exists():
+      quota, period = (directory / 'cpu.max').read_text().split()
+    else:
+      quota = (directory / 'cpu.cfs_quota_us').read_text()
+      period = (directory / 'cpu.cfs_period_us').read_text()
+    return int(quota) // int(period) if int(quota) > 0 else default
+  except (OSError, ValueError):  # No such file, or `max`.
+    return default
+
+
+def _candidates(groups: dict[str, pathlib.Path]):
+  """Yields (version, parents) in which a worker's groups may be made."""
+  if all(name in groups for name in _CONTROLLERS):
+    yield 1, [groups[name] for name in _CONTROLLERS]
+  elif '' in groups:
+    # A v2 group that holds processes, like our own, gives its children no
+    # controllers; one further up may.
+    for parent in (groups[''], *groups[''].parents):
+      if parent.is_relative_to(_ROOT):
+        yield 2, [parent] * len(_CONTROLLERS)
+
+
+def create(number: int = 0) -> Cgroup | None:
+  """Makes a group; None where this machine does not allow it.
+
+  Args:
+    number: The first to try, since another pool of this process may have it.
+  """
+  try:
+    groups = _own_groups()
+  except OSError:
+    return None
+  for version, parents in _candidates(groups):
+    if group := _create_in(parents, version, number):
+      return group
+  return None
+
+
+def _make(parents: list, number: int) -> list[pathlib.Path]:
+  """Makes directories of one name, the first that is free."""
+  for free in itertools.count(number):
+    name = f'{_PREFIX}.{os.getpid()}.{free}'
+    directories, made = [parent / name for parent in parents], []
+    try:
+      for directory in set(directories):
+        directory.mkdir()
+        made.append(directory)
+      return directories
+    except OSError as e:
+      for directory in made:
+        directory.rmdir()
+      if not isinstance(e, FileExistsError):
+        raise
+  raise AssertionError
+
+
+def _create_in(parents, version: int, number: int) -> Cgroup | None:
+  try:
+    for parent in set(parents):
+      _remove_stale(parent)
+    directories = _make(parents, number)
+  except OSError:
+    return None
+  memory, pids, cpu = directories
+  writable = memory / _MEMORY[version], pids / 'pids.max'
+  readable = memory / _KILLS[version], cpu / _USAGE[version]
+  if all(os.access(path, os.W_OK) for path in writable):
+    if all(os.access(path, os.R_OK) for path in readable):
+      return Cgroup(directories, version)
+  _remove(directories)
+  return None
