@@ -31,6 +31,14 @@ class Mode(enum.Enum):
   STDIN = 'stdin'  # input on standard input, output on standard output.
   FUNCTION = 'function'  # JSON arguments in, JSON return value out.
   ASSERT = 'assert'  # Test code that runs behind the submission.
+  INTERACTIVE = 'interactive'  # A dialogue with the problem's own program.
+
+
+class Profile(enum.Enum):
+  """Whose rules a submission is judged by."""
+
+  STRICT = 'strict'  # Those of a contest judge.
+  LCB_COMPAT = 'lcb_compat'  # Those of LiveCodeBench's grader.
 
 
 class Verdict(enum.Enum):
@@ -83,19 +91,44 @@ class TestCase(Record):
   is_sample: bool = False  # Shown in the statement.
 
 
+class Protocol(enum.Enum):
+  """How a problem's own program is called, and how it answers."""
+
+  KATTIS = 'kattis'  # input answer feedback_dir/ flags < output; exit 42 or 43.
+  TESTLIB = 'testlib'  # input output answer; exit 0 accepts, 1 and 2 reject.
+  PYTHON = 'python'  # input output answer; prints 1 or 0 (open-r1's checkers).
+
+
+class Program(Record):
+  """A checker or interactor that comes with a problem."""
+
+  language: str
+  files: dict[str, str]  # Text by file name; the first is the main one.
+  protocol: Protocol
+
+
 class Problem(Record):
-  """A problem as a judge holds it; only `statement` goes to a student."""
+  """A problem as a judge holds it; only `statement` goes to a student.
+
+  `checker` names one of `execution/checking/checkers.py`, which `flags` tune
+  ('float_tolerance', '1e-6'), or is 'program': then `program` decides.
+  """
 
   problem_id: str
   statement: str
   tests: tuple[TestCase, ...]
   mode: Mode = Mode.STDIN
   entry_point: str = ''  # The function's name in modes function and assert.
-  starter_code: str = ''  # Put in front of a submission in mode assert.
+  starter_code: str = ''  # Runs ahead of a submission; not in mode stdin.
   checker: str = 'tokens'
+  flags: tuple[str, ...] = ()
+  program: Program | None = None
   limits: Limits = Limits()
   difficulty: str = ''
   source: str = ''
+  platform: str = ''  # codeforces, leetcode, atcoder, ...
+  date: str = ''  # Of the contest, as YYYY-MM-DD.
+  release: str = ''  # Of the set: v5.
 
   def __post_init__(self):
     if not self.problem_id:
@@ -105,7 +138,13 @@ class Problem(Record):
           f'`tests` of problem {self.problem_id} is empty; a problem without'
           ' tests would accept anything.'
       )
-    if self.mode is not Mode.STDIN and not self.entry_point:
+    needs_program = self.checker == 'program' or self.mode is Mode.INTERACTIVE
+    if needs_program and self.program is None:
+      raise ValueError(
+          f'`program` of problem {self.problem_id} is missing; a program'
+          ' checker and mode interactive need one.'
+      )
+    if self.mode in (Mode.FUNCTION, Mode.ASSERT) and not self.entry_point:
       raise ValueError(
           f'`entry_point` of problem {self.problem_id} is empty; mode'
           f' {self.mode.value} needs the name of the function.'
@@ -158,9 +197,11 @@ class Judgement(Record):
   cpu_seconds: float
   wall_seconds: float
   memory_mib: float
-  tier: str
-  waivers: tuple[str, ...] = ()
-  profile: str = 'strict'
+  tier: str  # T0, T1 or T2: what held the program (`docs/judge.md`).
+  waivers: tuple[str, ...] = ()  # Properties that were not proven.
+  profile: Profile = Profile.STRICT
+  calibration: float = 0.0  # CPU seconds of a reference loop on this host.
+  difference: str = ''  # Where the profile's verdict is not the strict one.
   message: str = ''  # The last words of stderr, or why it failed.
   digest: str = ''  # Of program, problem and limits: what was judged.
 
@@ -182,6 +223,11 @@ def replace(record: Any, **changes: Any) -> Any:
 def to_json(record: Any) -> bytes:
   """Returns the record's line, without the newline."""
   return msgspec.json.encode(record)
+
+
+def from_json(data: bytes, record_type: Any) -> Any:
+  """Returns the record of a line that `to_json` has made."""
+  return msgspec.json.decode(data, type=record_type)
 
 
 def _lines(path: pathlib.Path) -> Iterator[bytes]:

@@ -1,0 +1,168 @@
+"""One submission on its way to a judgement: its limits, its hash, its tally."""
+
+import contextlib
+import functools
+import marshal
+
+from valley_jax import records
+from valley_jax.execution import cache
+from valley_jax.execution import languages
+from valley_jax.execution import settings as settings_lib
+from valley_jax.execution.checking import checkers
+from valley_jax.execution.confinement import sandbox
+
+_M = records.Mode
+_MAX_INPUT = 200 << 20  # It must fit into the sandbox's files.
+
+
+def check_pair(
+    problem: records.Problem, submission: records.Submission
+) -> None:
+  """Raises a ValueError if the pair cannot be judged."""
+  if problem.problem_id != submission.problem_id:
+    raise ValueError(
+        f'A submission to {submission.problem_id!r} is paired with problem'
+        f' {problem.problem_id!r}; pair them by `problem_id`.'
+    )
+  language = languages.canonical(submission.language)
+  if problem.mode in (_M.FUNCTION, _M.ASSERT) and language != 'python':
+    raise ValueError(
+        f'Submission {records.key(submission)} is in {language!r}, and mode'
+        f' {problem.mode.value} of its problem calls Python; submit that.'
+    )
+  _check_problem(_Identical(problem))
+
+
+class _Identical:
+  """A problem that equals only itself, so that finding it is no comparison."""
+
+  def __init__(self, value: records.Problem):
+    self.value = value
+
+  def __eq__(self, other) -> bool:
+    return self.value is other.value
+
+  def __hash__(self) -> int:
+    return id(self.value)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(problem: _Identical) -> str:
+  return cache.digest(problem.value).hex()
+
+
+@functools.lru_cache(maxsize=64)
+def _check_problem(identical: _Identical) -> None:
+  """Raises a ValueError if the tests of a problem cannot be judged."""
+  problem = identical.value
+  if problem.program:
+    languages.canonical(problem.program.language)
+  if problem.checker == 'program' or problem.mode is _M.INTERACTIVE:
+    return
+  checker = checkers.named(problem.checker, problem.flags)
+  for index, test in enumerate(problem.tests):
+    try:
+      if len(test.input) > _MAX_INPUT:
+        raise ValueError(
+            f'its input has {len(test.input):,} characters, over'
+            f' {_MAX_INPUT:,}; leave the test out.'
+        )
+      if problem.mode is _M.FUNCTION:
+        checkers.parse_json(test.input)
+        checkers.parse_json(test.expected)
+      elif problem.checker in ('json', 'any_of'):
+        checker(test.expected.encode(), b'')
+    except ValueError as e:
+      raise ValueError(
+          f'Test {index} of problem {problem.problem_id}: {e}'
+      ) from e
+
+
+class Attempt:
+  """What one run over a problem's tests has shown so far.
+
+  Seconds and MiB are those of the largest test.
+  """
+
+  def __init__(
+      self,
+      problem: records.Problem,
+      submission: records.Submission,
+      profile: records.Profile,
+      settings: settings_lib.Settings,
+  ):
+    self.problem, self.submission, self.profile = problem, submission, profile
+    self.language = languages.canonical(submission.language)
+    self.limits = settings.limits(problem, self.language)
+    self.stop_at_failure = settings.stop_at_failure
+    self.passed = 0
+    self.first_failed: int | None = None
+    self.cpu_seconds = self.wall_seconds = self.memory_mib = 0.0
+
+  def key(self, *machine) -> bytes:
+    """Returns a hash of all that the judgement depends on.
+
+    Args:
+      *machine: What of the machine it depends on: tier, waivers, compiler.
+    """
+    problem = _digest(_Identical(self.problem))
+    language = repr(languages.LANGUAGES[self.language])
+    rules = (self.limits, self.profile, self.stop_at_failure, cache.engine())
+    code = self.submission.source
+    return cache.digest(problem, language, code, rules, machine)
+
+  def python(self) -> tuple[tuple[str, ...], str, str]:
+    """Returns sources, mode and entry point for the harness."""
+    mode = self.problem.mode.value
+    if self.profile is records.Profile.LCB_COMPAT:
+      if self.problem.mode in (_M.STDIN, _M.FUNCTION):
+        mode = f'lcb_{mode}'
+    sources = (self.submission.source,)
+    is_called = self.problem.mode in (_M.FUNCTION, _M.ASSERT)
+    if is_called and self.problem.starter_code:
+      sources = (self.problem.starter_code, *sources)
+    return sources, mode, self.problem.entry_point
+
+  @contextlib.contextmanager
+  def slowed(self, factor: float):
+    """Counts CPU time as on a host that is slower by this factor."""
+    limits = self.limits
+    assert limits.cpu_seconds is not None
+    seconds = limits.cpu_seconds * factor
+    self.limits = records.replace(limits, cpu_seconds=seconds)
+    try:
+      yield
+    finally:
+      self.limits = limits
+
+  def input(self, test: records.TestCase, nonce: bytes) -> tuple[bytes, bytes]:
+    """Returns a test's standard input and its private input."""
+    if self.problem.mode is _M.FUNCTION:
+      arguments = checkers.parse_json(test.input, checkers.exact_int)
+      return b'', marshal.dumps(arguments)
+    if self.problem.mode is _M.ASSERT:
+      return b'', test.input.encode() + nonce
+    return test.input.encode(), b''
+
+  def add(self, execution: sandbox.Execution) -> None:
+    """Keeps the largest figures."""
+    self.cpu_seconds = max(self.cpu_seconds, execution.cpu_seconds)
+    self.wall_seconds = max(self.wall_seconds, execution.wall_seconds)
+    self.memory_mib = max(self.memory_mib, execution.memory_mib)
+
+  def judgement(self, verdict, message: str, **fields) -> records.Judgement:
+    """Returns the judgement."""
+    return records.Judgement(
+        problem_id=self.problem.problem_id,
+        sample_index=self.submission.sample_index,
+        verdict=verdict,
+        message=message,
+        tests_passed=self.passed,
+        num_tests=len(self.problem.tests),
+        first_failed=self.first_failed,
+        cpu_seconds=round(self.cpu_seconds, 6),
+        wall_seconds=round(self.wall_seconds, 6),
+        memory_mib=round(self.memory_mib, 3),
+        profile=self.profile,
+        **fields,
+    )
