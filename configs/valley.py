@@ -49,7 +49,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
   c.traces = ''  # jsonl:PATH or ocr2:PATH
   c.questions = ''  # Local copies, for OCR-2 rows whose question is "-".
-  c.problems = ''  # jsonl:PATH or humaneval:PATH
+  c.problems = ''  # FORMAT:PATH, such as humaneval:PATH or jsonl:PATH.
   c.tokenizer = ''  # hf:DIR, or bpe:SIZE to train one on the traces.
   c.shards = ''  # Default <workdir>/shards.
   c.init = ''  # checkpoint:DIR to go on from, or random.
@@ -94,7 +94,14 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   )
   # Judging.
   c.cpu_seconds = 10.0  # For problems that state no limit.
+  c.multipliers = dict(python=1.0, cpp17=1.0, cpp20=1.0)  # Of a CPU limit.
+  c.profile = 'strict'  # or lcb_compat, LiveCodeBench's grader.
+  c.all_tests = False  # False: stop at the first test that fails.
+  c.tier = ''  # The isolation that must hold: T0, T1, T2; '': the strongest.
+  c.waivers = ()  # Names of what of it need not be proven; stands in scores.
   c.num_workers = 0  # 0: one a core.
+  c.ray = ''  # 'local' or a cluster's address: judge by Ray.
+  c.cache = ''  # A directory for verdicts and binaries; '': none is kept.
   # Scoring.
   c.ks = (1,)
   c.num_bootstrap = 10_000

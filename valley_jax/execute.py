@@ -5,27 +5,48 @@
     --config.problems humaneval:HumanEval.jsonl.gz \\
     --config.submissions programs.jsonl
 
-Reads   config.problems          FORMAT:PATH; formats: jsonl, humaneval.
-        config.submissions       JSONL of {problem_id, sample_index, source};
-                                 if empty, the programs in
+Reads   config.problems          FORMAT:PATH; formats: see data/problems.py.
+        config.submissions       JSONL of {problem_id, sample_index, language,
+                                 source}; language: python (if left out),
+                                 cpp17, cpp20 or c. If empty, the programs in
         DIR/completions.jsonl    what `sample` wrote.
-        config.cpu_seconds       limit of problems that state none.
-        config.num_workers       programs at a time; 0 is one a core.
-Writes  DIR/judgements.jsonl     a verdict a program, in the problems' order.
+Writes  DIR/judgements.jsonl     a verdict a program, in the programs' order.
 
-Programs are hostile until proven otherwise: each runs in a bubblewrap sandbox
-(`apt-get install bubblewrap`), and without a working one nothing is run.
+By  config.profile               whose rules: strict or lcb_compat.
+    config.cpu_seconds           limit of problems that state none; times
+    config.multipliers           what a language is granted.
+    config.all_tests             or stop at the first test that fails.
+On  config.tier, config.waivers  the isolation that must hold; what of it need
+                                 not. Both stand in every row.
+    config.num_workers           programs at a time; 0 is one a core.
+    config.ray                   'local' or an address: the cores of a cluster.
+    config.cache                 a directory for verdicts and binaries.
+
+Programs are hostile until proven otherwise: each runs in a sandbox that has
+proven that it confines, and without one nothing is run. What this machine can
+prove, and what to install: `python -m valley_jax.execution.probe`.
 
 Verdicts: AC accepted, WA wrong answer, TLE CPU time, ILE idle too long, MLE
 memory, OLE output, RE runtime error, CE no or no valid program, IE a failure
 of the judge. Run it again after a crash or a kill: what is judged stays, the
 rest is judged, and IE rows are tried once more, as is a program that has
-changed, or whose tests or limits have. `score` refuses IE rows.
+changed, or whose tests or rules have. `score` refuses IE rows.
+
+There may be millions of programs: they are read as they are judged, and a row
+is in the file before the next one is waited for.
 """
 
 import collections
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Iterator
-import hashlib
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import os
 import pathlib
 
 import ml_collections as mlc
@@ -34,91 +55,130 @@ from valley_jax import entry
 from valley_jax import metrics
 from valley_jax import records
 from valley_jax.data import problems as problems_lib
+from valley_jax.execution import attempt
 from valley_jax.execution import judge
+from valley_jax.scoring import digests
+from valley_jax.scoring import judgement_file
 from valley_jax.scoring import programs
 
-_Key = tuple[str, int]
+_JudgeAll = Callable[[Iterable[judge.Pair]], Iterator[records.Judgement]]
 
 
-def _read_submissions(
-    config: mlc.ConfigDict, workdir: pathlib.Path
-) -> Iterator[tuple[_Key, records.Submission | None]]:
-  """Yields each sample's key and program; None: it has no program."""
-  if config.submissions:
-    for row in records.read_rows(config.submissions, records.Submission):
-      yield records.key(row), row
-    return
-  path = workdir / 'completions.jsonl'
+def _settings(config: mlc.ConfigDict) -> judge.Settings:
+  """Returns what the config says about judging, checked."""
+  if config.num_workers < 0:
+    raise ValueError(
+        f'num_workers={config.num_workers} is below 0; give the number of'
+        ' programs at a time, or 0 for one a core.'
+    )
+  profiles = [profile.value for profile in records.Profile]
+  return judge.Settings(
+      cpu_seconds=_positive('cpu_seconds', config.cpu_seconds),
+      multipliers=tuple(
+          (name, _positive(f'multipliers.{name}', factor))
+          for name, factor in sorted(config.multipliers.items())
+      ),
+      profile=records.Profile(_one_of('profile', config.profile, profiles)),
+      tier=_one_of('tier', config.tier, ('', 'T0', 'T1', 'T2')),
+      waivers=tuple(config.waivers),
+      stop_at_failure=not config.all_tests,
+      num_workers=config.num_workers,
+      cache_dir=config.cache,
+  )
+
+
+def _positive(name: str, value: float) -> float:
+  if not 0 < value < float('inf'):
+    raise ValueError(f'{name}={value} is not above 0 and finite; mend it.')
+  return float(value)
+
+
+def _one_of(name: str, value: str, known: Collection[str]) -> str:
+  if value not in known:
+    raise ValueError(
+        f'{name}={value!r} is not known; take one of'
+        f' {", ".join(map(repr, known))}.'
+    )
+  return value
+
+
+def _judge_all(address: str, settings: judge.Settings) -> _JudgeAll:
+  """Returns the pool that judges: this machine's, or Ray's at an address."""
+  if not address:
+    return functools.partial(judge.judge_all, settings=settings)
+  from valley_jax.execution import remote  # Only where Ray is asked for.
+
+  return functools.partial(remote.judge_all, settings=settings, address=address)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Samples:
+  """The samples, read anew by every loop over them: they may be many."""
+
+  path: pathlib.Path
+  record_type: type[records.Submission] | type[records.Completion]
+  problems: dict[str, records.Problem]
+  problems_spec: str
+  digests: dict[str, str]  # By problem.
+  rules_digest: str
+
+  def __iter__(self) -> Iterator[judgement_file.Sample]:
+    for row in records.read_rows(self.path, self.record_type):
+      submission = programs.submission_of(row)
+      if row.problem_id not in self.problems:
+        raise ValueError(
+            f'Problem {row.problem_id!r} of sample {row.sample_index} is not'
+            f' among the {len(self.problems):,} of {self.problems_spec}; set'
+            ' `problems` of the config to the file that was sampled from.'
+        )
+      if submission is not None:
+        attempt.check_pair(self.problems[row.problem_id], submission)
+      yield judgement_file.Sample(
+          row.problem_id,
+          row.sample_index,
+          digests.join(
+              digests.of_program(submission),
+              self.digests[row.problem_id],
+              self.rules_digest,
+          ),
+          submission,
+      )
+
+
+def _read_samples(
+    config: mlc.ConfigDict, workdir: pathlib.Path, settings: judge.Settings
+) -> _Samples:
+  """Returns the submissions' samples, or those of the completions."""
+  path = pathlib.Path(config.submissions or workdir / 'completions.jsonl')
   if not path.exists():
     raise ValueError(
         f'There is no {path}; run `python -m valley_jax.sample` with this'
         ' workdir first, or set `submissions` of the config to a JSONL file.'
     )
-  for completion in records.read_rows(path, records.Completion):
-    source = programs.extract(completion.text)
-    submission = source is not None and records.Submission(
-        problem_id=completion.problem_id,
-        sample_index=completion.sample_index,
-        source=source,
-    )
-    yield records.key(completion), submission or None
+  problems = problems_lib.read_problems(config.problems)
+  return _Samples(
+      path,
+      records.Submission if config.submissions else records.Completion,
+      {p.problem_id: p for p in problems},
+      config.problems,
+      {p.problem_id: digests.of_problem(p) for p in problems},
+      digests.of_rules(
+          cpu_seconds=settings.cpu_seconds,
+          multipliers=settings.multipliers,
+          profile=settings.profile,
+          stop_at_failure=settings.stop_at_failure,
+      ),
+  )
 
 
-def _digest(
-    config: mlc.ConfigDict,
+def _without_program(
+    sample: judgement_file.Sample,
     problem: records.Problem,
-    submission: records.Submission | None,
-) -> str:
-  """Returns a hash of all that a verdict depends on."""
-  judged = (submission and submission.source, problem, config.cpu_seconds)
-  return hashlib.blake2b(records.to_json(judged), digest_size=16).hexdigest()
-
-
-def _in_order(
-    config: mlc.ConfigDict,
-    workdir: pathlib.Path,
-    problems: dict[str, records.Problem],
-) -> dict[_Key, records.Submission | None]:
-  """Returns the programs by key, in the order of the judgements' file."""
-  found: dict[_Key, records.Submission | None] = {}
-  for key, submission in _read_submissions(config, workdir):
-    if key[0] not in problems:
-      raise ValueError(
-          f'Problem {key[0]!r} of sample {key[1]} is not among the'
-          f' {len(problems):,} of {config.problems}; set `problems` of the'
-          ' config to the file that was sampled from.'
-      )
-    if key in found:
-      raise ValueError(
-          f'Sample {key} occurs twice; give each program of a problem a'
-          ' `sample_index` of its own.'
-      )
-    found[key] = submission
-  places = {problem_id: i for i, problem_id in enumerate(problems)}
-  return dict(sorted(found.items(), key=lambda x: (places[x[0][0]], x[0][1])))
-
-
-def _read_judgements(
-    path: pathlib.Path, expected: dict[_Key, records.Submission | None]
-) -> dict[_Key, records.Judgement]:
-  """Returns the rows that an earlier run has left, the last one of each key."""
-  records.repair_torn_tail(path)
-  if not path.exists():
-    return {}
-  rows = records.read_rows(path, records.Judgement)
-  judgements = {records.key(row): row for row in rows}
-  if strange := judgements.keys() - expected.keys():
-    raise ValueError(
-        f'{path} judges {len(strange):,} samples that are not to be judged,'
-        f' such as {min(strange)}; use another workdir, or remove the file.'
-    )
-  return judgements
-
-
-def _without_program(problem: records.Problem, key: _Key) -> records.Judgement:
+    profile: records.Profile,
+) -> records.Judgement:
   return records.Judgement(
-      problem_id=problem.problem_id,
-      sample_index=key[1],
+      problem_id=sample.problem_id,
+      sample_index=sample.sample_index,
       verdict=records.Verdict.COMPILE_ERROR,
       tests_passed=0,
       num_tests=len(problem.tests),
@@ -127,91 +187,117 @@ def _without_program(problem: records.Problem, key: _Key) -> records.Judgement:
       wall_seconds=0.0,
       memory_mib=0.0,
       tier='',  # Nothing ran.
+      profile=profile,
       message='no program in the completion',
   )
 
 
-def _judge_rest(
-    config: mlc.ConfigDict,
-    path: pathlib.Path,
-    problems: dict[str, records.Problem],
-    rest: dict[_Key, records.Submission | None],
-    digests: dict[_Key, str],
-    num_done: int,
+def _complete(
+    standing: judgement_file.Standing,
+    samples: _Samples,
+    judge_all: _JudgeAll,
+    profile: records.Profile,
 ) -> Iterator[records.Judgement]:
-  """Judges, stores what is final as soon as it is known, and yields it."""
-  if not rest:
-    return
-  for key, submission in rest.items():
-    if submission is None:
-      judgement = _without_program(problems[key[0]], key)
-      yield records.replace(judgement, digest=digests[key])
-  pairs = ((problems[s.problem_id], s) for s in rest.values() if s is not None)
-  total = num_done + len(rest)
+  """Yields the rows that the file lacks, in order, each once it is written."""
+
+  def judged() -> Generator[records.Judgement]:
+    # Two loops over the samples: this one is ahead, by what is being judged.
+    # As a generator, it starts no sandbox before a first row is asked for.
+    yield from judge_all(
+        (samples.problems[sample.problem_id], sample.submission)
+        for sample, row in standing.rest(samples)
+        if row is None and sample.submission is not None
+    )
+
   with (
-      records.Appender(path) as rows,
-      metrics.progress(total, 'program', 'execute', num_done) as progress,
+      contextlib.closing(judged()) as judgements,
+      records.Appender(standing.output) as file,
   ):
-    progress.update(sum(s is None for s in rest.values()))
-    for judgement in judge.judge_all(
-        pairs,
-        num_workers=config.num_workers,
-        cpu_seconds=config.cpu_seconds,
-    ):
-      digest = digests[records.key(judgement)]
-      judgement = records.replace(judgement, digest=digest)
-      if judgement.verdict is not records.Verdict.INTERNAL_ERROR:
-        rows.append(judgement)
-      progress.update()
-      yield judgement
+    for sample, row in standing.rest(samples):
+      if row is None and sample.submission is None:
+        problem = samples.problems[sample.problem_id]
+        row = _without_program(sample, problem, profile)
+      row = row or _answer(next(judgements, None), sample, samples.path)
+      row = records.replace(row, digest=sample.digest)
+      file.append(row)
+      yield row
+  standing.finish()
+
+
+def _answer(
+    judgement: records.Judgement | None,
+    sample: judgement_file.Sample,
+    path: pathlib.Path,
+) -> records.Judgement:
+  """Returns the judgement if it is the sample's."""
+  key = sample.problem_id, sample.sample_index
+  if judgement is None or records.key(judgement) != key:
+    raise RuntimeError(
+        f'Sample {key} was to be judged, and the answer is on'
+        f' {judgement and records.key(judgement)}: {path} has changed in the'
+        ' meantime. Run execute again.'
+    )
+  return judgement
+
+
+@contextlib.contextmanager
+def _alone_in(directory: pathlib.Path) -> Iterator[None]:
+  """Refuses a second run in a workdir; a killed one leaves nothing behind."""
+  directory.mkdir(parents=True, exist_ok=True)
+  fd = os.open(directory, os.O_RDONLY)
+  try:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError as e:
+    raise ValueError(
+        f'Another execute is at work in {directory}; wait for it, or take'
+        ' another --workdir.'
+    ) from e
+  finally:
+    os.close(fd)
 
 
 def execute(config: mlc.ConfigDict, workdir: str) -> None:
   """Judges what has no final verdict yet; see the module's docstring."""
   directory = pathlib.Path(workdir)
+  with _alone_in(directory):
+    _execute(config, directory)
+
+
+def _execute(config: mlc.ConfigDict, directory: pathlib.Path) -> None:
   path = directory / 'judgements.jsonl'
-  problems = {
-      problem.problem_id: problem
-      for problem in problems_lib.read_problems(config.problems)
-  }
-  programs_by_key = _in_order(config, directory, problems)
-  judgements = _read_judgements(path, programs_by_key)
-  digests = {
-      key: _digest(config, problems[key[0]], submission)
-      for key, submission in programs_by_key.items()
-  }
-  # A verdict on another program, other tests or another limit is none.
-  rest = {
-      key: submission
-      for key, submission in programs_by_key.items()
-      if key not in judgements
-      or judgements[key].digest != digests[key]
-      or judgements[key].verdict is records.Verdict.INTERNAL_ERROR
-  }
-  num_done = len(programs_by_key) - len(rest)
-  for judgement in _judge_rest(config, path, problems, rest, digests, num_done):
-    judgements[records.key(judgement)] = judgement
-  # A killed run and an unbroken one end with the same file.
-  ordered = [judgements[key] for key in programs_by_key]
-  data = b''.join(records.to_json(row) + b'\n' for row in ordered)
-  if not path.exists() or path.read_bytes() != data:
-    records.write_atomically(path, data)
-  _tell(ordered, path)
+  settings = _settings(config)
+  judge_all = _judge_all(config.ray, settings)
+  samples = _read_samples(config, directory, settings)
+  standing = judgement_file.survey(path, samples)
+  counts = collections.Counter(standing.verdicts)
+  failed: records.Judgement | None = None
+  num_samples, num_kept = standing.num_samples, standing.num_kept
+  if num_kept < num_samples or not path.exists():
+    with metrics.progress(
+        num_samples, 'program', 'execute', num_kept
+    ) as progress:
+      for row in _complete(standing, samples, judge_all, settings.profile):
+        counts[row.verdict] += 1
+        if row.verdict is records.Verdict.INTERNAL_ERROR:
+          failed = failed or row
+        progress.update()
+  _tell(path, counts, failed)
 
 
-def _tell(judgements: list[records.Judgement], path: pathlib.Path) -> None:
+def _tell(
+    path: pathlib.Path,
+    counts: collections.Counter[records.Verdict],
+    failed: records.Judgement | None,
+) -> None:
   """Prints the histogram of verdicts."""
-  counts = collections.Counter(row.verdict for row in judgements)
   words = [f'{v.value} {counts[v]:,}' for v in records.Verdict if counts[v]]
-  print(f'{path}: {len(judgements):,} programs: {"  ".join(words)}')
-  if num_failed := counts[records.Verdict.INTERNAL_ERROR]:
-    row = next(
-        r for r in judgements if r.verdict is records.Verdict.INTERNAL_ERROR
-    )
+  print(f'{path}: {counts.total():,} programs: {"  ".join(words)}')
+  if failed is not None:
     print(
-        f'{num_failed:,} could not be judged (IE), such as'
-        f' {records.key(row)}: {row.message} Run execute again to retry them;'
-        ' until then they cannot be scored.'
+        f'{counts[failed.verdict]:,} could not be judged (IE), such as'
+        f' {records.key(failed)}: {failed.message} Run execute again to retry'
+        ' them; until then they cannot be scored.'
     )
 
 

@@ -3,13 +3,14 @@
   python -m valley_jax.score --config configs/valley.py --workdir RUN
 
 Reads   RUN/judgements.jsonl   verdicts, from `execute`
-        RUN/completions.jsonl  texts, from `sample`; not if config.submissions
+        RUN/completions.jsonl  texts, from `sample`; or config.submissions
         config.problems        for difficulties, and to see that none is missing
 Writes  RUN/scores.json
 
 A score is given for all samples or not at all. While a judgement is IE (our
-own failure), a completion has no judgement, or a problem lacks one of its
-samples 0..n-1, `score` refuses and says what to run.
+own failure), a program has no judgement or has changed since, as have its
+tests, or a problem lacks one of its samples 0..n-1, `score` refuses and says
+what to run.
 
 pass@k is the unbiased estimator; intervals are 95 % percentile bootstrap
 intervals over problems (config.num_bootstrap draws), because the problem is
@@ -26,6 +27,9 @@ from valley_jax import entry
 from valley_jax import records
 from valley_jax.data import problems as problems_lib
 from valley_jax.scoring import completeness
+from valley_jax.scoring import digests
+from valley_jax.scoring import judgement_file
+from valley_jax.scoring import programs
 from valley_jax.scoring import summary
 
 
@@ -34,22 +38,41 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
   run = pathlib.Path(workdir)
   problems = problems_lib.read_problems(config.problems)
   judgements = _read_judgements(run / 'judgements.jsonl')
-  forms = None if config.submissions else _read_forms(run)
+  if config.submissions:
+    forms = None
+    hashes = _read_submissions(pathlib.Path(config.submissions))
+  else:
+    forms, hashes = _read_completions(run / 'completions.jsonl')
   num_samples = completeness.check(
       [p.problem_id for p in problems],
       judgements,
-      None if forms is None else forms.keys(),
-      None if forms is None else config.sample.num_samples,
+      hashes.keys(),
+      None if config.submissions else config.sample.num_samples,
+  )
+  completeness.check_digests(
+      judgements,
+      hashes,
+      {p.problem_id: digests.of_problem(p) for p in problems},
   )
   table = summary.tabulate(problems, num_samples, judgements, forms)
+  scores = _scores(config, table, judgements)
+  records.write_json(run / 'scores.json', scores)
+
+
+def _scores(
+    config: mlc.ConfigDict,
+    table: summary.Table,
+    judgements: dict[completeness.Key, records.Judgement],
+) -> dict[str, Any]:
+  """Returns what scores.json says."""
   draws = config.num_bootstrap
   pass_at_k = {k: summary.pass_at(table, k, draws) for k in (1, *config.ks)}
-  scores = {
+  return {
       'name': config.name,
       'num_traces': config.num_traces,
       'seed': config.seed,
-      'num_problems': len(problems),
-      'num_samples': num_samples,
+      'num_problems': len(table.problem_ids),
+      'num_samples': table.num_samples,
       'pass_at_1': pass_at_k[1]['value'],
       'pass_at_1_interval': pass_at_k[1]['interval'],
       **summary.rates(table),
@@ -61,25 +84,55 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
       'command': config.command,
       'problems': summary.by_problem(table),
   }
-  records.write_json(run / 'scores.json', scores)
 
 
 def _read_judgements(
     path: pathlib.Path,
 ) -> dict[completeness.Key, records.Judgement]:
   _require(path, 'execute')
+  if judgement_file.next_path(path).exists():
+    raise ValueError(
+        f'{path} is being made anew, and that has not ended; run `execute`'
+        ' to the end.'
+    )
   rows = records.read_rows(path, records.Judgement)
-  return completeness.by_key(((records.key(r), r) for r in rows), str(path))
+  return completeness.by_key(
+      ((records.key(row), row) for row in rows),
+      str(path),
+      'run `execute` again, which keeps the last one',
+  )
 
 
-def _read_forms(run: pathlib.Path) -> dict[completeness.Key, summary.Form]:
-  """Reads completions one at a time: their texts can be many gigabytes."""
-  path = run / 'completions.jsonl'
+def _read_submissions(path: pathlib.Path) -> dict[completeness.Key, str]:
+  """Returns the hash of each program."""
+  _require(path, 'execute')
+  rows = records.read_rows(path, records.Submission)
+  return completeness.by_key(
+      ((records.key(row), digests.of_program(row)) for row in rows), str(path)
+  )
+
+
+def _read_completions(
+    path: pathlib.Path,
+) -> tuple[dict[completeness.Key, summary.Form], dict[completeness.Key, str]]:
+  """Returns the form of each completion, and the hash of its program.
+
+  Completions are read one at a time: their texts can be many gigabytes.
+  """
   _require(path, 'sample')
   rows = records.read_rows(path, records.Completion)
-  return completeness.by_key(
-      ((records.key(row), summary.form_of(row)) for row in rows), str(path)
+  found = completeness.by_key(
+      ((records.key(row), (summary.form_of(row), _hash(row))) for row in rows),
+      str(path),
   )
+  return (
+      {key: form for key, (form, _) in found.items()},
+      {key: program for key, (_, program) in found.items()},
+  )
+
+
+def _hash(completion: records.Completion) -> str:
+  return digests.of_program(programs.submission_of(completion))
 
 
 def _require(path: pathlib.Path, verb: str) -> None:
@@ -90,17 +143,20 @@ def _require(path: pathlib.Path, verb: str) -> None:
 def _conditions(judgements: dict) -> dict[str, Any]:
   """Returns under which protection and rules the judgements were made."""
   rows = judgements.values()
-  profiles = sorted({row.profile for row in rows})
+  profiles = sorted({row.profile.value for row in rows})
   if len(profiles) > 1:
     raise ValueError(
         f'Judgements were made under {len(profiles)} profiles'
-        f' ({", ".join(profiles)}), which do not compare; delete'
-        ' judgements.jsonl and run `execute` again under one.'
+        f' ({", ".join(profiles)}), which do not compare; run `execute` under'
+        ' one of them, which judges the others anew.'
     )
+  seconds = [row.calibration for row in rows if row.calibration]
   return {
       'tier': '+'.join(sorted({row.tier for row in rows if row.tier})),
       'waivers': sorted({name for row in rows for name in row.waivers}),
       'profile': profiles[0],
+      # CPU seconds of the same loop wherever it was judged: [least, most].
+      'calibration': [min(seconds), max(seconds)] if seconds else None,
   }
 
 

@@ -7,6 +7,7 @@ once here for the page and for report.md.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 from matplotlib import figure as figure_lib
 
@@ -217,10 +218,21 @@ def run_table(runs: Sequence[study.Run]) -> Table:
             findings.percent_interval(s['pass_at_1_interval']),
             *(findings.percent(s[name]) for name in study.RATES),
             '–' if tokens is None else f'{tokens:,.0f}',
-            ' '.join([s['tier'], s['profile'], *s['waivers']]),
+            judged_on(s),
         )
     )
   return header, rows
+
+
+def judged_on(scores: Mapping[str, Any]) -> str:
+  """Returns what held the programs, by whose rules, on how fast a machine."""
+  said = [scores['tier'] or 'nothing ran', scores['profile']]
+  if scores['waivers']:
+    said.append(f'waived: {", ".join(scores["waivers"])}')
+  if scores['calibration']:
+    least, most = (f'{seconds:.3f}' for seconds in scores['calibration'])
+    said.append(f'loop {least if least == most else f"{least}–{most}"} s')
+  return '; '.join(said)
 
 
 def _size(n: int) -> str:

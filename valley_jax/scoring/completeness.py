@@ -1,8 +1,9 @@
 """What must be there before a score may be.
 
-A sample that is missing, judged twice, or that our own machinery failed on is
-not a wrong answer: averaging over what happens to be there gives a number that
-looks like a score. So these are errors, each with its remedy.
+A sample that is missing, judged twice, judged on another program than today's,
+or that our own machinery failed on is not a wrong answer: averaging over what
+happens to be there gives a number that looks like a score. So these are errors,
+each with its remedy.
 """
 
 from collections.abc import Collection
@@ -12,24 +13,28 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from valley_jax import records
+from valley_jax.scoring import digests
 
 T = TypeVar('T')
 Key = tuple[str, int]  # (problem_id, sample_index)
 
 
-def by_key(pairs: Iterable[tuple[Key, T]], source: str) -> dict[Key, T]:
+def by_key(
+    pairs: Iterable[tuple[Key, T]],
+    source: str,
+    remedy: str = 'remove one of the two rows',
+) -> dict[Key, T]:
   """Returns the (key, value) pairs as a dict, in which no key may come twice.
 
   Args:
     pairs: An iterator will do: the values of a large file, made row by row.
     source: The file, for the message.
+    remedy: For the message too.
   """
   found = {}
   for key, value in pairs:
     if key in found:
-      raise ValueError(
-          f'{source} holds {_name(key)} twice; remove one of the two rows.'
-      )
+      raise ValueError(f'{source} holds {_name(key)} twice; {remedy}.')
     found[key] = value
   return found
 
@@ -37,7 +42,7 @@ def by_key(pairs: Iterable[tuple[Key, T]], source: str) -> dict[Key, T]:
 def check(
     problem_ids: Sequence[str],
     judgements: Mapping[Key, records.Judgement],
-    completed: Collection[Key] | None,
+    written: Collection[Key],
     num_samples: int | None,
 ) -> int:
   """Returns n, the samples a problem, or says why no score can be given.
@@ -45,7 +50,7 @@ def check(
   Args:
     problem_ids: The problems that are scored.
     judgements: By key.
-    completed: The keys of the completions; None if submissions were judged.
+    written: The keys of the completions, or of the submissions.
     num_samples: The n that was asked for; None to take it from the judgements.
 
   Raises:
@@ -60,18 +65,17 @@ def check(
         ' score needs at least one.'
     )
   _refuse_internal_errors(judgements)
-  if completed is not None:
-    _refuse(
-        completed - judgements.keys(),
-        'completions have no judgement',
-        'run `execute` to the end',
-    )
-    _refuse(
-        judgements.keys() - completed,
-        'judgements have no completion',
-        'delete judgements.jsonl, which belongs to other completions, and run'
-        ' `execute` again',
-    )
+  _refuse(
+      written - judgements.keys(),
+      'completions or submissions have no judgement',
+      'run `execute` to the end',
+  )
+  _refuse(
+      judgements.keys() - written,
+      'judgements have no submission and no completion',
+      'delete judgements.jsonl, which belongs to other samples, and run'
+      ' `execute` again',
+  )
   n = num_samples or 1 + max((index for _, index in judgements), default=0)
   wanted = {(name, index) for name in problem_ids for index in range(n)}
   _refuse(
@@ -86,6 +90,43 @@ def check(
       'mend config.problems or sample.num_samples',
   )
   return n
+
+
+def check_digests(
+    judgements: Mapping[Key, records.Judgement],
+    programs: Mapping[Key, str],
+    problems: Mapping[str, str],
+) -> None:
+  """Raises if a judgement is of another program, other tests or other rules.
+
+  Args:
+    judgements: By key.
+    programs: Today's hashes of programs, for every key.
+    problems: Today's hashes of problems by id, for every problem.
+
+  Raises:
+    ValueError: `execute` has not been run since something changed, or not to
+      its end.
+  """
+  judged = {key: digests.split(row.digest) for key, row in judgements.items()}
+  remedy = 'run `execute` again, which judges these anew'
+  _refuse(
+      {key for key, parts in judged.items() if parts[0] != programs[key]},
+      'judgements are of programs that have changed since',
+      remedy,
+  )
+  _refuse(
+      {key for key, parts in judged.items() if parts[1] != problems[key[0]]},
+      'judgements are of problems that have changed since',
+      remedy,
+  )
+  first = next(iter(judged.values()))[2]
+  _refuse(
+      {key for key, parts in judged.items() if parts[2] != first},
+      'judgements were made by other rules (limits, multipliers, profile,'
+      ' all_tests) than the first one',
+      remedy,
+  )
 
 
 def _refuse_internal_errors(judgements: Mapping) -> None:

@@ -2,6 +2,8 @@
 
 import re
 
+from valley_jax import records
+
 _LANGUAGES = ('', 'py', 'python', 'python3')
 _FENCE = re.compile(r'^ {0,3}(`{3,}|~{3,})[ \t]*([^\n`]*)$', re.MULTILINE)
 
@@ -36,3 +38,17 @@ def extract(text: str) -> str | None:
         program = fence.string[opening.end() + 1 : fence.start()]
       opening = None
   return None if opening is not None else program
+
+
+def submission_of(
+    row: records.Submission | records.Completion,
+) -> records.Submission | None:
+  """Returns the program of a sample; None if there is none in a completion."""
+  if isinstance(row, records.Submission):
+    return row
+  source = extract(row.text)
+  if source is None:
+    return None
+  return records.Submission(
+      problem_id=row.problem_id, sample_index=row.sample_index, source=source
+  )
