@@ -1,0 +1,278 @@
+"""What judging costs: CPU-ms a test, against two ways without a supervisor.
+
+    python benchmarks/judge.py               about 5 minutes on two cores
+    python benchmarks/judge.py --quick       one minute, noisier
+    python benchmarks/judge.py --profile     where the CPU time of ours goes
+
+In one run, in turn, on the same programs and tests:
+
+    ours    judge.Pool in the strongest tier: a sandbox a program, a fork a test
+    plain   a subprocess a test: `python -I solution.py`, or the binary
+    bwrap   the same in a bubblewrap of its own
+
+All three must print the same bytes. CPU time is that of this process and of
+all that it has waited for, so it does not depend on how busy the machine is,
+as wall time does; it still grows by some ten per cent on a busy one. Pools are
+open and warm: probes are not measured. `--output DIR` keeps the result there.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+
+import judge_peers
+import numpy as np
+
+from valley_jax import records
+from valley_jax.execution import calibration
+from valley_jax.execution import judge
+from valley_jax.execution import languages
+
+_PYTHON = 'print(sum(map(int, input().split())))\n'
+_NUMPY = 'import numpy as np\nprint(np.array(input().split(), int).sum())\n'
+_CPP = """#include <bits/stdc++.h>
+int main() { long a, b; std::cin >> a >> b; std::cout << a + b << "\\n"; }
+"""
+# name: (language, source, whether each program is to be compiled)
+WORKLOADS = {
+    'Python': ('python', _PYTHON, False),
+    'numpy': ('python', _NUMPY, False),
+    'C++': ('cpp17', _CPP, False),
+    'C++, compiled': ('cpp17', _CPP, True),
+}
+# (workload, tests a program): (programs a round, CPU-ms a test to stay below)
+_CASES = {
+    ('Python', 1): (20, 23.0),
+    ('Python', 20): (4, 3.5),
+    ('numpy', 1): (8, None),
+    ('numpy', 20): (2, 6.0),
+    ('C++', 1): (20, None),
+    ('C++', 20): (4, None),
+    ('C++, compiled', 1): (2, None),
+}
+_SERIAL = itertools.count()
+
+
+def _cpu_seconds() -> float:
+  usages = map(resource.getrusage, (resource.RUSAGE_SELF,
+                                    resource.RUSAGE_CHILDREN))  # fmt: skip
+  return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def make_tests(number: int) -> tuple[records.TestCase, ...]:
+  return tuple(
+      records.TestCase(input=f'{i} {i * i}\n', expected=f'{i + i * i}\n')
+      for i in range(number)
+  )
+
+
+def make_pairs(name: str, programs: int, tests: int, is_wrong=False):
+  """Yields pairs of one problem, whose checker wants the same bytes."""
+  language, source, is_compiled = WORKLOADS[name]
+  cases = make_tests(tests)
+  if is_wrong:
+    cases = tuple(records.replace(case, expected='x') for case in cases)
+  problem = records.Problem(
+      problem_id=name, statement='', tests=cases, checker='exact'
+  )
+  for i in range(programs):
+    own = f'// {next(_SERIAL)}\n' if is_compiled else ''
+    yield problem, records.Submission(
+        problem_id=name, sample_index=i, source=own + source, language=language
+    )
+
+
+def _theirs(peer: judge_peers.Peer):
+  def run(name: str, programs: int, tests: int) -> list[bytes]:
+    outputs = []
+    for problem, submission in make_pairs(name, programs, tests):
+      language, _, is_new = WORKLOADS[name]
+      command = peer.build(language, submission.source, is_new)
+      inputs = (test.input.encode() for test in problem.tests)
+      outputs += [peer.run(command, text) for text in inputs]
+    return outputs
+
+  return run
+
+
+def _ours(pool: judge.Pool):
+  def run(name: str, programs: int, tests: int) -> list[bytes]:
+    rows = pool.judge_all(make_pairs(name, programs, tests))
+    accepted = [row.verdict is records.Verdict.ACCEPTED for row in rows]
+    assert all(accepted), accepted
+    return [case.expected.encode() for case in make_tests(tests)] * programs
+
+  return run
+
+
+def _check(ways, pool: judge.Pool) -> None:
+  """All ways print the same, and ours would tell if they did not."""
+  for name in WORKLOADS:
+    first, *others = [run(name, 1, 3) for run in ways.values()]
+    assert all(first == other for other in others), (name, first, others)
+    [row] = pool.judge_all(make_pairs(name, 1, 3, is_wrong=True))
+    assert row.verdict is records.Verdict.WRONG_ANSWER, row
+  list(
+      pool.judge_all(make_pairs('C++, compiled', 5, 1))
+  )  # Until there is a .gch.
+
+
+def _measure(ways, num_rounds: int, scale: float) -> dict:
+  """Returns {case: {way: [(CPU-ms a test, tests/s), ...]}}, a pair a round."""
+  results = {}
+  for (name, tests), (programs, _) in _CASES.items():
+    programs = max(1, round(programs * scale))
+    rounds = results[name, tests] = {way: [] for way in ways}
+    for _ in range(num_rounds):
+      for way, run in ways.items():
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        outputs = run(name, programs, tests)
+        cpu, wall = _cpu_seconds() - cpu, time.perf_counter() - wall
+        rounds[way].append((cpu * 1e3 / len(outputs), len(outputs) / wall))
+  return results
+
+
+def _growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
+  """Returns tests/s of Python at 20 tests a program, by number of workers."""
+  programs = max(4, round(32 * scale))
+  rates = {}
+  numbers = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
+  with contextlib.ExitStack() as stack:
+    pools = {
+        n: stack.enter_context(judge.Pool(judge.Settings(num_workers=n)))
+        for n in numbers
+    }
+    for _, n in itertools.product(range(num_rounds + 1), numbers):
+      wall = time.perf_counter()
+      _ours(pools[n])('Python', programs, 20)
+      rate = programs * 20 / (time.perf_counter() - wall)
+      rates.setdefault(n, []).append(rate)
+  return {n: found[1:] for n, found in rates.items()}  # The first warms up.
+
+
+def _spread(values: list[float], digits: int = 1) -> str:
+  low, high = min(values), max(values)
+  middle = statistics.median(values)
+  return f'{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})'
+
+
+def _table(results: dict, growth: dict) -> str:
+  """Returns the medians (least–most) and the ratios of the medians."""
+  lines = [
+      '| program | tests | ours, CPU-ms a test | target | plain | bwrap'
+      ' | plain / ours | bwrap / ours | ours, tests/s |',
+      '|---|---|---|---|---|---|---|---|---|',
+  ]
+  for (name, tests), rounds in results.items():
+    cpu = {way: [c for c, _ in rows] for way, rows in rounds.items()}
+    ours = statistics.median(cpu['ours'])
+    target = _CASES[name, tests][1]
+    goal = target and f'≤ {target} {"met" if ours <= target else "missed"}'
+    cells = [name, str(tests), _spread(cpu['ours']), goal or '']
+    cells += [_spread(cpu['plain']), _spread(cpu['bwrap'])]
+    for peer in ('plain', 'bwrap'):
+      ratios = [a / b for a, b in zip(cpu[peer], cpu['ours'])]
+      cells.append(f'{statistics.median(ratios):.2f}')
+    cells.append(_spread([rate for _, rate in rounds['ours']], 0))
+    lines.append(f'| {" | ".join(cells)} |')
+  lines += [
+      '',
+      '| workers | tests/s, Python, 20 tests a program |',
+      '|---|---|',
+  ]
+  lines += [f'| {n} | {_spread(rates, 0)} |' for n, rates in growth.items()]
+  return '\n'.join(lines)
+
+
+def _first_line(*command: str) -> str:
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  return (done.stdout.splitlines() or [''])[0]
+
+
+def _machine() -> dict:
+  info = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  models = [line.partition(': ')[2] for line in info if 'model name' in line]
+  compiler = languages.LANGUAGES['cpp17'].compiler[0]
+  return {
+      'python': platform.python_version(),
+      'numpy': np.__version__,
+      'bubblewrap': _first_line('bwrap', '--version'),
+      'compiler': _first_line(compiler, '--version'),
+      'commit': _first_line('git', 'rev-parse', 'HEAD'),
+      'kernel': platform.release(),
+      'machine': (models or [platform.machine()])[0],
+      'cores': len(os.sched_getaffinity(0)),
+      'calibration_cpu_ms': round(calibration.measure() * 1e3, 2),
+      'load': [round(x, 2) for x in os.getloadavg()],
+  }
+
+
+def _as_json(results: dict, growth: dict, machine: dict) -> str:
+  cases = []
+  for (name, tests), rounds in results.items():
+    row = {'program': name, 'tests': tests, 'target': _CASES[name, tests][1]}
+    for way, figures in rounds.items():
+      row[f'{way}_cpu_ms'] = [round(cpu, 3) for cpu, _ in figures]
+      row[f'{way}_tests_per_s'] = [round(rate, 2) for _, rate in figures]
+    cases.append(row)
+  rates = {n: [round(x, 1) for x in found] for n, found in growth.items()}
+  return json.dumps({'cases': cases, 'growth': rates, **machine})
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--quick', action='store_true', help='fewer, shorter')
+  parser.add_argument('--profile', action='store_true', help='of ours, instead')
+  parser.add_argument('--output', help='a directory for judge.md, judge.json')
+  arguments = parser.parse_args()
+  if arguments.profile:
+    import judge_profile  # It lies beside this file.
+
+    return judge_profile.main()
+  num_rounds, scale = (3, 0.5) if arguments.quick else (5, 1.0)
+  machine = _machine()
+  with (
+      tempfile.TemporaryDirectory() as name,
+      judge.Pool(judge.Settings(num_workers=1)) as pool,
+  ):
+    folder = pathlib.Path(name)
+    ways = {
+        'ours': _ours(pool),
+        'plain': _theirs(judge_peers.Peer(folder, False)),
+        'bwrap': _theirs(judge_peers.Peer(folder, True)),
+    }
+    _check(ways, pool)
+    results = _measure(ways, num_rounds, scale)
+  growth = _growth(num_rounds, scale)
+  machine['load_after'] = [round(x, 2) for x in os.getloadavg()]
+  table, figures = _table(results, growth), _as_json(results, growth, machine)
+  if arguments.output:
+    path = pathlib.Path(arguments.output)
+    command = 'python benchmarks/judge.py' + ' --quick' * arguments.quick
+    title = (
+        f'# What judging costs\n\nMedian (least–most) of {num_rounds} rounds'
+    )
+    title += f' by `{command}`; all figures are in judge.json. The load was'
+    load = machine['load'][0], machine['load_after'][0]
+    title += (
+        f' {load[0]} before and {load[1]} after, on {machine["cores"]} cores'
+    )
+    title += ': see the least where others were at work.\n\n'
+    records.write_atomically(path / 'judge.md', f'{title}{table}\n')
+    records.write_atomically(path / 'judge.json', figures + '\n')
+  print(table, figures, sep='\n\n')
+
+
+if __name__ == '__main__':
+  main()
