@@ -38,15 +38,15 @@ step() {
   printf 'setup: %-60s %4d.%d s\n' "$what" $((tenths / 10)) $((tenths % 10))
 }
 
-# apt_install PACKAGE: as root; anyone else is told what to run.
+# apt_install PACKAGE...: as root; anyone else is told what to run.
 apt_install() {
   ((EUID == 0)) && command -v apt-get >/dev/null || fail \
-    "$1 is missing, and only root can install it. Run:" \
-    "    sudo apt-get update && sudo apt-get install -y $1" \
+    "Missing, and only root can install it: $*. Run:" \
+    "    sudo apt-get update && sudo apt-get install -y $*" \
     'and then this command again.'
   step 'apt-get update' apt-get update
-  step "apt-get install $1" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y --no-install-recommends "$1"
+  step "apt-get install $*" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y --no-install-recommends "$@"
 }
 
 # Prints `3.12 /usr/bin/python3.12`; nothing if the command does not run, as a
@@ -141,7 +141,10 @@ extra="${1:-}"
 mkdir -p .uv
 exec 9>.uv/lock
 flock 9 # Two commands at once: the second waits, and finds the work done.
-command -v bwrap >/dev/null || apt_install bubblewrap
+missing=() # The sandbox, and the compiler of C and C++ submissions.
+command -v bwrap >/dev/null || missing+=(bubblewrap)
+command -v g++ >/dev/null || missing+=(g++)
+((${#missing[@]} == 0)) || apt_install "${missing[@]}"
 key="$PWD $(sha256sum <setup.py) ${PYTHON:-newest}"
 if [[ -x .venv/bin/python &&
   $(cat ".venv/installed${extra:+-$extra}" 2>/dev/null) == "$key" ]]; then

@@ -1,7 +1,13 @@
 """Judges tiny programs; shared by the tests of the execution."""
 
+import threading
+
 from valley_jax import records
 from valley_jax.execution import judge
+from valley_jax.execution.confinement import bubblewrap
+from valley_jax.execution.confinement import isolation as isolation_lib
+from valley_jax.execution.confinement import place as place_lib
+from valley_jax.execution.confinement import sandbox
 
 CONTROL = 'print(sum(map(int, input().split())))'
 
@@ -31,23 +37,71 @@ def asserting(code: str, **fields) -> records.Problem:
   )
 
 
-def judge_pairs(*pairs, cpu_seconds: float = 1.0) -> list[records.Judgement]:
-  """Judges (problem, source) pairs with one worker, in order."""
+def judge_submissions(pairs, **settings) -> list[records.Judgement]:
+  """Judges (problem, submission) pairs on all cores, in order."""
+  return list(judge.judge_all(pairs, judge.Settings(**settings)))
+
+
+def judge_pairs(
+    *pairs, language: str = 'python', **settings
+) -> list[records.Judgement]:
+  """Judges (problem, source) pairs, by default with one worker, in order."""
   with_submissions = (
-      (p, records.Submission(problem_id='p', sample_index=i, source=source))
+      (
+          p,
+          records.Submission(
+              problem_id='p', sample_index=i, source=source, language=language
+          ),
+      )
       for i, (p, source) in enumerate(pairs)
   )
-  judgements = judge.judge_all(
-      with_submissions, num_workers=1, cpu_seconds=cpu_seconds
-  )
-  return sorted(judgements, key=records.key)
+  settings = {'num_workers': 1, 'cpu_seconds': 1.0, **settings}
+  return judge_submissions(with_submissions, **settings)
 
 
-def judge_one(p: records.Problem, source: str, cpu_seconds: float = 1.0):
+def judge_table(table: dict[str, tuple], **settings) -> dict:
+  """Judges named (problem, source) pairs on all cores; returns by name."""
+  rows = judge_pairs(*table.values(), num_workers=0, **settings)
+  return dict(zip(table, rows))
+
+
+def judge_one(p: records.Problem, source: str, **settings):
   """Judges one program."""
-  return judge_pairs((p, source), cpu_seconds=cpu_seconds)[0]
+  return judge_pairs((p, source), **settings)[0]
 
 
-def verdict(p: records.Problem, source: str, cpu_seconds: float = 1.0) -> str:
+def verdict(p: records.Problem, source: str, **settings) -> str:
   """Returns the abbreviation of a program's verdict."""
-  return judge_one(p, source, cpu_seconds).verdict.value
+  return judge_one(p, source, **settings).verdict.value
+
+
+def in_place(action, tier: str = ''):
+  """Returns `action(place)`, done in a thread that may change its mounts."""
+  results = []
+
+  def work():
+    isolation = isolation_lib.prepare(tier)
+    try:
+      place = place_lib.take(bubblewrap.stage(isolation), 0)
+      results.append(action(place))
+      place.close()
+    except isolation_lib.IsolationError as e:
+      results.append(e)
+    finally:
+      isolation.close()
+
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  return results[0]
+
+
+def run_in_place(source: str, limits: records.Limits, tier: str):
+  """Returns the execution of a Python program without input."""
+
+  def run(place):
+    with sandbox.Sandbox(place, limits) as box:
+      box.compile((source,), 'stdin', '')
+      return box.run(b'')
+
+  return in_place(run, tier)

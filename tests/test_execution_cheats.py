@@ -63,11 +63,29 @@ f = lambda x: 0""",
 }  # fmt: skip
 
 
+STARTER = '''import math
+def f(x):
+  """Square."""
+def helper(x): return math.prod([x, x])
+'''
+HONEST = {
+    'right': ('AC', '', 'f = lambda x: x * x'),
+    'wrong': ('WA', '', 'f = lambda x: x'),
+    'by what is provided': ('AC', STARTER, 'def f(x): return helper(x)'),
+    'from __future__ first': (
+        'AC', STARTER, 'from __future__ import annotations\n'
+        'def f(x): return helper(x)'),
+    'unfinished': ('WA', STARTER, 'pass'),
+}  # fmt: skip
+
+
 @pytest.fixture(scope='module')
 def judgements():
   p = judged.asserting(ASSERT)
-  rows = judged.judge_pairs(*((p, source) for source in CHEATS.values()))
-  return dict(zip(CHEATS, rows))
+  table = {name: (p, source) for name, source in CHEATS.items()}
+  for name, (_, starter, source) in HONEST.items():
+    table[name] = judged.asserting(ASSERT, starter_code=starter), source
+  return judged.judge_table(table)
 
 
 @pytest.mark.parametrize('name', CHEATS)
@@ -76,21 +94,9 @@ def test_asserts_are_passed_by_reaching_their_end_only(judgements, name):
   assert judgement.verdict.value in ('WA', 'RE'), judgement
 
 
-def test_asserts_that_hold_are_passed():
-  p = judged.asserting(ASSERT)
-  assert judged.verdict(p, 'f = lambda x: x * x') == 'AC'
-  assert judged.verdict(p, 'f = lambda x: x') == 'WA'
-
-
-def test_a_submission_redefines_what_the_starter_code_left_unfinished():
-  p = judged.asserting(
-      ASSERT, starter_code='import math\ndef f(x):\n  """Square."""\n'
-      'def helper(x): return math.prod([x, x])\n',
-  )  # fmt: skip
-  assert judged.verdict(p, 'def f(x): return helper(x)') == 'AC'
-  future = 'from __future__ import annotations\ndef f(x): return helper(x)'
-  assert judged.verdict(p, future) == 'AC'
-  assert judged.verdict(p, 'pass') == 'WA'
+@pytest.mark.parametrize('name', HONEST)
+def test_a_submission_is_run_behind_what_is_provided(judgements, name):
+  assert judgements[name].verdict.value == HONEST[name][0], judgements[name]
 
 
 STDIN_CHEATS = {
@@ -145,10 +151,16 @@ for fd in range(3, 64):
 }
 
 
-@pytest.mark.parametrize('name', STDIN_CHEATS)
-def test_the_expected_output_is_nowhere_in_the_sandbox(name):
+@pytest.fixture(scope='module')
+def searches():
   p = judged.problem(('visible77', 'secret42'))
-  row = judged.judge_one(p, STDIN_CHEATS[name], cpu_seconds=5.0)
+  table = {name: (p, source) for name, source in STDIN_CHEATS.items()}
+  return judged.judge_table(table, cpu_seconds=5.0)
+
+
+@pytest.mark.parametrize('name', STDIN_CHEATS)
+def test_the_expected_output_is_nowhere_in_the_sandbox(searches, name):
+  row = searches[name]
   assert row.verdict.value == 'WA', row
   assert row.message in ('', 'searched 1')
 
@@ -180,24 +192,36 @@ def f(): os.write(4, b'code'); os._exit(0)""",
 }
 
 
+@pytest.fixture(scope='module')
+def values():
+  p = judged.function('1')
+  table = {name: (p, source) for name, source in FUNCTION_CHEATS.items()}
+  return judged.judge_table(table)
+
+
 @pytest.mark.parametrize('name', FUNCTION_CHEATS)
-def test_a_value_is_right_only_if_it_is(name):
-  row = judged.judge_one(judged.function('1'), FUNCTION_CHEATS[name])
+def test_a_value_is_right_only_if_it_is(values, name):
+  row = values[name]
   assert row.verdict.value in ('WA', 'RE'), row
 
 
-@pytest.mark.parametrize(
-    'source',
-    [
-        'import signal\nsignal.alarm(0)\nwhile True: pass',
-        'import signal\nfor n in set(range(1, 65)) - {9, 19, 32, 33}:\n'
+OUTLIVERS = {
+    'alarm': 'import signal\nsignal.alarm(0)\nwhile True: pass',
+    'ignores': 'import signal\n'
+        'for n in set(range(1, 65)) - {9, 19, 32, 33}:\n'
         '  signal.signal(n, signal.SIG_IGN)\nwhile True: pass',
-        'while True:\n  try:\n    while True: pass\n  except Exception: pass',
-        'import resource\n'
+    'swallows': 'while True:\n  try:\n    while True: pass\n'
+        '  except Exception: pass',
+    'raises its limit': 'import resource\n'
         'try: resource.setrlimit(resource.RLIMIT_CPU, (99, 99))\n'
         'except (OSError, ValueError): pass\nwhile True: pass',
-    ],
-    ids=['alarm', 'ignores', 'swallows', 'raises its limit'],
-)
-def test_no_program_outlives_its_time(source):
-  assert judged.verdict(judged.problem(), source, cpu_seconds=0.3) == 'TLE'
+}  # fmt: skip
+
+
+def test_no_program_outlives_its_time():
+  p = judged.problem()
+  table = {name: (p, source) for name, source in OUTLIVERS.items()}
+  rows = judged.judge_table(table, cpu_seconds=0.3)
+  assert {name: row.verdict.value for name, row in rows.items()} == (
+      dict.fromkeys(OUTLIVERS, 'TLE')
+  )

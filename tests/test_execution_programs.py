@@ -1,186 +1,187 @@
 """What a real judge accepts is accepted: programs as people write them."""
 
+import collections
 import textwrap
 
+import judge_cases
 import judged
 import pytest
 
-FAST_IO = """
-import os, sys
-from io import BytesIO, IOBase
-BUFSIZE = 8192
-class FastIO(IOBase):
-  newlines = 0
-  def __init__(self, file):
-    self._fd = file.fileno()
-    self.buffer = BytesIO()
-    self.writable = 'x' in file.mode or 'r' not in file.mode
-    self.write = self.buffer.write if self.writable else None
-  def read(self):
-    while True:
-      b = os.read(self._fd, max(os.fstat(self._fd).st_size, BUFSIZE))
-      if not b: break
-      ptr = self.buffer.tell()
-      self.buffer.seek(0, 2), self.buffer.write(b), self.buffer.seek(ptr)
-    self.newlines = 0
-    return self.buffer.read()
-  def readline(self):
-    while self.newlines == 0:
-      b = os.read(self._fd, max(os.fstat(self._fd).st_size, BUFSIZE))
-      self.newlines = b.count(b'\\n') + (not b)
-      ptr = self.buffer.tell()
-      self.buffer.seek(0, 2), self.buffer.write(b), self.buffer.seek(ptr)
-    self.newlines -= 1
-    return self.buffer.readline()
-  def flush(self):
-    if self.writable:
-      os.write(self._fd, self.buffer.getvalue())
-      self.buffer.truncate(0), self.buffer.seek(0)
-class IOWrapper(IOBase):
-  def __init__(self, file):
-    self.buffer = FastIO(file)
-    self.flush = self.buffer.flush
-    self.writable = self.buffer.writable
-    self.write = lambda s: self.buffer.write(s.encode('ascii'))
-    self.read = lambda: self.buffer.read().decode('ascii')
-    self.readline = lambda: self.buffer.readline().decode('ascii')
-sys.stdin, sys.stdout = IOWrapper(sys.stdin), IOWrapper(sys.stdout)
-input = lambda: sys.stdin.readline().rstrip('\\r\\n')
-input()
-print(sum(int(x) for x in input().split()))
-print(input())
-"""
+from valley_jax import records
 
-# Every program reads "2\n3 4\nend\n" and prints "7\nend\n".
+CASES = {f'{c.group}: {c.name}': c for c in judge_cases.CASES}
+
+
+@pytest.fixture(scope='module')
+def judgements():
+  return judged.judge_table(
+      {n: (c.problem, c.source) for n, c in CASES.items()}
+  )
+
+
+def test_no_case_is_lost():
+  assert len(CASES) == len(judge_cases.CASES) >= 80
+  assert collections.Counter(c.group for c in CASES.values()) == {
+      'stdin': 11, 'stdout': 9, 'scoping': 12, 'comparison': 14, 'limits': 9,
+      'anti-cheat': 5, 'call': 14, 'control': 6,
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_contest_judge_would_say_the_same(judgements, name):
+  assert judgements[name].verdict.value == CASES[name].verdict, judgements[name]
+
+
+# More programs that read '2\n3 4\nend\n' and print '7\nend\n'.
 PROGRAMS = {
-    'input': 'input()\nprint(sum(map(int, input().split())))\nprint(input())',
-    'for line in stdin': """
-        import sys
-        lines = [line for line in sys.stdin]
-        print(sum(map(int, lines[1].split())), lines[2], sep='\\n')""",
-    'input, then read': """
-        import sys
-        n = input()
-        a, b, c = sys.stdin.read().split()
-        print(int(a) + int(b)); print(c)""",
-    'buffer.readline twice': """
-        import sys
-        sys.stdin.buffer.readline()
-        print(sum(map(int, sys.stdin.buffer.readline().split())))
-        print(sys.stdin.buffer.readline().decode())""",
-    'buffer until end of file': """
-        import sys
-        rows = list(iter(sys.stdin.buffer.readline, b''))
-        print(sum(map(int, rows[1].split())), rows[2].decode(), sep='\\n')""",
-    'open(0)': """
-        rows = open(0).read().split('\\n')
-        print(sum(map(int, rows[1].split())), rows[2], sep='\\n')""",
     'open /dev/stdin': """
         rows = open('/dev/stdin').readlines()
         print(sum(map(int, rows[1].split())), rows[2], sep='\\n')""",
-    'os.read(0)': """
-        import os
-        rows = os.read(0, 10**6).split(b'\\n')
-        print(sum(map(int, rows[1].split())), rows[2].decode(), sep='\\n')""",
-    'readlines': """
-        from sys import stdin
-        rows = stdin.readlines()
-        print(sum(map(int, rows[1].split())), rows[2], sep='\\n')""",
-    'until EOFError': """
-        rows = []
-        try:
-          while True: rows.append(input())
-        except EOFError: pass
-        print(sum(map(int, rows[1].split())), rows[2], sep='\\n')""",
-    'stdout.buffer': """
-        import sys
-        sys.stdout.buffer.write(b'7\\n'); sys.stdout.buffer.write(b'end\\n')""",
-    'os.write(1)': 'import os; os.write(1, b"7\\nend\\n")',
-    'FastIO': FAST_IO.replace(
-        "print(input())", "print(input()); sys.stdout.flush()"
-    ),
-    'os._exit(0)': 'import os\nprint("7\\nend", flush=True)\nos._exit(0)',
-    'quit()': 'print("7\\nend")\nquit()\nprint(8)',
-    'sys.exit()': 'import sys\nprint("7\\nend")\nsys.exit()',
     'exit(0) in a function': 'def f():\n  print("7\\nend"); exit(0)\nf()',
-    'atexit': """
-        import atexit
-        atexit.register(print, '7\\nend')""",
-    'a thread that is not joined': """
-        import threading, time
-        def late(): time.sleep(.1); print('7\\nend')
-        threading.Thread(target=late).start()""",
     'a thread with a large stack': """
         import sys, threading
         sys.setrecursionlimit(10**6); threading.stack_size(1 << 27)
         def f(n): return n and 1 + f(n - 1)
         t = threading.Thread(target=lambda: print(f(50000) - 49993, 'end'))
         t.start(); t.join()""",
-    'global': """
-        count = 3
-        def f():
-          global count
-          count += 4
-        f(); print(count); print('end')""",
-    'a builtin shadowed later': """
-        a = [3, 4]
-        total = sum(a)
-        sum = total
-        print(sum); print('end')""",
-    'a class Solution': """
-        class Solution:
-          def solve(self): return 7
-        print(Solution().solve()); print('end')""",
-    'from __future__ first': """
-        from __future__ import annotations
-        def f(x: Unknown) -> int: return 7
-        print(f(1)); print('end')""",
-    'import * in try': """
-        try: from math import *
-        except ImportError: pass
-        print(floor(7.5)); print('end')""",
-    'main guard': """
-        def main(): print(7); print('end')
-        if __name__ == '__main__': main()""",
-    'main guard, reversed and not last': """
-        if '__main__' == __name__: print(7)
-        print('end')""",
-    'a module that looks itself up': """
-        import sys
-        me = sys.modules['__main__']
-        value = 7
-        print(me.value); print('end')""",
-    'a dataclass': """
-        import dataclasses
-        @dataclasses.dataclass
-        class A: x: int = 7
-        print(A().x); print('end')""",
-    'multiprocessing-free subprocess': """
+    'subprocess': """
         import subprocess
         print(subprocess.check_output(['echo', '7']).decode(), 'end')""",
     'a byte order mark': '\ufeffprint(7); print("end")',
+    'a byte order mark and CRLF': '\ufeffprint(7)\r\nif 1:\r\n  print("end")',
+    'line ends of old': 'print(7)\rprint("end")',
     'a coding cookie': '# -*- coding: latin-1 -*-\nprint(7); print("end")',
     'a scratch file': """
         open('scratch.txt', 'w').write('7\\nend')
         print(open('scratch.txt').read())""",
-    'big integers': """
-        print(len(str(10**5000)) - 4994); print('end')""",
-    'no final newline': 'print("7\\nend", end="")',
+    'big integers': "print(len(str(10**5000)) - 4994); print('end')",
+    'a generator as coroutine': """
+        from types import GeneratorType
+        def f(n):
+          if n == 0: yield 0
+          else: yield 1 + (yield f(n - 1))
+        stack, value = [f(5000)], None
+        while stack:
+          value = stack[-1].send(value)
+          if isinstance(value, GeneratorType): stack.append(value); value = None
+          else: stack.pop()
+        print(value - 4993); print('end')""",
+    'pickle and asyncio': """
+        import asyncio, pickle
+        async def f(): return pickle.loads(pickle.dumps(7))
+        print(asyncio.run(f())); print('end')""",
+}  # fmt: skip
+PAIRS = {
+    name: (judge_cases.READ, textwrap.dedent(source).strip())
+    for name, source in PROGRAMS.items()
+}
+ADD = 'n = int(input())\nprint(sum(map(int, input().split())))'
+ROWS = 'import sys\nprint([row for row in sys.stdin])'
+BIG = records.Limits(cpu_seconds=10.0, memory_mib=512)
+
+
+def _maps(given: str, expected: str, source: str, **fields):
+  return judged.problem((given, expected), **fields), source
+
+
+PAIRS |= {
+    'numbers in lines with CRLF': _maps('2\r\n3 4\r\n', '7\r\n', ADD),
+    'lines with CRLF as they are': _maps('a\r\nb', r"['a\r\n', 'b']", ROWS),
+    'input() keeps no newline': _maps('a b\n', "'a b'", 'print(repr(input()))'),
+    'bytes of an input with CRLF': _maps(
+        'a\r\n', r"b'a\r\n'", 'import sys; print(sys.stdin.buffer.read())'
+    ),
+    'a byte order mark in the input': _maps(
+        '\ufeff1', r"'\ufeff1'", 'print(ascii(input()))'
+    ),
+    'text beyond ASCII': _maps('äß→😀', '😀→ßä', 'print(input()[::-1])'),
+    'no input': _maps('', '[]', ROWS),
+    'an empty line': _maps('\n', r"['\n']", ROWS),
+    'no output': _maps('1', '', 'pass'),
+    'one of several answers': _maps(
+        '', '["1 2", "2 1"]', 'print(2, 1)', checker='any_of'
+    ),
+    'lines in any order': _maps('', 'a\nb', 'print("b\\na")',
+                                checker='unordered'),
+    'nan where it is': _maps('', 'nan', 'print(float("nan"))', checker='float'),
+    '-0.0 for 0.0': _maps('', '0.0', 'print(-0.0)', checker='float'),
+    'inf where it is': _maps('', 'inf', 'print(1e999)', checker='float'),
+    'a value in JSON': _maps('', '[1.0, {"a": 2}]', 'print(\'[1, {"a":2}]\')',
+                             checker='json'),
+    'an input of 100 MB': _maps(
+        'x' * 10**8, '100000000', 'import os\nprint(os.fstat(0).st_size)\n'
+        'import sys\nassert len(sys.stdin.buffer.read()) == 10**8', limits=BIG,
+    ),
+}  # fmt: skip
+REFUSED = {
+    'a byte order mark in the output': _maps('', '1', 'print("\\ufeff1")'),
+    '-0.0 for 0.0 as text': _maps('', '0.0', 'print(-0.0)'),
+    '-0 for 0': _maps('', '0', 'print("-0")'),
+    'a number for nan': _maps('', 'nan', 'print(0.0)', checker='float'),
+    'none of the answers': _maps(
+        '', '["1", "2"]', 'print(3)', checker='any_of'
+    ),
+    'words around the answer': _maps('', '7', 'print("answer: 7")'),
+    'other case': _maps('', 'YES', 'print("yes")'),
+    'nothing, once a line is wanted': _maps('', 'x', 'pass'),
+}
+
+
+@pytest.fixture(scope='module')
+def more_judgements():
+  return judged.judge_table(PAIRS | REFUSED)
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_a_usual_way_to_write_it_is_accepted(more_judgements, name):
+  judgement = more_judgements[name]
+  assert judgement.verdict.value == 'AC', judgement
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_an_output_that_is_nearly_right_is_wrong(more_judgements, name):
+  assert more_judgements[name].verdict.value == 'WA'
+
+
+def _calls(expected: str, source: str, given: str = '[]'):
+  return judged.function(expected, given), source
+
+
+FUNCTIONS = {
+    'a lambda': ('AC', *_calls('"ä"', 'f = lambda: "ä"')),
+    '1.0 for 1': ('WA', *_calls('1', 'f = lambda: 1.0')),
+    'integers near 2**53': ('WA', *_calls(
+        str(2**53 + 1), f'f = lambda: {2**53}')),
+    '5,000 digits': ('AC', *_calls(f'1{"0" * 5000}', 'f = lambda x: x',
+                                   f'[1{"0" * 5000}]')),
+    'prints do not matter': ('AC', *_calls(
+        '1', 'def f(): print("x"); return 1')),
+    'a main guard is not run': ('AC', *_calls(
+        '1', 'f = lambda: 1\nif __name__ == "__main__": input()')),
+    'too few arguments': ('RE', *_calls('null', 'def f(): pass', '[1]')),
+    'sys.exit(0)': ('RE', *_calls('null', 'import sys\ndef f(): sys.exit(0)')),
+    'an input with end': ('RE', *_calls('""', 'f = lambda: input()')),
+    'nan': ('AC', *_calls('NaN', 'f = lambda: float("nan")')),
+    '-0.0 for 0.0': ('AC', *_calls('0.0', 'f = lambda: -0.0')),
+    'keys that are numbers': ('AC', *_calls('{"1": 2}', 'f = lambda: {1: 2}')),
+    'an attribute of the class, fresh for each test': ('AC', judged.problem(
+        ('[1]', '1'), ('[2]', '1'), mode=records.Mode.FUNCTION,
+        entry_point='f'), 'class Solution:\n  seen = []\n  def f(self, x):\n'
+        '    self.seen.append(x)\n    return len(self.seen)'),
 }  # fmt: skip
 
 
 @pytest.fixture(scope='module')
-def judgements():
-  p = judged.problem(('2\n3 4\nend\n', '7\nend\n'), ('2\n3 4\nend', '7 end'))
-  sources = [textwrap.dedent(source).strip() for source in PROGRAMS.values()]
-  rows = judged.judge_pairs(*((p, source) for source in sources))
-  return dict(zip(PROGRAMS, rows))
+def function_judgements():
+  return judged.judge_table({n: row[1:] for n, row in FUNCTIONS.items()})
 
 
-@pytest.mark.parametrize('name', PROGRAMS)
-def test_a_usual_way_to_write_it_is_accepted(judgements, name):
-  judgement = judgements[name]
-  assert judgement.verdict.value == 'AC', judgement.message
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_a_functions_value_is_compared_by_type_and_value(
+    function_judgements, name
+):
+  judgement = function_judgements[name]
+  assert judgement.verdict.value == FUNCTIONS[name][0], judgement
 
 
 def test_numpy_can_be_used_where_the_host_has_it():
@@ -190,65 +191,13 @@ def test_numpy_can_be_used_where_the_host_has_it():
 
 
 def test_two_runs_of_a_program_iterate_sets_alike():
-  source = 'print(*{str(i) for i in range(50)})'
-  rows = [
-      judged.judge_one(judged.problem(), source + '\nimport sys\n'
-                       'print(*{str(i) for i in range(50)}, file=sys.stderr)')
-      for _ in range(2)
-  ]  # fmt: skip
+  source = """
+import sys
+words = {str(i) for i in range(50)}
+print(*words)
+print(*words, file=sys.stderr)"""
+  rows = judged.judge_pairs(*[(judged.problem(), source)] * 2)
   assert rows[0].message == rows[1].message != ''
-
-
-FUNCTIONS = [
-    ('a function', 'def f(a, b): return a + b', '[1, 2]', '3', 'AC'),
-    ('a method', 'class Solution:\n  def f(self, a): return a', '[7]', '7',
-     'AC'),
-    ('a lambda', 'f = lambda: "ä"', '[]', '"ä"', 'AC'),
-    ('inner tuples for lists', 'f = lambda: [(1, 2), (3,)]', '[]',
-     '[[1, 2], [3]]', 'AC'),
-    ('a float near enough', 'f = lambda: .1 + .2', '[]', '0.3', 'AC'),
-    ('an integer for a float', 'f = lambda: 2', '[]', '2.0', 'AC'),
-    ('True for 1', 'f = lambda: True', '[]', '1', 'WA'),
-    ('1.0 for 1', 'f = lambda: 1.0', '[]', '1', 'WA'),
-    ('1 for true', 'f = lambda: 1', '[]', 'true', 'WA'),
-    ('None', 'def f(): pass', '[]', 'null', 'AC'),
-    ('integers near 2**53', f'f = lambda: {2**53}', '[]', str(2**53 + 1),
-     'WA'),
-    ('5,000 digits', 'f = lambda x: x', f'[1{"0" * 5000}]', f'1{"0" * 5000}',
-     'AC'),
-    ('prints do not matter', 'def f(): print("x"); return 1', '[]', '1', 'AC'),
-    ('a main guard is not run', 'f = lambda: 1\n'
-     'if __name__ == "__main__": input()', '[]', '1', 'AC'),
-    ('an object equal to all', 'class E:\n  __eq__ = lambda *_: True\nf = E',
-     '[]', '1', 'WA'),
-    ('a set', 'f = lambda: {1}', '[]', '[1]', 'WA'),
-    ('no such function', 'g = 1', '[]', '1', 'RE'),
-    ('too few arguments', 'def f(): pass', '[1]', 'null', 'RE'),
-    ('sys.exit(0)', 'import sys\ndef f(): sys.exit(0)', '[]', 'null', 'RE'),
-    ('os._exit(0)', 'import os\ndef f(): os._exit(0)', '[]', 'null', 'RE'),
-    ('an input with end', 'f = lambda: input()', '[]', '""', 'RE'),
-]  # fmt: skip
-
-
-@pytest.fixture(scope='module')
-def function_judgements():
-  rows = judged.judge_pairs(
-      *(
-          (judged.function(expected, given), source)
-          for _, source, given, expected, _ in FUNCTIONS
-      )
-  )
-  return dict(zip((case[0] for case in FUNCTIONS), rows))
-
-
-@pytest.mark.parametrize(
-    'name, expected', [(c[0], c[4]) for c in FUNCTIONS], ids=lambda x: x
-)
-def test_a_functions_value_is_compared_by_type_and_value(
-    function_judgements, name, expected
-):
-  judgement = function_judgements[name]
-  assert judgement.verdict.value == expected, judgement
 
 
 def test_nothing_is_kept_between_tests():
@@ -260,20 +209,4 @@ try: os.symlink('/tmp', '/dev/shm/link')
 except FileExistsError: print('seen before')
 print(os.path.getsize('/tmp/count'))
 """
-  assert judged.verdict(p, source) == 'AC'
-
-
-def test_an_instance_is_fresh_for_each_test():
-  source = """
-class Solution:
-  seen = []
-  def __init__(self): self.mine = []
-  def f(self, x):
-    self.seen.append(x); self.mine.append(x)
-    return len(self.seen) + len(self.mine)
-"""
-  p = judged.problem(
-      ('[1]', '2'), ('[2]', '2'), mode=judged.records.Mode.FUNCTION,
-      entry_point='f',
-  )  # fmt: skip
   assert judged.verdict(p, source) == 'AC'

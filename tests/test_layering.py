@@ -39,7 +39,11 @@ NEVER_JAX = {'execution', 'scoring', 'mini', 'records', 'config_arg'}
 NEVER_JAX |= {'entry', 'metrics', 'execute', 'score', 'report'}
 
 # PID 1 of a sandbox: it imports the files that lie beside it there.
-PROGRAMS = {'valley_jax.execution.supervisor'}
+PROGRAMS = {
+    'valley_jax.execution.inside.lcb_inside',
+    'valley_jax.execution.inside.child',
+    'valley_jax.execution.inside.supervisor',
+}
 
 # Files that may import a library which we keep at arm's length.
 MAY_USE = {
@@ -163,7 +167,7 @@ def _modules(*parts: str) -> set[str]:
   return {
       '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
       for part in parts
-      for path in sorted((PACKAGE / part).glob('*.py'))
+      for path in sorted((PACKAGE / part).rglob('*.py'))
       if path.name != '__init__.py'
   }
 

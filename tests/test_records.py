@@ -28,6 +28,12 @@ limits = st.builds(
 test_cases = st.builds(
     records.TestCase, input=texts, expected=texts, is_sample=st.booleans()
 )
+programs = st.builds(
+    records.Program,
+    language=texts,
+    files=st.dictionaries(names, texts, max_size=3),
+    protocol=st.sampled_from(records.Protocol),
+)
 problems = st.builds(
     records.Problem,
     problem_id=names,
@@ -37,9 +43,14 @@ problems = st.builds(
     entry_point=names,
     starter_code=texts,
     checker=texts,
+    flags=st.lists(texts, max_size=3).map(tuple),
+    program=programs,
     limits=limits,
     difficulty=texts,
     source=texts,
+    platform=texts,
+    date=texts,
+    release=texts,
 )
 traces = st.builds(
     records.Trace,
@@ -80,10 +91,21 @@ judgements = st.builds(
     memory_mib=reals,
     tier=texts,
     waivers=st.lists(texts, max_size=3).map(tuple),
+    profile=st.sampled_from(records.Profile),
+    calibration=reals,
+    difference=texts,
     message=texts,
+    digest=texts,
 )
 every_record = st.one_of(
-    limits, test_cases, problems, traces, completions, submissions, judgements
+    limits,
+    test_cases,
+    programs,
+    problems,
+    traces,
+    completions,
+    submissions,
+    judgements,
 )
 
 SUBMISSION = records.Submission(problem_id='p', sample_index=0, source='1')
@@ -94,7 +116,9 @@ def submission(sample_index: int) -> records.Submission:
 
 
 def test_the_round_trip_below_leaves_no_record_out():
-  drawn = 'Limits TestCase Problem Trace Completion Submission Judgement'
+  drawn = (
+      'Limits TestCase Program Problem Trace Completion Submission Judgement'
+  )
   declared = {record.__name__ for record in records.Record.__subclasses__()}
   elsewhere = {
       record.__name__
@@ -197,6 +221,8 @@ def test_a_bad_row_goes_to_the_quarantine_and_reading_goes_on(
         ({'problem_id': ''}, 'problem_id'),
         ({'tests': []}, 'tests'),
         ({'mode': 'function'}, 'entry_point'),
+        ({'mode': 'interactive'}, 'program'),
+        ({'checker': 'program'}, 'program'),
     ],
 )
 def test_a_problem_that_could_not_be_judged_is_a_bad_row(

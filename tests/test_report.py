@@ -40,6 +40,7 @@ def _scores(num_traces, seed, correct):
       'tier': 'T0',
       'waivers': [],
       'profile': 'strict',
+      'calibration': None,
       'command': 'python -m it',
       'problems': [
           {
@@ -152,6 +153,18 @@ def test_the_numbers_are_also_in_a_file(study):
   curve = records.read_json(study / 'curve.json')
   assert curve['lowest']['num_traces'] == 16
   assert curve['baseline']['pass_at_1'] == 0.5
+
+
+def test_what_was_waived_is_on_the_page_and_in_markdown(tmp_path):
+  _write_run(tmp_path, 16, 0, [1, 0])
+  path = tmp_path / 'runs/n00016_s0/scores.json'
+  scores = records.read_json(path)
+  scores.update(waivers=['memory_sum'], calibration=[0.1, 0.25])
+  records.write_json(path, scores)
+  report.report(_config(tmp_path), str(tmp_path))
+  said = 'T0; strict; waived: memory_sum; loop 0.100–0.250 s'
+  assert said in (tmp_path / 'report.html').read_text()
+  assert said in (tmp_path / 'report.md').read_text()
 
 
 def test_every_figure_is_on_the_page_in_markdown_and_a_png(study):

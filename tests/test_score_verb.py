@@ -10,6 +10,7 @@ import pytest
 
 from valley_jax import records
 from valley_jax import score
+from valley_jax.scoring import digests
 
 _KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
 
@@ -29,6 +30,27 @@ def _config(workdir, **changes):
   return mlc.ConfigDict({**values, **changes}).lock()
 
 
+_TEST = records.TestCase(input='1', expected='1')
+
+
+def _problem(name, **changes):
+  values = dict(problem_id=name, statement='?', tests=(_TEST,), difficulty=name)
+  return records.Problem(**{**values, **changes})
+
+
+def _digest(name, submission=None, cpu_seconds=1.0):
+  return digests.join(
+      digests.of_program(submission),
+      digests.of_problem(_problem(name)),
+      digests.of_rules(
+          cpu_seconds=cpu_seconds,
+          multipliers=(),
+          profile=records.Profile.STRICT,
+          stop_at_failure=True,
+      ),
+  )
+
+
 def _judgement(name, index, verdict, **changes):
   values = dict(
       problem_id=name,
@@ -41,22 +63,14 @@ def _judgement(name, index, verdict, **changes):
       wall_seconds=0.0,
       memory_mib=0.0,
       tier='T0',
+      digest=_digest(name),
   )
   return records.Judgement(**{**values, **changes})
 
 
 def _write_run(workdir, verdicts):
   """Two problems, easy and hard, with one completion a verdict."""
-  test = records.TestCase(input='1', expected='1')
-  records.write_rows(
-      workdir / 'problems.jsonl',
-      [
-          records.Problem(
-              problem_id=name, statement='?', tests=(test,), difficulty=name
-          )
-          for name in verdicts
-      ],
-  )
+  records.write_rows(workdir / 'problems.jsonl', map(_problem, verdicts))
   samples = [
       (name, index, verdict)
       for name, row in verdicts.items()
@@ -105,14 +119,127 @@ def test_scores_hold_the_counts_and_what_follows_from_them(tmp_path):
   }
 
 
+def _rewrite(path, record_type, change):
+  rows = list(records.read_rows(path, record_type))
+  records.write_rows(path, [change(i, row) for i, row in enumerate(rows)])
+
+
+def _write_submissions(workdir):
+  """The same samples as programs from elsewhere, judged."""
+  (workdir / 'completions.jsonl').unlink()
+  path = workdir / 'judgements.jsonl'
+  rows = [
+      records.Submission(
+          problem_id=row.problem_id, sample_index=row.sample_index, source='x'
+      )
+      for row in records.read_rows(path, records.Judgement)
+  ]
+  records.write_rows(workdir / 'submissions.jsonl', rows)
+  _rewrite(
+      path,
+      records.Judgement,
+      lambda i, row: records.replace(
+          row, digest=_digest(row.problem_id, rows[i])
+      ),
+  )
+  return _config(workdir, submissions=f'{workdir}/submissions.jsonl')
+
+
 def test_submissions_are_scored_without_completions(tmp_path):
   _write_run(tmp_path, _VERDICTS)
-  (tmp_path / 'completions.jsonl').unlink()
-  config = _config(tmp_path, submissions='jsonl:gold.jsonl')
-  score.score(config, str(tmp_path))
+  score.score(_write_submissions(tmp_path), str(tmp_path))
   scores = records.read_json(tmp_path / 'scores.json')
   assert scores['pass_at_1'] == 0.75
   assert scores['completion_rate'] is None
+
+
+def test_a_submission_that_changed_has_no_score_until_it_is_judged(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  config = _write_submissions(tmp_path)
+  _rewrite(
+      tmp_path / 'submissions.jsonl',
+      records.Submission,
+      lambda i, row: records.replace(row, source='xy'[i == 2]),
+  )
+  with pytest.raises(ValueError, match=r'1 .*changed.*hard\[0\].*`execute`'):
+    score.score(config, str(tmp_path))
+
+
+def test_a_completion_that_changed_has_no_score_until_it_is_judged(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  program = '```python\nprint(1)\n```'
+  _rewrite(
+      tmp_path / 'completions.jsonl',
+      records.Completion,
+      lambda i, row: records.replace(row, text=program) if i == 2 else row,
+  )
+  with pytest.raises(ValueError, match=r'1 .*changed.*hard\[0\].*`execute`'):
+    score.score(_config(tmp_path), str(tmp_path))
+
+
+def test_tests_that_changed_have_no_score_until_they_are_run(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  other = (records.TestCase(input='1', expected='2'),)
+  records.write_rows(
+      tmp_path / 'problems.jsonl',
+      [_problem('easy'), _problem('hard', tests=other)],
+  )
+  with pytest.raises(ValueError, match=r'2 .*problems.*changed.*hard\[0\]'):
+    score.score(_config(tmp_path), str(tmp_path))
+
+
+def test_another_statement_is_the_same_test(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  problems = [_problem(name, statement='!') for name in _VERDICTS]
+  records.write_rows(tmp_path / 'problems.jsonl', problems)
+  score.score(_config(tmp_path), str(tmp_path))
+
+
+def test_judgements_by_two_sets_of_rules_do_not_mix(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  other = _digest('hard', cpu_seconds=3.0)
+  _rewrite(
+      tmp_path / 'judgements.jsonl',
+      records.Judgement,
+      lambda i, row: records.replace(row, digest=other) if i == 3 else row,
+  )
+  with pytest.raises(ValueError, match=r'1 .*rules.*hard\[1\].*`execute`'):
+    score.score(_config(tmp_path), str(tmp_path))
+
+
+def test_a_file_that_is_being_made_anew_has_no_score(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  (tmp_path / 'judgements.jsonl.next').touch()
+  with pytest.raises(ValueError, match='run `execute` to the end'):
+    score.score(_config(tmp_path), str(tmp_path))
+
+
+def test_a_sample_that_is_judged_twice_names_the_verb_that_mends_it(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  path = tmp_path / 'judgements.jsonl'
+  path.write_bytes(path.read_bytes() * 2)
+  with pytest.raises(ValueError, match=r'easy\[0\] twice; run `execute`'):
+    score.score(_config(tmp_path), str(tmp_path))
+
+
+def test_scores_say_how_the_programs_were_held_and_by_whose_rules(tmp_path):
+  _write_run(tmp_path, _VERDICTS)
+  _rewrite(
+      tmp_path / 'judgements.jsonl',
+      records.Judgement,
+      lambda i, row: records.replace(
+          row,
+          tier=['T0', '', 'T1', 'T1'][i],
+          waivers=((), (), ('b', 'a'), ('b',))[i],
+          calibration=[0.2, 0.0, 0.3, 0.25][i],
+      ),
+  )
+  score.score(_config(tmp_path), str(tmp_path))
+  scores = records.read_json(tmp_path / 'scores.json')
+  assert scores['tier'] == 'T0+T1'
+  assert scores['waivers'] == ['a', 'b']
+  assert scores['profile'] == 'strict'
+  assert scores['calibration'] == [0.2, 0.3]
 
 
 def test_a_second_run_writes_the_same_bytes(tmp_path):
@@ -148,17 +275,14 @@ def test_pass_at_more_than_was_sampled_names_the_remedy(tmp_path):
 
 def test_judgements_of_two_profiles_do_not_mix(tmp_path):
   _write_run(tmp_path, _VERDICTS)
-  with records.Appender(tmp_path / 'judgements.jsonl') as rows:
-    rows.append(_judgement('x', 0, 'AC', profile='lcb'))
-    rows.append(_judgement('x', 1, 'AC', profile='lcb'))
-  config = _config(tmp_path, submissions='jsonl:gold.jsonl')
-  problems = list(
-      records.read_rows(tmp_path / 'problems.jsonl', records.Problem)
+  lcb = records.Profile.LCB_COMPAT
+  _rewrite(
+      tmp_path / 'judgements.jsonl',
+      records.Judgement,
+      lambda i, row: records.replace(row, profile=lcb) if i == 3 else row,
   )
-  more = records.Problem(problem_id='x', statement='?', tests=problems[0].tests)
-  records.write_rows(tmp_path / 'problems.jsonl', [*problems, more])
   with pytest.raises(ValueError, match='2 profiles'):
-    score.score(config, str(tmp_path))
+    score.score(_config(tmp_path), str(tmp_path))
 
 
 @pytest.mark.parametrize('missing', ['judgements', 'completions'])

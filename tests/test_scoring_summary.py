@@ -165,7 +165,7 @@ def test_submissions_of_unequal_number_are_no_score():
       _judgement('p', 0), _judgement('p', 1), _judgement('q', 0)
   )
   with pytest.raises(ValueError, match=r'missing: q\[1\]'):
-    completeness.check(['p', 'q'], judgements, None, None)
+    completeness.check(['p', 'q'], judgements, judgements.keys(), None)
 
 
 def test_more_samples_than_asked_for_are_no_score():
@@ -182,4 +182,4 @@ def test_a_sample_that_comes_twice_is_no_score():
 def test_two_problems_of_one_name_are_no_score():
   judgements = _judged(_judgement('p', 0))
   with pytest.raises(ValueError, match='2 problems with 1 names'):
-    completeness.check(['p', 'p'], judgements, None, None)
+    completeness.check(['p', 'p'], judgements, judgements.keys(), None)

@@ -12,7 +12,7 @@ from configs import valley
 from valley_jax import records
 
 _KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
-_MEASURED = ('cpu_seconds', 'wall_seconds', 'memory_mib')
+_MEASURED = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'calibration')
 
 
 def _config():
@@ -53,6 +53,7 @@ def _results(workdir):
       found[name] = path.read_bytes()
     elif path.name == 'scores.json':
       found[name] = json.loads(path.read_bytes())
+      del found[name]['calibration']
   return found
 
 

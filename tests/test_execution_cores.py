@@ -1,0 +1,41 @@
+"""A pool runs one worker a core, on cores that no other pool has."""
+
+import os
+
+import pytest
+
+from valley_jax.execution import cores as cores_lib
+
+ALLOWED = sorted(os.sched_getaffinity(0))
+
+
+@pytest.fixture(autouse=True)
+def names_of_our_own(monkeypatch):
+  name = f'\0valley_jax.test.{os.getpid()}.'  # Other tests judge as well.
+  monkeypatch.setattr(cores_lib, '_NAME', name)
+
+
+def _taken(*numbers: int) -> list[list[int]]:
+  pools = [cores_lib.Cores(number) for number in numbers]
+  taken = [pool.numbers for pool in pools]
+  for pool in pools:
+    pool.close()
+  return taken
+
+
+def test_there_are_never_more_workers_than_cores():
+  assert len(_taken(0)[0]) == len(_taken(10_000)[0]) <= len(ALLOWED)
+
+
+def test_two_pools_take_different_cores_while_there_are():
+  (first,), (second,) = _taken(1, 1)
+  assert len(ALLOWED) == 1 or first != second
+
+
+def test_a_pool_that_finds_none_shares():
+  _, [core] = _taken(0, 1)
+  assert core in ALLOWED
+
+
+def test_what_is_given_back_is_free_again():
+  assert _taken(1) == _taken(1)
