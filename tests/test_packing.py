@@ -15,9 +15,11 @@ lengths_and_row = st.integers(1, 40).flatmap(
 )
 
 
-def _example(tokens, weights):
+def _example(tokens, weights, answer_start=0):
   return tokenization.Example(
-      np.asarray(tokens, np.int32), np.asarray(weights, np.uint8)
+      np.asarray(tokens, np.int32),
+      np.asarray(weights, np.uint8),
+      answer_start,
   )
 
 
@@ -90,13 +92,14 @@ def test_fill_counts_tokens_over_positions():
 
 
 def test_examples_are_shifted_before_they_are_laid_down():
-  first = _example([7, 8, 9], [0, 1, 1])
-  second = _example([5, 6], [0, 1])
+  first = _example([7, 8, 9], [0, 1, 1], answer_start=2)
+  second = _example([5, 6], [0, 1], answer_start=1)
   row = packing.row([first, second], 4)
   assert {name: array.tolist() for name, array in row.items()} == {
       'inputs': [7, 8, 5, 0],
       'targets': [8, 9, 6, 0],
       'weights': [1, 1, 1, 0],
+      'answers': [0, 1, 1, 0],
       'positions': [0, 1, 0, 0],
       'segments': [1, 1, 2, 0],
   }

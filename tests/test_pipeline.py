@@ -12,7 +12,7 @@ from valley_jax.data import subset
 from valley_jax.data import tokenization
 
 NUM_TRACES = 23
-KEYS = {'inputs', 'targets', 'weights', 'positions', 'segments'}
+KEYS = {'inputs', 'targets', 'weights', 'answers', 'positions', 'segments'}
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def data(tmp_path_factory) -> shards.Shards:
         seen=set(),
         quarantine=[],
     )
-  records.write_json(directory / 'manifest.json', {})
+  records.write_json(directory / 'manifest.json', {'format': shards.FORMAT})
   return shards.Shards(directory)
 
 

@@ -185,6 +185,15 @@ def test_other_settings_are_refused(done, name, changes):
   assert _files(done) == before
 
 
+def test_shards_of_another_format_are_refused_with_a_remedy(done, tmp_path):
+  shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  del manifest['format']  # As it was before there was one.
+  records.write_json(tmp_path / 'shards' / 'manifest.json', manifest)
+  with pytest.raises(ValueError, match='format None.*reads 2.*valley_jax.shard'):
+    shards.Shards(tmp_path / 'shards')
+
+
 def test_other_traces_under_the_same_name_are_refused(tmp_path):
   shard.shard(_own(tmp_path, _trace('a')), str(tmp_path))
   with pytest.raises(ValueError, match='begun with traces_sha256'):

@@ -158,6 +158,24 @@ def test_any_text_comes_back_from_its_tokens(ours, question, response):
   assert ours.decode(example.tokens[:n]) == f'<|user|>{question}<|assistant|>'
 
 
+@families
+@pytest.mark.parametrize(
+    'response, answer',
+    [
+        ('<think>So it is 3.</think>\nprint(3)', '\nprint(3){end}'),
+        ('<think>a</think>b<think>c</think>', '{end}'),  # As `scoring` has it.
+        ('print(3)', 'print(3){end}'),
+        ('<think>So it is', ''),
+        ('<think>a</think>b<think>c', ''),
+    ],
+)
+def test_the_answer_begins_behind_the_thinking(made, family, response, answer):
+  tokenizer = made(**TEMPLATES[family])
+  (example,) = tokenization.encode(tokenizer, [('Add 1 and 2.', response)])
+  found = tokenizer.decode(example.tokens[example.answer_start :])
+  assert found == answer.format(end=tokenizer.eos_token)
+
+
 @pytest.mark.parametrize(
     'text',
     [

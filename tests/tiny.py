@@ -74,7 +74,10 @@ def put(params: Any) -> Any:
 def batch(
     *shape: int, vocab_size: int = 40, seed: int = 0
 ) -> dict[str, np.ndarray]:
-  """Random rows [..., B, L] of two segments and padding; weights 0 and 1."""
+  """Random rows [..., B, L] of two segments and padding; weights 0 and 1.
+
+  The second half of each segment is the answer.
+  """
   rng = np.random.default_rng(seed)
   length = shape[-1]
   first = length // 2 + 1
@@ -88,6 +91,9 @@ def batch(
       'positions': np.broadcast_to(positions, shape).astype(np.int32),
       'segments': np.broadcast_to(segments, shape).astype(np.int32),
       'weights': (weights & (segments > 0)).astype(np.float32),
+      'answers': np.broadcast_to(positions >= length // 4, shape).astype(
+          np.int32
+      ),
   }
 
 

@@ -90,6 +90,7 @@ def _settings(config: mlc.ConfigDict) -> dict[str, Any]:
       'prompt': config.prompt,
       'max_len': config.data.max_len,
       'traces_per_shard': config.data.traces_per_shard,
+      'format': shards.FORMAT,
       'tokenizer': config.tokenizer,
   }
   if name == 'ocr2':  # Our own rows carry their questions.

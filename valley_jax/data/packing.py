@@ -76,22 +76,25 @@ def fill(
 def row(
     examples: Sequence[tokenization.Example], row_len: int
 ) -> dict[str, np.ndarray]:
-  """Lays examples side by side: inputs, targets, weights, positions, segments.
+  """Lays examples side by side in one row: an array for each batch key.
 
   Each example is shifted *before* it is laid down (its last token is only a
   target), so no example predicts the first token of the next. All arrays are
   [row_len]; `weights` is float32, the others int32; segment 0 is padding.
+  `answers` is 1 where the target is of the answer and not of the thinking.
 
-  Example: tokens [7, 8, 9] with weights [0, 1, 1], and [5, 6] with [0, 1] give
+  Example: tokens [7, 8, 9] with weights [0, 1, 1], of which the last is the
+  answer, and [5, 6] with [0, 1], which does not think, give
     inputs    7 8 5 0
     targets   8 9 6 0
     weights   1 1 1 0
+    answers   0 1 1 0
     positions 0 1 0 0
     segments  1 1 2 0
   """
   out: dict[str, np.ndarray] = {
       name: np.zeros(row_len, np.int32)
-      for name in ('inputs', 'targets', 'positions', 'segments')
+      for name in ('inputs', 'targets', 'answers', 'positions', 'segments')
   }
   out['weights'] = np.zeros(row_len, np.float32)
   at = 0
@@ -101,6 +104,7 @@ def row(
     out['inputs'][here] = example.tokens[:-1]
     out['targets'][here] = example.tokens[1:]
     out['weights'][here] = example.weights[1:]
+    out['answers'][here] = np.arange(1, n + 1) >= example.answer_start
     out['positions'][here] = np.arange(n)
     out['segments'][here] = segment
     at += n

@@ -20,6 +20,9 @@ from valley_jax import records
 from valley_jax.data import tokenization
 
 
+FORMAT = 2  # Of what lies in a shard; 2 has `answer_start`.
+
+
 class Row(records.Record):
   """One tokenised trace as it lies in a shard (MessagePack)."""
 
@@ -27,6 +30,7 @@ class Row(records.Record):
   problem_id: str
   tokens: bytes  # int32, little endian.
   weights: bytes  # uint8.
+  answer_start: int
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -37,7 +41,9 @@ def decode(data: bytes) -> tokenization.Example:
   """Returns the example of a shard's record."""
   row = _DECODER.decode(data)
   return tokenization.Example(
-      np.frombuffer(row.tokens, '<i4'), np.frombuffer(row.weights, np.uint8)
+      np.frombuffer(row.tokens, '<i4'),
+      np.frombuffer(row.weights, np.uint8),
+      row.answer_start,
   )
 
 
@@ -121,6 +127,7 @@ def _encode(trace: records.Trace, example: tokenization.Example) -> bytes:
       problem_id=trace.problem_id,
       tokens=example.tokens.astype('<i4').tobytes(),
       weights=example.weights.tobytes(),
+      answer_start=example.answer_start,
   )
   return _ENCODER.encode(row)
 
@@ -153,6 +160,11 @@ class Shards:
       )
     self.directory = directory
     self.manifest = records.read_json(directory / 'manifest.json')
+    if (found := self.manifest.get('format')) != FORMAT:
+      raise ValueError(
+          f'{directory} holds shards of format {found}, this version reads'
+          f' {FORMAT}; delete it and run `python -m valley_jax.shard` again.'
+      )
     tables = sidecars(directory)
     self.ids: list[str] = [i for t in tables for i in t['ids']]
     self.lengths = np.asarray([n for t in tables for n in t['lengths']])

@@ -40,6 +40,7 @@ class Example:
 
   tokens: np.ndarray
   weights: np.ndarray  # 1 where the student is to learn, 0 on the prompt.
+  answer_start: int  # Supervised tokens before this one are thinking.
 
   @property
   def num_prompt_tokens(self) -> int:
@@ -192,6 +193,17 @@ def is_kept(tokenizer: Tokenizer, question: str, response: str) -> bool:
   return True
 
 
+def _answer_offset(response: str) -> int:
+  """Returns where the answer begins, as `scoring` has it.
+
+  Behind the last `</think>`; at 0 if there is no thinking, and nowhere, not
+  even at the end token, if the thinking never ends.
+  """
+  thought, end, answer = response.rpartition('</think>')
+  is_endless = '<think>' in answer
+  return len(response) + 1 if is_endless else len(thought) + len(end)
+
+
 def encode(
     tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]
 ) -> list[Example]:
@@ -199,7 +211,8 @@ def encode(
 
   A token is supervised if it begins at or behind the first character of the
   response; so the end-of-turn token is, and a token that straddles the
-  boundary is not (the sampler hands it to the student whole).
+  boundary is not (the sampler hands it to the student whole). Likewise a token
+  is of the answer if it begins behind `</think>`.
   """
   texts = [render(tokenizer, question, answer) for question, answer in turns]
   if not texts:
@@ -208,7 +221,7 @@ def encode(
       texts, add_special_tokens=False, return_offsets_mapping=True
   )
   examples = []
-  for (question, _), ids, offsets in zip(
+  for (question, response), ids, offsets in zip(
       turns, batch['input_ids'], batch['offset_mapping'], strict=True
   ):
     boundary = len(render_prompt(tokenizer, question))
@@ -217,7 +230,9 @@ def encode(
     # begins where the one before it ended.
     starts[1:] = np.minimum(starts[1:], np.maximum.accumulate(ends)[:-1])
     example = Example(
-        np.asarray(ids, np.int32), (starts >= boundary).astype(np.uint8)
+        np.asarray(ids, np.int32),
+        (starts >= boundary).astype(np.uint8),
+        int(np.sum(starts < boundary + _answer_offset(response))),
     )
     if example.tokens[-1] != tokenizer.eos_token_id:
       raise ValueError(
