@@ -19,7 +19,6 @@ import numpy as np
 from valley_jax import records
 from valley_jax.data import tokenization
 
-
 FORMAT = 2  # Of what lies in a shard; 2 has `answer_start`.
 
 
