@@ -22,15 +22,13 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 
 import judge_peers
-import numpy as np
+import machine
 
 from valley_jax import records
 from valley_jax.execution import calibration
@@ -159,12 +157,6 @@ def _growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
   return {n: found[1:] for n, found in rates.items()}  # The first warms up.
 
 
-def _spread(values: list[float], digits: int = 1) -> str:
-  low, high = min(values), max(values)
-  middle = statistics.median(values)
-  return f'{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})'
-
-
 def _table(results: dict, growth: dict) -> str:
   """Returns the medians (least–most) and the ratios of the medians."""
   lines = [
@@ -177,46 +169,35 @@ def _table(results: dict, growth: dict) -> str:
     ours = statistics.median(cpu['ours'])
     target = _CASES[name, tests][1]
     goal = target and f'≤ {target} {"met" if ours <= target else "missed"}'
-    cells = [name, str(tests), _spread(cpu['ours']), goal or '']
-    cells += [_spread(cpu['plain']), _spread(cpu['bwrap'])]
+    cells = [name, str(tests), machine.spread(cpu['ours']), goal or '']
+    cells += [machine.spread(cpu['plain']), machine.spread(cpu['bwrap'])]
     for peer in ('plain', 'bwrap'):
       ratios = [a / b for a, b in zip(cpu[peer], cpu['ours'])]
       cells.append(f'{statistics.median(ratios):.2f}')
-    cells.append(_spread([rate for _, rate in rounds['ours']], 0))
+    cells.append(machine.spread([rate for _, rate in rounds['ours']], 0))
     lines.append(f'| {" | ".join(cells)} |')
   lines += [
       '',
       '| workers | tests/s, Python, 20 tests a program |',
       '|---|---|',
   ]
-  lines += [f'| {n} | {_spread(rates, 0)} |' for n, rates in growth.items()]
+  lines += [
+      f'| {n} | {machine.spread(rates, 0)} |' for n, rates in growth.items()
+  ]
   return '\n'.join(lines)
 
 
-def _first_line(*command: str) -> str:
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  return (done.stdout.splitlines() or [''])[0]
-
-
 def _machine() -> dict:
-  info = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  models = [line.partition(': ')[2] for line in info if 'model name' in line]
   compiler = languages.LANGUAGES['cpp17'].compiler[0]
   return {
-      'python': platform.python_version(),
-      'numpy': np.__version__,
-      'bubblewrap': _first_line('bwrap', '--version'),
-      'compiler': _first_line(compiler, '--version'),
-      'commit': _first_line('git', 'rev-parse', 'HEAD'),
-      'kernel': platform.release(),
-      'machine': (models or [platform.machine()])[0],
-      'cores': len(os.sched_getaffinity(0)),
+      **machine.describe('numpy'),
+      'bubblewrap': machine.first_line('bwrap', '--version'),
+      'compiler': machine.first_line(compiler, '--version'),
       'calibration_cpu_ms': round(calibration.measure() * 1e3, 2),
-      'load': [round(x, 2) for x in os.getloadavg()],
   }
 
 
-def _as_json(results: dict, growth: dict, machine: dict) -> str:
+def _as_json(results: dict, growth: dict, where: dict) -> str:
   cases = []
   for (name, tests), rounds in results.items():
     row = {'program': name, 'tests': tests, 'target': _CASES[name, tests][1]}
@@ -225,7 +206,7 @@ def _as_json(results: dict, growth: dict, machine: dict) -> str:
       row[f'{way}_tests_per_s'] = [round(rate, 2) for _, rate in figures]
     cases.append(row)
   rates = {n: [round(x, 1) for x in found] for n, found in growth.items()}
-  return json.dumps({'cases': cases, 'growth': rates, **machine})
+  return json.dumps({'cases': cases, 'growth': rates, **where})
 
 
 def main() -> None:
@@ -241,7 +222,7 @@ def main() -> None:
 
     return judge_profile.main()
   num_rounds, scale = (3, 0.5) if arguments.quick else (5, 1.0)
-  machine = _machine()
+  where = _machine()
   with (
       tempfile.TemporaryDirectory() as name,
       judge.Pool(judge.Settings(num_workers=1)) as pool,
@@ -255,8 +236,8 @@ def main() -> None:
     _check(ways, pool)
     results = _measure(ways, num_rounds, scale)
   growth = _growth(num_rounds, scale)
-  machine['load_after'] = [round(x, 2) for x in os.getloadavg()]
-  table, figures = _table(results, growth), _as_json(results, growth, machine)
+  where['load_after'] = [round(x, 2) for x in os.getloadavg()]
+  table, figures = _table(results, growth), _as_json(results, growth, where)
   if arguments.output:
     path = pathlib.Path(arguments.output)
     command = 'python benchmarks/judge.py' + ' --quick' * arguments.quick
@@ -264,10 +245,8 @@ def main() -> None:
         f'# What judging costs\n\nMedian (least–most) of {num_rounds} rounds'
     )
     title += f' by `{command}`; all figures are in judge.json. The load was'
-    load = machine['load'][0], machine['load_after'][0]
-    title += (
-        f' {load[0]} before and {load[1]} after, on {machine["cores"]} cores'
-    )
+    load = machine['load'][0], where['load_after'][0]
+    title += f' {load[0]} before and {load[1]} after, on {where["cores"]} cores'
     title += ': see the least where others were at work.\n\n'
     records.write_atomically(path / 'judge.md', f'{title}{table}\n')
     records.write_atomically(path / 'judge.json', figures + '\n')
