@@ -35,7 +35,7 @@ def _plain(hidden_BLD, head_DV, targets_BL, weights_BL):
   loss_BL = optax.softmax_cross_entropy_with_integer_labels(
       hidden_BLD @ head_DV, targets_BL
   )
-  return jnp.sum(loss_BL * weights_BL)
+  return jnp.sum(loss_BL * weights_BL), loss_BL * (weights_BL != 0)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_chunked_loss_equals_plain_cross_entropy(length, chunk_len):
   ours = functools.partial(losses.cross_entropy, chunk_len=chunk_len)
   with tiny.mesh():
     found, expected = (
-        jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(
             hidden_BLD, head_DV, *rows
         )
         for f in (ours, _plain)
@@ -65,7 +65,9 @@ def test_tokens_of_weight_zero_contribute_nothing():
   batch = tiny.batch(2, 12)
   is_off = batch['weights'] == 0
   grad_fn = jax.jit(
-      jax.value_and_grad(functools.partial(losses.cross_entropy, chunk_len=4))
+      jax.value_and_grad(
+          functools.partial(losses.cross_entropy, chunk_len=4), has_aux=True
+      )
   )
 
   def run(targets_BL):
@@ -74,9 +76,10 @@ def test_tokens_of_weight_zero_contribute_nothing():
           grad_fn(hidden_BLD, head_DV, targets_BL, batch['weights'])
       )
 
-  value, grads_BLD = run(batch['targets'])
-  other, _ = run(np.where(is_off, 39 - batch['targets'], batch['targets']))
-  assert value == other
+  (value, loss_BL), grads_BLD = run(batch['targets'])
+  other = run(np.where(is_off, 39 - batch['targets'], batch['targets']))
+  assert value == other[0][0]
+  assert not loss_BL[is_off].any()
   assert not grads_BLD[is_off].any()
   assert grads_BLD[~is_off].any(axis=-1).all()
 
@@ -85,7 +88,7 @@ def test_huge_logits_stay_finite():
   hidden_BLD, head_DV = _hidden_and_head(12)
   batch = tiny.batch(2, 12)
   with tiny.mesh():
-    loss = losses.cross_entropy(
+    loss, _ = losses.cross_entropy(
         1e6 * hidden_BLD, head_DV, batch['targets'], batch['weights'], 4
     )
   assert np.isfinite(loss)
@@ -138,7 +141,10 @@ def test_the_loss_is_a_mean_over_supervised_tokens():
   batch = tiny.batch(1, 2, 12)
   with tiny.mesh():
     params = tiny.put(tiny.params(STUDENT))
-    total, count = jax.jit(_LOSS)(params, {k: x[0] for k, x in batch.items()})
+    one = {k: x[0] for k, x in batch.items()}
+    total, pairs = jax.jit(_LOSS)(params, one)
+  np.testing.assert_allclose(total, pairs['loss'][0], rtol=1e-6)
+  count = pairs['loss'][1]
   (metrics,), _ = _steps([batch])
   assert count == batch['weights'].sum()
   np.testing.assert_allclose(metrics['loss'], total / count, rtol=1e-5)

@@ -164,8 +164,11 @@ class Transformer(nnx.Module):
     x_BLD = table_VD.at[tokens_BL].get(out_sharding=cut)
     return jax.sharding.reshard(x_BLD, _ROWS)
 
-  def head(self, dtype: Any) -> jax.Array:
-    """Returns the output head as head_DV, gathered from `fsdp`."""
+  def head(self, dtype: Any = None) -> jax.Array:
+    """Returns head_DV: for one use, or without a dtype as it lies."""
+    if dtype is None:
+      tied = self.student.tied_head
+      return self.embed_VD[...].T if tied else self.head_DV[...]
     if self.student.tied_head:
       return _use(self.embed_VD, dtype, 'tp', None).T
     return _use(self.head_DV, dtype, None, 'tp')

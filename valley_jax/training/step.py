@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# loss_fn(params, micro_batch) -> (sum of losses, sum of weights)
-LossFn = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
+# By name, a sum over tokens and its denominator, to be reported as a mean.
+Pairs = dict[str, tuple[jax.Array, jax.Array]]
+# loss_fn(params, micro_batch) -> (sum to be minimised, what to report); `loss`
+# is among the latter, and its denominator counts the supervised tokens.
+LossFn = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, Pairs]]
 
 
 class State(NamedTuple):
@@ -46,27 +49,29 @@ def train_step(
     state: Before.
     batch: Arrays ABL: A micro-batches.
     learning_rate: Of this step.
-    loss_fn: Sums of loss and weight of one micro-batch.
+    loss_fn: Sums of one micro-batch.
     tx: The optimiser, for a learning rate of 1.
 
   Returns:
-    The state after, and scalars: loss (nats a supervised token), grad_norm
-    before clipping, num_supervised tokens.
+    The state after, and scalars: loss (nats a supervised token) and the other
+    means of `loss_fn`, grad_norm before clipping, num_supervised tokens.
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
   def accumulate(sums, micro_batch):
-    (loss, weight), grads = grad_fn(state.params, micro_batch)
-    return jax.tree.map(jnp.add, sums, (loss, weight, grads)), None
+    (_, pairs), grads = grad_fn(state.params, micro_batch)
+    return jax.tree.map(jnp.add, sums, (pairs, grads)), None
 
-  zeros = jax.tree.map(jnp.zeros_like, state.params)
-  sums = (jnp.zeros(()), jnp.zeros(()), zeros)
-  (loss, weight, grads), _ = jax.lax.scan(accumulate, sums, batch)
+  one = jax.tree.map(lambda x: x[0], batch)
+  (_, pairs), _ = jax.eval_shape(grad_fn, state.params, one)
+  zeros = jax.tree.map(jnp.zeros_like, (pairs, state.params))
+  (pairs, grads), _ = jax.lax.scan(accumulate, zeros, batch)
+  weight = pairs['loss'][1]
   count = jnp.maximum(weight, 1.0)
   grads = jax.tree.map(lambda g: g / count, grads)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   metrics = {
-      'loss': loss / count,
+      **{name: x / jnp.maximum(n, 1.0) for name, (x, n) in pairs.items()},
       'grad_norm': optax.tree.norm(grads),
       'num_supervised': weight,
   }
