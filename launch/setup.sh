@@ -6,9 +6,11 @@
 #
 # Needs Debian or Ubuntu, git, and Python 3.11, 3.12 or 3.13. Takes the newest
 # of these on the machine, or the one named: PYTHON=3.12, PYTHON=/path/python.
+# VENV=.venv-3.11 makes it there, beside .venv.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv="${VENV:-.venv}"
 
 # uv reads none of pip's settings. It shall take the machine's Pythons and no
 # others, trust the certificates that the machine trusts, and look for packages
@@ -120,21 +122,21 @@ install() {
   check_python "${version:-}"
   find_uv
   # Added to where it can be: a run may be using it at this moment.
-  [[ $(cat .venv/made-for 2>/dev/null) == "$PWD $python" ]] ||
-    step "make .venv with $python ($version)" make_venv
+  [[ $(cat "$venv/made-for" 2>/dev/null) == "$PWD $python" ]] ||
+    step "make $venv with $python ($version)" make_venv
   step "install valley_jax${extra:+[$extra]}" "$uv" pip install \
-    --python .venv/bin/python --editable ".${extra:+[$extra]}"
-  step 'import jax and libseccomp' .venv/bin/python -c 'import jax, pyseccomp'
+    --python "$venv/bin/python" --editable ".${extra:+[$extra]}"
+  step 'import jax and libseccomp' "$venv/bin/python" -c 'import jax, pyseccomp'
   # What was installed with an extra also serves without it; dev holds test.
-  echo "$key" | tee .venv/installed >".venv/installed${extra:+-$extra}"
+  echo "$key" | tee "$venv/installed" >"$venv/installed${extra:+-$extra}"
   case "$extra" in
-    dev | test,*) cp .venv/installed .venv/installed-test ;;
+    dev | test,*) cp "$venv/installed" "$venv/installed-test" ;;
   esac
 }
 
 make_venv() {
-  rm -rf .venv
-  "$uv" venv --python "$python" .venv && echo "$PWD $python" >.venv/made-for
+  rm -rf "$venv"
+  "$uv" venv --python "$python" "$venv" && echo "$PWD $python" >"$venv/made-for"
 }
 
 extra="${1:-}"
@@ -146,9 +148,9 @@ command -v bwrap >/dev/null || missing+=(bubblewrap)
 command -v g++ >/dev/null || missing+=(g++)
 ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
 key="$PWD $(sha256sum <setup.py) ${PYTHON:-newest}"
-if [[ -x .venv/bin/python &&
-  $(cat ".venv/installed${extra:+-$extra}" 2>/dev/null) == "$key" ]]; then
-  echo 'setup: .venv is up to date'
+if [[ -x "$venv/bin/python" &&
+  $(cat "$venv/installed${extra:+-$extra}" 2>/dev/null) == "$key" ]]; then
+  echo "setup: $venv is up to date"
 else
   install
 fi

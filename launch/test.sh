@@ -1,12 +1,14 @@
 #!/bin/bash
 # Lints and tests; arguments go to pytest: bash launch/test.sh -k packing.
 #
-# EXTRA=test,parity also installs torch and so compares with it.
+# With the newest Python. `PYTHON=3.11 VENV=.venv-3.11 EXTRA=test,parity` tests
+# on the oldest, with torch, and so compares with it; CI runs both.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh "${EXTRA:-test}"
-export PATH="$PWD/.venv/bin:$PATH"
+venv="${VENV:-.venv}"
+export PATH="$PWD/$venv/bin:$PATH"
 # Ask no registry whether there is a newer pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS=1
 echo 'test: ruff'
@@ -14,6 +16,6 @@ ruff check
 echo 'test: pyink'
 pyink --check .
 echo 'test: pyright'
-pyright --pythonpath .venv/bin/python
+pyright --pythonpath "$venv/bin/python"
 echo 'test: pytest'
 pytest -n 2 "$@"
