@@ -51,7 +51,7 @@ setuptools.setup(
         'test': [
             'flatbuffers>=24',  # jax.export, with which TPU code is lowered.
             'hypothesis>=6.150',
-            'libtpu',  # Compiles for TPUs that are not there: `plan`.
+            'libtpu>=0.0.42',  # Compiles for TPUs that are not there: `plan`.
             'packaging>=24',
             'pyink>=26.5,<27',
             'pyright[nodejs]==1.1.414',  # Brings the Node.js it runs on.

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     'models': {'partitioning'},
     'training': {'models', 'partitioning'},
     'sampling': {'models', 'records'},
+    'planning': {'models', 'partitioning', 'sampling', 'training'},
     'analysis': {'records'},
     'mini': {'records'},
     'records': set(),

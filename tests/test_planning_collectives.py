@@ -35,12 +35,15 @@ HloModule jit_f
 }
 
 ENTRY %main (x: f32[]) -> f32[] {
-  %w = (s32[]) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %w = (s32[]) while(%t), condition=%c, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
   %g = f32[16]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.3
-  %s = (f32[10]{0}, f32[10]{0}) all-reduce-start(%x), channel_id=3, replica_groups={{0,4},{1,5},{2,6},{3,7}}
-  ROOT %p = s8[6]{0} collective-permute(%x), channel_id=4, source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
+  %s = (f32[10]{0}, f32[10]{0}) all-reduce-start(%x), channel_id=3, \
+replica_groups={{0,4},{1,5},{2,6},{3,7}}
+  ROOT %p = s8[6]{0} collective-permute(%x), channel_id=4, \
+source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
 }
-"""  # fmt: skip
+"""
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,8 @@ def test_a_form_of_groups_that_is_unknown_is_an_error():
 
 
 def test_a_compiled_scan_of_gathers_is_counted():
-  mesh = jax.make_mesh((2, 4), ('data', 'fsdp'), (jax.sharding.AxisType.Explicit,) * 2)  # fmt: skip
+  explicit = (jax.sharding.AxisType.Explicit,) * 2
+  mesh = jax.make_mesh((2, 4), ('data', 'fsdp'), explicit)
   with jax.set_mesh(mesh):
 
     @jax.jit
