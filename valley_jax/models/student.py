@@ -2,13 +2,15 @@
 
 import dataclasses
 
+from valley_jax.models import rope
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Student:
   """Sizes and switches of one decoder; hashable, so a static jit argument.
 
-  Qwen2 and 2.5: `qkv_bias`. Qwen3: `qk_norm`, `head_dim` given. Llama 3:
-  neither. The smallest of each family tie the head to the embedding.
+  Qwen2 and 2.5: `qkv_bias`. Qwen3: `qk_norm`. Llama 3: neither. The smallest
+  of each family tie the head to the embedding.
   """
 
   vocab_size: int
@@ -19,10 +21,12 @@ class Student:
   head_dim: int
   mlp_dim: int
   rope_theta: float = 10_000.0
+  rope_scaling: rope.Scaling | None = None
   norm_eps: float = 1e-6
   tied_head: bool = False
   qkv_bias: bool = False
   qk_norm: bool = False
+  max_positions: int = 32_768  # What it is made for; changes no number.
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
@@ -35,94 +39,119 @@ class Student:
       raise ValueError(f'head_dim={self.head_dim} is odd; RoPE turns pairs.')
 
 
-def mini(vocab_size: int) -> Student:
-  """About a million parameters: the student of the embedded world."""
+def _student(
+    family: dict,
+    num_layers: int,
+    embed_dim: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    mlp_dim: int,
+    **changes,
+) -> Student:
+  """Returns one line of the table below."""
   return Student(
-      vocab_size=vocab_size,
-      num_layers=4,
-      embed_dim=128,
-      num_heads=4,
-      num_kv_heads=2,
-      head_dim=32,
-      mlp_dim=384,
-      qk_norm=True,
+      num_layers=num_layers,
+      embed_dim=embed_dim,
+      num_heads=num_heads,
+      num_kv_heads=num_kv_heads,
+      head_dim=head_dim,
+      mlp_dim=mlp_dim,
+      **{**family, **changes},
   )
 
 
-def qwen2_5_7b(vocab_size: int = 152_064) -> Student:
-  """Qwen2.5-7B and Qwen2.5-7B-Instruct."""
-  return Student(
-      vocab_size=vocab_size,
-      num_layers=28,
-      embed_dim=3584,
-      num_heads=28,
-      num_kv_heads=4,
-      head_dim=128,
-      mlp_dim=18_944,
-      rope_theta=1e6,
-      qkv_bias=True,
+def _llama3(factor: float) -> dict:
+  """Returns what the Llamas with a stretched context of 131,072 share."""
+  scaling = rope.Llama3(
+      factor=factor,
+      low_freq_factor=1.0,
+      high_freq_factor=4.0,
+      original_max_positions=8192,
   )
+  return {**_LLAMA3, 'max_positions': 131_072, 'rope_scaling': scaling}
 
 
-def qwen2_5_0_5b(vocab_size: int = 151_936) -> Student:
-  """Qwen2.5-0.5B and Qwen2.5-0.5B-Instruct."""
-  return Student(
-      vocab_size=vocab_size,
-      num_layers=24,
-      embed_dim=896,
-      num_heads=14,
-      num_kv_heads=2,
-      head_dim=64,
-      mlp_dim=4864,
-      rope_theta=1e6,
-      tied_head=True,
-      qkv_bias=True,
-  )
+_QWEN2_5 = {'vocab_size': 151_936, 'rope_theta': 1e6, 'qkv_bias': True}
+_QWEN3 = {
+    'vocab_size': 151_936,
+    'rope_theta': 1e6,
+    'qk_norm': True,
+    'max_positions': 40_960,
+}
+_LLAMA3 = {
+    'vocab_size': 128_256,
+    'rope_theta': 500_000.0,
+    'norm_eps': 1e-5,
+    'max_positions': 8192,
+}
+_LLAMA3_1, _LLAMA3_2 = _llama3(8.0), _llama3(32.0)
+# The small ones come from Qwen2.5-Math, the others from the base models.
+_R1_QWEN = {**_QWEN2_5, 'rope_theta': 1e4, 'max_positions': 131_072}
+_R1_QWEN_BASE = {**_R1_QWEN, 'rope_theta': 1e6, 'norm_eps': 1e-5}
+_BIG = {'vocab_size': 152_064}
+_TIED = {'tied_head': True}
 
-
-def qwen3_8b(vocab_size: int = 151_936) -> Student:
-  """Qwen3-8B."""
-  return Student(
-      vocab_size=vocab_size,
-      num_layers=36,
-      embed_dim=4096,
-      num_heads=32,
-      num_kv_heads=8,
-      head_dim=128,
-      mlp_dim=12_288,
-      rope_theta=1e6,
-      qk_norm=True,
-  )
-
-
-def llama3_8b(vocab_size: int = 128_256) -> Student:
-  """Llama-3-8B and Llama-3-8B-Instruct (3.1 adds RoPE scaling)."""
-  return Student(
-      vocab_size=vocab_size,
-      num_layers=32,
-      embed_dim=4096,
-      num_heads=32,
-      num_kv_heads=8,
-      head_dim=128,
-      mlp_dim=14_336,
-      rope_theta=500_000.0,
-      norm_eps=1e-5,
-  )
-
-
+# The Instruct variants; where the base or coder variant differs in a number
+# (Qwen2.5-14B and -32B: norm_eps), take its own config.json, `init=hf:DIR`.
+#           family, layers, width, heads, KV heads, head width, MLP width
 PRESETS = {
-    'mini': mini,
-    'qwen2_5_7b': qwen2_5_7b,
-    'qwen2_5_0_5b': qwen2_5_0_5b,
-    'qwen3_8b': qwen3_8b,
-    'llama3_8b': llama3_8b,
+    # About a million parameters: the student of the embedded world.
+    'mini': _student({'vocab_size': 640}, 4, 128, 4, 2, 32, 384, qk_norm=True),
+    # Qwen2.5, and Qwen2.5-Coder in the same sizes.
+    'qwen2_5_0_5b': _student(_QWEN2_5, 24, 896, 14, 2, 64, 4864, **_TIED),
+    'qwen2_5_1_5b': _student(_QWEN2_5, 28, 1536, 12, 2, 128, 8960, **_TIED),
+    'qwen2_5_3b': _student(_QWEN2_5, 36, 2048, 16, 2, 128, 11_008, **_TIED),
+    'qwen2_5_7b': _student(_QWEN2_5, 28, 3584, 28, 4, 128, 18_944, **_BIG),
+    'qwen2_5_14b': _student(_QWEN2_5, 48, 5120, 40, 8, 128, 13_824, **_BIG),
+    'qwen2_5_32b': _student(_QWEN2_5, 64, 5120, 40, 8, 128, 27_648, **_BIG),
+    'qwen3_0_6b': _student(_QWEN3, 28, 1024, 16, 8, 128, 3072, **_TIED),
+    'qwen3_1_7b': _student(_QWEN3, 28, 2048, 16, 8, 128, 6144, **_TIED),
+    'qwen3_4b': _student(_QWEN3, 36, 2560, 32, 8, 128, 9728, **_TIED),
+    'qwen3_8b': _student(_QWEN3, 36, 4096, 32, 8, 128, 12_288),
+    'qwen3_14b': _student(_QWEN3, 40, 5120, 40, 8, 128, 17_408),
+    'qwen3_32b': _student(_QWEN3, 64, 5120, 64, 8, 128, 25_600),
+    'llama3_8b': _student(_LLAMA3, 32, 4096, 32, 8, 128, 14_336),
+    'llama3_1_8b': _student(_LLAMA3_1, 32, 4096, 32, 8, 128, 14_336),
+    'llama3_2_1b': _student(_LLAMA3_2, 16, 2048, 32, 8, 64, 8192, **_TIED),
+    'llama3_2_3b': _student(_LLAMA3_2, 28, 3072, 24, 8, 128, 8192, **_TIED),
+    # DeepSeek-R1-Distill.
+    'r1_qwen_1_5b': _student(_R1_QWEN, 28, 1536, 12, 2, 128, 8960),
+    'r1_qwen_7b': _student(_R1_QWEN, 28, 3584, 28, 4, 128, 18_944, **_BIG),
+    'r1_qwen_14b': _student(
+        _R1_QWEN_BASE, 48, 5120, 40, 8, 128, 13_824, **_BIG
+    ),
+    'r1_qwen_32b': _student(
+        _R1_QWEN_BASE, 64, 5120, 40, 8, 128, 27_648, **_BIG
+    ),
+    'r1_llama_8b': _student(_LLAMA3_1, 32, 4096, 32, 8, 128, 14_336),
 }
 
 
-def of(name: str, vocab_size: int, multiple: int) -> Student:
-  """Returns a preset with a tokenizer's vocabulary, padded to a multiple."""
+def preset(name: str) -> Student:
+  """Returns a published student, with the rows of its own vocabulary."""
   if name not in PRESETS:
     raise ValueError(
         f'config.student={name!r}: want one of {", ".join(PRESETS)}.'
     )
-  return PRESETS[name](-(-vocab_size // multiple) * multiple)
+  return PRESETS[name]
+
+
+def of(name: str, vocab_size: int, multiple: int) -> Student:
+  """Returns a preset with a tokenizer's vocabulary, padded to a multiple."""
+  rows = -(-vocab_size // multiple) * multiple
+  return dataclasses.replace(preset(name), vocab_size=rows)
+
+
+def differences(student: Student, other: Student) -> list[str]:
+  """Returns in what two students compute differently: `embed_dim=64, not 32`.
+
+  The vocabulary and the length that they are made for do not count.
+  """
+  names = [field.name for field in dataclasses.fields(Student)]
+  found = []
+  for name in names:
+    a, b = getattr(student, name), getattr(other, name)
+    if name not in ('vocab_size', 'max_positions') and a != b:
+      found.append(f'{name}={a}, not {b}')
+  return found

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 from valley_jax.models import attention
+from valley_jax.models import rope
 from valley_jax.models import student as student_lib
 
 _ROWS = P(partitioning.BATCH, None, None)  # x_BLD: whole rows on a device.
@@ -36,21 +37,6 @@ def _use(param: nnx.Param, dtype: Any, *spec: str | None) -> jax.Array:
   devices in the dtype of the parameter's own copy.
   """
   return jax.sharding.reshard(param[...].astype(dtype), P(*spec))
-
-
-def rope(x: jax.Array, positions_BL: jax.Array, theta: float) -> jax.Array:
-  """Turns the halves of the last dimension (Su et al., 2104.09864).
-
-  Halves, not neighbours, as in the Hugging Face checkpoints. `x` is BL…H.
-  """
-  half = x.shape[-1] // 2
-  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions_BL.astype(jnp.float32)[..., None] * frequency
-  angle = jnp.expand_dims(angle, range(2, x.ndim - 1))
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-  return turned.astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -113,8 +99,9 @@ class Block(nnx.Module):
       v_BLKH += self.v_bias_KH[...].astype(dtype)
     if s.qk_norm:
       q_BLKGH, k_BLKH = self.q_norm(q_BLKGH), self.k_norm(k_BLKH)
-    q_BLKGH = rope(q_BLKGH, positions_BL, s.rope_theta)
-    return q_BLKGH, rope(k_BLKH, positions_BL, s.rope_theta), v_BLKH
+    q_BLKGH = rope.rope(q_BLKGH, positions_BL, s.rope_theta, s.rope_scaling)
+    k_BLKH = rope.rope(k_BLKH, positions_BL, s.rope_theta, s.rope_scaling)
+    return q_BLKGH, k_BLKH, v_BLKH
 
   def finish(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
     """Adds what attention found, then what the MLP makes of it."""
