@@ -24,10 +24,10 @@ _VOCAB = 'tp'  # The mesh axis that cuts the vocabulary.
 class _Result(NamedTuple):
   """Of one chunk, or of all; T tokens. A gradient not asked for is None."""
 
-  total: jax.Array
-  loss_T: jax.Array
-  hidden_grad_TD: jax.Array | None
-  head_grad_DV: jax.Array | None
+  total: Any
+  loss_T: Any
+  hidden_grad_TD: Any
+  head_grad_DV: Any
 
 
 def _chunk(
@@ -182,11 +182,18 @@ def _cross_entropy(
 
 def _forward(hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss):
   """Makes the gradient along with the loss; nothing else is kept."""
-  args = [x.value for x in (hidden_BLD, head_DV, targets_BL, weights_BL)]
   # A frozen head, as under LoRA, gets no gradient and no memory for one.
   wanted = hidden_BLD.perturbed, head_DV.perturbed
-  total, loss_BL, *grads = _compute(*args, chunk_len, z_loss, wanted)
-  for i, like in enumerate(args[:2]):
+  total, loss_BL, *grads = _compute(
+      hidden_BLD.value,
+      head_DV.value,
+      targets_BL.value,
+      weights_BL.value,
+      chunk_len,
+      z_loss,
+      wanted,
+  )
+  for i, like in enumerate((hidden_BLD.value, head_DV.value)):
     if wanted[i]:
       grad = jax.sharding.reshard(grads[i], jax.typeof(like).sharding.spec)
       grads[i] = grad.astype(like.dtype)
