@@ -24,6 +24,16 @@ MAY_IMPORT = {
     'training': {'models', 'partitioning'},
     'sampling': {'models', 'records'},
     'planning': {'models', 'partitioning', 'sampling', 'training'},
+    # It looks at a run from all sides.
+    'watching': {
+        'data',
+        'metrics',
+        'models',
+        'partitioning',
+        'records',
+        'sampling',
+        'training',
+    },
     'analysis': {'records'},
     'mini': {'records'},
     'records': set(),

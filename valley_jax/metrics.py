@@ -1,12 +1,14 @@
 """What a run tells while it works: metrics.jsonl, TensorBoard, progress."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import os
 import pathlib
 import sys
 from typing import Any
 
 import tensorboardX
+from tensorboardX import summary
 import tqdm
 
 from valley_jax import records
@@ -30,6 +32,17 @@ def progress(total: int, unit: str, what: str, initial: int = 0) -> tqdm.tqdm:
   )
 
 
+def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f'{prefix}{name}.')
+    else:
+      is_plain = isinstance(value, int | float | str)
+      flat[prefix + name] = value if is_plain else str(value)
+  return flat
+
+
 class Writer:
   """Writes each step's scalars to metrics.jsonl and to TensorBoard.
 
@@ -49,6 +62,8 @@ class Writer:
     self._events = tensorboardX.SummaryWriter(
         str(workdir / 'tensorboard'), purge_step=first_step + 1
     )
+    assert self._events.file_writer  # It is None when closed.
+    self._file = self._events.file_writer
 
   def write(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes one step's scalars; `step` counts from 1."""
@@ -56,6 +71,26 @@ class Writer:
     self._rows.append({'step': step, **values})
     for name, value in values.items():
       self._events.add_scalar(name, value, step)
+
+  def write_text(self, step: int, name: str, text: str) -> None:
+    """Writes Markdown to TensorBoard alone."""
+    self._events.add_text(name, text, step)
+
+  def write_hparams(
+      self, config: Mapping[str, Any], scalars: Sequence[str]
+  ) -> None:
+    """Tells TensorBoard what the run is, to be compared with others.
+
+    Args:
+      config: Values by name, or mappings of such; `train.epochs` is made of
+        names. What is neither number nor text becomes text.
+      scalars: Names of those to show beside it, each by its last value.
+    """
+    # Not `add_hparams`: it would make another run, in a directory below. The
+    # third event would say that the run has ended.
+    shown = summary.hparams(_flatten(config), dict.fromkeys(scalars))
+    for event in shown[:2]:
+      self._file.add_summary(event)
 
   def close(self) -> None:
     """Flushes both."""

@@ -6,7 +6,7 @@
 Reads   config.shards (default RUN/shards), config.init: random, or
         checkpoint:DIR, the checkpoints of another run
 Writes  RUN/config.json         what ran
-        RUN/metrics.jsonl       loss, gradient norm, learning rate of each step
+        RUN/metrics.jsonl       a row a step: see below
         RUN/tensorboard/        the same, to look at
         RUN/checkpoints/STEP/   state and data position
 
@@ -17,19 +17,30 @@ config.train.epochs epochs. num_traces=0 saves the initial student as it is.
 Killed and started again, it goes on from the last checkpoint and ends, on the
 same machine, with the same bits as an uninterrupted run. Finished, it does
 nothing.
+
+What to look at, in `tensorboard --logdir RUN` or metrics.jsonl:
+    loss                    nats a supervised token; it falls, or the learning
+                            rate is wrong
+    loss_think, loss_answer the same of thinking, and of what follows </think>
+    grad_norm               before clipping; spikes come before divergence
+    fill                    share of row positions that hold a token
+    step_seconds, supervised_tokens_per_second, tokens_per_second_per_chip
+    mfu                     model FLOPs over the chips' peak, where it is known;
+                            padding does not count (training/flops.py)
+    num_slow_steps          took twice the median of the steps before
+    hbm_peak_gib            where the device counts it
+Steps with something beside them (compilation, a checkpoint) have no speed.
 """
 
 import contextlib
 import functools
 import pathlib
-import time
 from typing import Any
 
 import grain
 import jax
 import jax.numpy as jnp
 import ml_collections as mlc
-import numpy as np
 
 from valley_jax import checkpoints
 from valley_jax import entry
@@ -44,6 +55,7 @@ from valley_jax.models import student as student_lib
 from valley_jax.training import losses
 from valley_jax.training import optimizer
 from valley_jax.training import step as step_lib
+from valley_jax.watching import reporter as reporter_lib
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -136,41 +148,6 @@ def _optimisation(
   return tx, step, schedule
 
 
-class _Reporter:
-  """Writes steps' metrics, with the learning rate and the speed."""
-
-  def __init__(self, workdir: str, first: int, num_steps: int, schedule):
-    self._writer = metrics.Writer(workdir, first)
-    self._bar = metrics.progress(num_steps, 'step', 'train', initial=first)
-    self._schedule = schedule
-    self._last = time.perf_counter()
-
-  def write(self, step: int, values: dict[str, jax.Array]) -> None:
-    """Waits for the step and writes what it measured."""
-    scalars = jax.device_get(values)
-    for name in ('loss', 'grad_norm'):
-      if not np.isfinite(scalars[name]):
-        raise ValueError(
-            f'Step {step}: {name} is {scalars[name]}; the run has diverged.'
-            ' Lower train.learning_rate or raise train.warmup_fraction, and'
-            ' take another --workdir.'
-        )
-    now = time.perf_counter()
-    scalars['supervised_tokens_per_second'] = scalars.pop('num_supervised') / (
-        now - self._last
-    )
-    scalars['learning_rate'] = self._schedule(step - 1)
-    self._last = now
-    self._writer.write(step, scalars)
-    self._bar.set_postfix(loss=f'{scalars["loss"]:.3f}', refresh=False)
-    self._bar.update(1)
-
-  def close(self) -> None:
-    """Flushes."""
-    self._writer.close()
-    self._bar.close()
-
-
 def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
   shards = shards_of(config, workdir)
@@ -196,11 +173,26 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )
-    _loop(config, workdir, identity, batches, state, train_step, schedule)
+    report = functools.partial(
+        _report, config, workdir, student, schedule, num_steps
+    )
+    _loop(
+        config, workdir, identity, batches, state, train_step, schedule, report
+    )
+
+
+def _report(
+    config, workdir, student, schedule, num_steps, first
+) -> reporter_lib.Reporter:
+  """Opens what is written of a run that goes on behind step `first`."""
+  writer = metrics.Writer(workdir, first)
+  writer.write_hparams(config.to_dict(), ('loss', 'loss_answer'))
+  bar = metrics.progress(num_steps, 'step', 'train', initial=first)
+  return reporter_lib.Reporter(writer, bar, schedule, student)
 
 
 def _loop(
-    config, workdir, identity, batches, state, train_step, schedule
+    config, workdir, identity, batches, state, train_step, schedule, report
 ) -> None:
   """The order of a run: restore; then batch, step, report, save."""
   num_steps = len(batches)
@@ -213,9 +205,7 @@ def _loop(
     )
     state = checkpoints.restore_latest(saver, state, batches)
     first = int(state.step)
-    reporter = stack.enter_context(
-        contextlib.closing(_Reporter(workdir, first, num_steps, schedule))
-    )
+    reporter = stack.enter_context(contextlib.closing(report(first)))
     pending = None
     for step in range(first, num_steps):
       batch = partitioning.put_batch(next(batches))
@@ -229,6 +219,7 @@ def _loop(
         reporter.write(*pending)
         pending = None
         checkpoints.save(saver, step + 1, state, batches, identity, num_steps)
+        reporter.pause()
     if num_steps == 0:  # The student as it is.
       checkpoints.save(saver, 0, state, batches, identity, num_steps)
 

@@ -262,8 +262,8 @@ def next_token(
 
   Returns:
     The sum over tokens of loss and z-loss, and by name pairs (sum, its
-    denominator); `loss` is there (nats, sum of weights). Another split of the
-    loss is another pair, made from `loss_BL` below.
+    denominator): `loss` (nats, sum of weights), of which `loss_think` and
+    `loss_answer` are the two parts.
   """
   model = params_lib.bind(student, params)
   hidden_BLD, _ = model(
@@ -282,5 +282,13 @@ def next_token(
       z_loss,
   )
   weights_BL = batch['weights']
-  pairs = {'loss': (jnp.sum(loss_BL * weights_BL), jnp.sum(weights_BL))}
-  return total, pairs
+  answers_BL = weights_BL * batch['answers']
+  parts = {
+      'loss': weights_BL,
+      'loss_think': weights_BL - answers_BL,
+      'loss_answer': answers_BL,
+  }
+  return total, {
+      name: (jnp.sum(loss_BL * part_BL), jnp.sum(part_BL))
+      for name, part_BL in parts.items()
+  }

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from valley_jax.training import flops
+
 # By name, a sum over tokens and its denominator, to be reported as a mean.
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
 # loss_fn(params, micro_batch) -> (sum to be minimised, what to report); `loss`
@@ -54,7 +56,8 @@ def train_step(
 
   Returns:
     The state after, and scalars: loss (nats a supervised token) and the other
-    means of `loss_fn`, grad_norm before clipping, num_supervised tokens.
+    means of `loss_fn`, NaN where there are no such tokens; grad_norm before
+    clipping, num_supervised tokens, and what `flops.count` counts.
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -71,9 +74,11 @@ def train_step(
   grads = jax.tree.map(lambda g: g / count, grads)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   metrics = {
-      **{name: x / jnp.maximum(n, 1.0) for name, (x, n) in pairs.items()},
+      **{name: x / n for name, (x, n) in pairs.items()},
+      'loss': pairs['loss'][0] / count,
       'grad_norm': optax.tree.norm(grads),
       'num_supervised': weight,
+      **flops.count(batch),
   }
   updates = jax.tree.map(lambda u: -learning_rate * u, updates)
   params = optax.apply_updates(state.params, updates)
