@@ -16,7 +16,7 @@ from valley_jax.watching import speed
 
 @pytest.mark.parametrize('length, gflops', [(32_768, 62), (8192, 47)])
 def test_flops_of_a_token_of_qwen_2_5_7b(length, gflops):
-  found = flops.step_flops(student_lib.qwen2_5_7b(), length, length**2)
+  found = flops.step_flops(student_lib.preset('qwen2_5_7b'), length, length**2)
   assert round(found / length / 1e9) == gflops
 
 
@@ -107,7 +107,7 @@ def test_two_cores_of_a_chip_are_one_chip():
 
 
 def test_mfu_is_needed_over_possible_flops():
-  student = student_lib.qwen2_5_7b()
+  student = student_lib.preset('qwen2_5_7b')
   n = 32_768
   counts = dict(num_supervised=n / 2, num_tokens=n, squared_lengths=n**2)
   gpus = [_device('NVIDIA H200', i) for i in range(2)]

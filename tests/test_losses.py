@@ -150,6 +150,23 @@ def test_the_loss_is_a_mean_over_supervised_tokens():
   np.testing.assert_allclose(metrics['loss'], total / count, rtol=1e-5)
 
 
+def test_thinking_and_answer_are_the_two_parts_of_the_loss():
+  batch = tiny.batch(1, 4, 12)
+  batch['answers'][0, :2] = 0  # Micro-batches of unequal shares.
+  parts = {k: x.reshape(2, 2, 12) for k, x in batch.items()}
+  n = {
+      'loss_answer': (batch['weights'] * batch['answers']).sum(),
+      'loss_think': (batch['weights'] * (1 - batch['answers'])).sum(),
+  }
+  (found,), _ = _steps([parts])
+  for name in n:  # The loss of a part is that of its tokens alone.
+    alone = batch['weights'] * (batch['answers'] == (name == 'loss_answer'))
+    (expected,), _ = _steps([{**batch, 'weights': alone}])
+    np.testing.assert_allclose(found[name], expected['loss'], rtol=1e-5)
+  total = sum(found[name] * n[name] for name in n)
+  np.testing.assert_allclose(total / sum(n.values()), found['loss'], rtol=1e-5)
+
+
 def test_gradients_are_clipped_by_their_global_norm():
   batch = tiny.batch(1, 2, 12)
   norm_of = lambda state: optax.tree.norm(_adam(state).mu) / (1 - 0.9)

@@ -184,7 +184,8 @@ def test_a_run_writes_what_ran(world, finished):
   assert config == json.loads(tiny.config(world, **_EIGHT).to_json())
   assert list((finished / 'tensorboard').glob('events.*'))
   assert set(_metrics(finished)[0]) == {
-      'step', 'loss', 'grad_norm', 'learning_rate', 'fill'
+      'step', 'loss', 'loss_think', 'loss_answer', 'grad_norm',
+      'learning_rate', 'fill',
   }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def step_flops(
 
   Example: one example of 32,768 tokens takes 62 GFLOP a token on Qwen2.5-7B:
     >>> n = 32_768
-    >>> round(step_flops(student.qwen2_5_7b(), n, n**2) / n / 1e9)
+    >>> round(step_flops(student.preset('qwen2_5_7b'), n, n**2) / n / 1e9)
     62
   """
   width = student.num_heads * student.head_dim
