@@ -64,7 +64,14 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       pack='best_fit',  # or none
       traces_per_shard=2048,
   )
-  c.mesh = dict(data=1, fsdp=-1, tp=1)
+  c.mesh = dict(
+      data=1,  # Copies of the parameters.
+      fsdp=-1,  # Parts of parameters and of batches; -1: all other devices.
+      tp=1,  # Parts of heads and MLP columns.
+      cp=1,  # Parts of a row's positions.
+      slices=1,  # That a slow network joins; data is a multiple.
+  )
+  c.attention = 'auto'  # Who computes it; models/attention.py names them.
   c.train = dict(
       batch_size=128,  # Packed rows.
       accumulate=1,
@@ -77,7 +84,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       weight_decay=0.0,
       clip_norm=1.0,
       dtype='bfloat16',  # Compute; parameters and moments stay float32.
-      remat=True,
+      remat='full',  # Or none, attention, qkv, offload: models/remat.py.
       loss_chunk_len=1024,
       checkpoint_every=100,
       keep=1,
@@ -138,7 +145,7 @@ def _mini(c: mlc.ConfigDict) -> None:
       epochs=2,
       learning_rate=2e-3,
       dtype='float32',  # bfloat16 is slower than float32 on CPUs.
-      remat=False,
+      remat='none',
       loss_chunk_len=192,
       checkpoint_every=500,
   )

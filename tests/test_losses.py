@@ -19,7 +19,8 @@ _LOSS = functools.partial(
     losses.next_token,
     student=STUDENT,
     dtype=jnp.float32,
-    remat=False,
+    attention='auto',
+    remat='none',
     chunk_len=6,
 )
 

@@ -12,7 +12,9 @@ from valley_jax.models import params as params_lib
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames='remat')
-def _hidden(student, params, tokens_BL, positions_BL, segments_BL, remat=False):
+def _hidden(
+    student, params, tokens_BL, positions_BL, segments_BL, remat='none'
+):
   model = params_lib.bind(student, params)
   return model(tokens_BL, positions_BL, segments_BL, remat=remat)[0]
 
@@ -201,7 +203,7 @@ def test_remat_changes_nothing():
 
   with tiny.mesh():
     params = tiny.put(tiny.params(student))
-    kept, again = value_and_grads(params, False), value_and_grads(params, True)
+    kept, again = (value_and_grads(params, x) for x in ('none', 'full'))
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
       kept,

@@ -20,7 +20,9 @@ MESHES = [
     {'data': 8},
     {'fsdp': 8},
     {'tp': 2},
+    {'cp': 4},
     {'data': 2, 'fsdp': 2, 'tp': 2},
+    {'fsdp': 2, 'tp': 2, 'cp': 2},
 ]
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 TIED = tiny.student(tied_head=True)
@@ -31,11 +33,12 @@ def _named(mesh):
   return ' '.join(f'{name}={size}' for name, size in mesh.items())
 
 
-def _loss(student, remat=False):
+def _loss(student, remat='none'):
   return functools.partial(
       losses.next_token,
       student=student,
       dtype=jnp.float32,
+      attention='auto',
       remat=remat,
       chunk_len=4,
   )
@@ -47,7 +50,7 @@ def _assert_close(tree, other, atol):
 
 
 def test_tied_heads_and_remat_do_not_depend_on_the_mesh():
-  loss_fn = jax.jit(jax.value_and_grad(_loss(TIED, remat=True), has_aux=True))
+  loss_fn = jax.jit(jax.value_and_grad(_loss(TIED, remat='full'), has_aux=True))
   found = []
   for mesh in ({}, MESHES[-1]):
     with tiny.mesh(**mesh):
@@ -131,7 +134,7 @@ def test_rows_that_the_devices_cannot_share_are_refused():
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
   with pytest.raises(ValueError, match='tp=3 needs 6 .* there are 8'):
     partitioning.make_mesh(data=1, fsdp=-1, tp=3)
-  assert partitioning.make_mesh(data=2, fsdp=-1).devices.shape == (2, 4, 1)
+  assert partitioning.make_mesh(data=2, fsdp=-1).devices.shape == (2, 4, 1, 1)
 
 
 REQUESTS = [

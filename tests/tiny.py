@@ -41,7 +41,7 @@ def student(**changes: Any) -> student_lib.Student:
 
 def mesh(**sizes: int) -> contextlib.AbstractContextManager:
   """As many of the devices as the sizes make; without sizes one."""
-  sizes = {'data': 1, 'fsdp': 1, 'tp': 1, **sizes}
+  sizes = {'data': 1, 'fsdp': 1, 'tp': 1, 'cp': 1, **sizes}
   devices = jax.devices()[: int(np.prod(list(sizes.values())))]
   return jax.set_mesh(partitioning.make_mesh(**sizes, devices=devices))
 

@@ -1,10 +1,13 @@
 """The device mesh, and which axis of which parameter lies along it.
 
-One mesh, made at the entry point, with three explicit axes: `data` (copies of
-the parameters), `fsdp` (parameters cut up and gathered where they are used)
-and `tp` (heads and MLP columns cut up). With explicit axes a sharding is part
-of an array's type, so that a mistake is an error at trace time and
-`jax.eval_shape` carries shardings along.
+One mesh, made at the entry point, with four explicit axes: `data` (copies of
+the parameters), `fsdp` (parameters cut up and gathered where they are used),
+`cp` (the positions of a row cut up) and `tp` (heads and MLP columns cut up).
+With explicit axes a sharding is part of an array's type, so that a mistake is
+an error at trace time and `jax.eval_shape` carries shardings along.
+
+The axes stand in the order of how much they talk, the most talkative last:
+what is last lies on devices that are neighbours.
 """
 
 from collections.abc import Sequence
@@ -12,10 +15,11 @@ import re
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-AXES = ('data', 'fsdp', 'tp')
+AXES = ('data', 'fsdp', 'cp', 'tp')
 BATCH = ('data', 'fsdp')  # What the batch dimension is cut along.
 
 # First match wins; stacked layers have a leading, unpartitioned dimension.
@@ -33,31 +37,81 @@ _SPECS = (
 )
 
 
+def _num_slices(devices: Sequence[Any]) -> int:
+  """Returns how many slices the devices are of; 1 where there are none."""
+  return len({getattr(device, 'slice_index', None) for device in devices})
+
+
+def _lay_out(
+    sizes: Sequence[int], slices: int, devices: Sequence[Any]
+) -> np.ndarray:
+  """Returns the devices as an array of these sizes, neighbours together."""
+  is_tpu = devices[0].platform == 'tpu'
+  # Other platforms number what they call a slice each in its own way, and may
+  # be one mesh across them; on TPU it would be a mesh across a slow network.
+  if (slices > 1 or is_tpu) and (found := _num_slices(devices)) != slices:
+    raise ValueError(
+        f'config.mesh.slices={slices}, but the devices are of {found}; set it'
+        ' to that number (a slice is what a fast network joins).'
+    )
+  if slices > 1:
+    return mesh_utils.create_hybrid_device_mesh(
+        (sizes[0] // slices, *sizes[1:]),
+        (slices, *[1] * (len(sizes) - 1)),
+        devices,
+        allow_split_physical_axes=True,
+    )
+  if is_tpu:  # By the torus. Others: in the order in which they come.
+    return mesh_utils.create_device_mesh(
+        sizes, devices, allow_split_physical_axes=True
+    )
+  return np.asarray(devices).reshape(sizes)
+
+
 def make_mesh(
     data: int = 1,
     fsdp: int = -1,
     tp: int = 1,
+    cp: int = 1,
+    slices: int = 1,
     devices: Sequence[Any] | None = None,
 ) -> jax.sharding.Mesh:
-  """Returns the mesh (data, fsdp, tp); one size may be -1, "all the rest".
+  """Returns the mesh (data, fsdp, cp, tp); one size may be -1, "the rest".
+
+  Args:
+    data: Copies of the parameters, over all slices.
+    fsdp: Parts of the parameters, and of the rows.
+    tp: Parts of heads and MLP columns.
+    cp: Parts of the positions of a row.
+    slices: Of a multi-slice system, whose slices meet over a slow network.
+      Only `data` crosses it: one sum of gradients a step.
+    devices: Default all.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    ValueError: the sizes do not multiply to the number of devices, the devices
+      are not of so many slices, or the slices cannot share the copies.
   """
   devices = list(jax.devices() if devices is None else devices)
-  sizes = [data, fsdp, tp]
+  named = {'data': data, 'fsdp': fsdp, 'cp': cp, 'tp': tp}
+  sizes = list(named.values())
   if sizes.count(-1) == 1:
     known = -int(np.prod(sizes))
     sizes[sizes.index(-1)] = max(1, len(devices) // known)
-  if np.prod(sizes) != len(devices):
+  if min(sizes) < 1 or np.prod(sizes) != len(devices):
+    asked = ', '.join(f'{name}={size}' for name, size in named.items())
     raise ValueError(
-        f'Mesh data={data}, fsdp={fsdp}, tp={tp} needs {int(np.prod(sizes))}'
-        f' devices, but there are {len(devices)}; change config.mesh.'
+        f'Mesh {asked} needs {int(np.prod(sizes))} devices, but there are'
+        f' {len(devices)}; change config.mesh.'
+    )
+  if slices < 1 or sizes[0] % slices:
+    raise ValueError(
+        f'config.mesh.data={sizes[0]} is not a multiple of slices={slices};'
+        ' each slice holds whole copies of the parameters.'
     )
   return jax.sharding.Mesh(
-      np.asarray(devices).reshape(sizes),
+      _lay_out(sizes, slices, devices),
       AXES,
-      axis_types=(jax.sharding.AxisType.Explicit,) * 3,
+      axis_types=(jax.sharding.AxisType.Explicit,) * len(AXES),
   )
 
 
@@ -109,13 +163,27 @@ def num_batch_devices() -> int:
   return int(np.prod([shape[axis] for axis in BATCH]))
 
 
+def num_cuts() -> int:
+  """Returns into how many parts the current mesh cuts a row's positions."""
+  return jax.sharding.get_abstract_mesh().shape['cp']
+
+
+def check_length(length: int) -> None:
+  """Raises a ValueError where the devices cannot share a row evenly."""
+  if length % num_cuts():
+    raise ValueError(
+        f'A row has {length} positions, and cp = {num_cuts()} devices share'
+        ' them; make config.data.max_len a multiple, or change config.mesh.'
+    )
+
+
 def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Cuts a host batch [..., rows, length] along the batch axes.
+  """Cuts a host batch [..., rows, length] along the batch axes and `cp`.
 
   With several processes each hands in its own rows of the global batch.
 
   Raises:
-    ValueError: the devices cannot share the rows evenly.
+    ValueError: the devices cannot share the rows, or a row, evenly.
   """
   mesh = jax.sharding.get_mesh()
   rows = batch['inputs'].shape[-2] * jax.process_count()
@@ -124,10 +192,11 @@ def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices'
         ' share them; make config.train.batch_size / accumulate a multiple.'
     )
+  check_length(batch['inputs'].shape[-1])
 
   def put(x: np.ndarray) -> jax.Array:
     lead = (None,) * (x.ndim - 2)
-    sharding = jax.sharding.NamedSharding(mesh, P(*lead, BATCH, None))
+    sharding = jax.sharding.NamedSharding(mesh, P(*lead, BATCH, 'cp'))
     return jax.make_array_from_process_local_data(sharding, x)
 
   return {name: put(x) for name, x in batch.items()}

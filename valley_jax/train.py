@@ -116,7 +116,8 @@ def _identity(
 def _compiled(
     student: student_lib.Student,
     dtype: str,
-    remat: bool,
+    attention: str,
+    remat: str,
     loss_chunk_len: int,
     adamw: tuple[tuple[str, float], ...],
 ):
@@ -126,6 +127,7 @@ def _compiled(
       losses.next_token,
       student=student,
       dtype=DTYPES[dtype],
+      attention=attention,
       remat=remat,
       chunk_len=loss_chunk_len,
   )
@@ -141,7 +143,9 @@ def _optimisation(
   adamw = tuple(
       (name, t[name]) for name in ('b1', 'b2', 'weight_decay', 'clip_norm')
   )
-  tx, step = _compiled(student, t.dtype, t.remat, t.loss_chunk_len, adamw)
+  tx, step = _compiled(
+      student, t.dtype, config.attention, t.remat, t.loss_chunk_len, adamw
+  )
   schedule = optimizer.schedule(
       t.learning_rate, num_steps, t.warmup_fraction, t.final_fraction
   )

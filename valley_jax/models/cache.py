@@ -65,6 +65,7 @@ def put_prompts(
   """Puts the keys and values of whole prompts into slots."""
 
   def put(cache_BMKH: jax.Array, new_BLKH: jax.Array) -> jax.Array:
+    new_BLKH = jax.sharding.reshard(new_BLKH, _CACHE)  # Whole, if cut by cp.
     free = cache_BMKH.shape[1] - new_BLKH.shape[1]
     new_BMKH = jnp.pad(new_BLKH, ((0, 0), (0, free), (0, 0), (0, 0)))
     return put_rows(cache_BMKH, slot_B, new_BMKH)
@@ -127,7 +128,7 @@ def step(
     q_BLKGH, k_BLKH, v_BLKH = block.qkv(x_BLD, position_B[:, None])
     ks.append(_write(k_BMKH, k_BLKH[:, 0], position_B))
     vs.append(_write(v_BMKH, v_BLKH[:, 0], position_B))
-    y_BLKGH = attention.attend(q_BLKGH, ks[-1], vs[-1], mask_BLM)
+    y_BLKGH = attention.attend_masked(q_BLKGH, ks[-1], vs[-1], mask_BLM)
     x_BLD = block.finish(x_BLD, y_BLKGH)
   hidden_BD = model.final_norm(x_BLD)[:, 0]
   logits_BV = jnp.einsum(

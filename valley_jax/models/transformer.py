@@ -23,11 +23,19 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
-from valley_jax.models import attention
+from valley_jax.models import attention as attention_lib
+from valley_jax.models import remat as remat_lib
 from valley_jax.models import rope
 from valley_jax.models import student as student_lib
 
-_ROWS = P(partitioning.BATCH, None, None)  # x_BLD: whole rows on a device.
+
+def _rows(x: jax.Array) -> P:
+  """Returns how an array BL… is cut: not along `cp` where L is 1.
+
+  That is a step of decoding; `cp` devices then do the same.
+  """
+  cut = 'cp' if x.shape[1] > 1 else None
+  return P(partitioning.BATCH, cut, *[None] * (x.ndim - 2))
 
 
 def _use(param: nnx.Param, dtype: Any, *spec: str | None) -> jax.Array:
@@ -106,21 +114,35 @@ class Block(nnx.Module):
   def finish(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
     """Adds what attention found, then what the MLP makes of it."""
     w_KGHD = _use(self.out_KGHD, x_BLD.dtype, 'tp', None, None, None)
-    x_BLD += jnp.einsum('BLKGH,KGHD->BLD', y_BLKGH, w_KGHD, out_sharding=_ROWS)
+    rows = _rows(x_BLD)
+    x_BLD += jnp.einsum('BLKGH,KGHD->BLD', y_BLKGH, w_KGHD, out_sharding=rows)
     y_BLD = self.mlp_norm(x_BLD)
     gate_BLF = y_BLD @ _use(self.gate_DF, x_BLD.dtype, None, 'tp')
     up_BLF = y_BLD @ _use(self.up_DF, x_BLD.dtype, None, 'tp')
     w_FD = _use(self.down_FD, x_BLD.dtype, 'tp', None)
     return x_BLD + jnp.einsum(
-        'BLF,FD->BLD', jax.nn.silu(gate_BLF) * up_BLF, w_FD, out_sharding=_ROWS
+        'BLF,FD->BLD', jax.nn.silu(gate_BLF) * up_BLF, w_FD, out_sharding=rows
     )
 
   def __call__(
-      self, x_BLD: jax.Array, positions_BL: jax.Array, mask_BLM: jax.Array
+      self,
+      x_BLD: jax.Array,
+      positions_BL: jax.Array,
+      segments_BL: jax.Array,
+      implementation: str,
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Returns the stream after this layer, and the layer's keys and values."""
-    q_BLKGH, k_BLKH, v_BLKH = self.qkv(x_BLD, positions_BL)
-    y_BLKGH = attention.attend(q_BLKGH, k_BLKH, v_BLKH, mask_BLM)
+    x_BLD = remat_lib.name(x_BLD, 'layer_input')
+    qkv = self.qkv(x_BLD, positions_BL)
+    q_BLKGH, k_BLKH, v_BLKH = remat_lib.name(qkv, 'qkv')
+    y_BLKGH = attention_lib.attend(
+        q_BLKGH,
+        k_BLKH,
+        v_BLKH,
+        positions_BL,
+        segments_BL,
+        implementation=implementation,
+    )
     return self.finish(x_BLD, y_BLKGH), (k_BLKH, v_BLKH)
 
 
@@ -147,9 +169,9 @@ class Transformer(nnx.Module):
   def embed(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
     """Looks tokens up: x_BLD."""
     table_VD = _use(self.embed_VD, dtype, None, 'tp')
-    cut = P(partitioning.BATCH, None, 'tp')
+    cut = P(*_rows(tokens_BL), 'tp')
     x_BLD = table_VD.at[tokens_BL].get(out_sharding=cut)
-    return jax.sharding.reshard(x_BLD, _ROWS)
+    return jax.sharding.reshard(x_BLD, _rows(x_BLD))
 
   def head(self, dtype: Any = None) -> jax.Array:
     """Returns head_DV: for one use, or without a dtype as it lies."""
@@ -167,7 +189,8 @@ class Transformer(nnx.Module):
       segments_BL: jax.Array,
       *,
       dtype: Any = jnp.float32,
-      remat: bool = False,
+      attention: str = 'auto',
+      remat: str = 'none',
       return_kv: bool = False,
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
     """Runs all layers.
@@ -175,21 +198,31 @@ class Transformer(nnx.Module):
     Args:
       tokens_BL: Token ids.
       positions_BL: Positions, restarting at 0 in each segment.
-      segments_BL: Which example of a packed row a token belongs to; 0 = pad.
+      segments_BL: Which example of a packed row a token belongs to, each a run
+        of neighbours; 0 = pad.
       dtype: Compute dtype; norms, softmax and RoPE are float32 inside.
-      remat: Keep only layer inputs for the backward pass.
+      attention: Who computes it, as in `attention.py`.
+      remat: What is kept for the backward pass, as in `remat.py`.
       return_kv: Also return k_YBLKH and v_YBLKH, for a decoding cache.
 
     Returns:
-      hidden_BLD after the final norm, and the keys and values or None.
+      hidden_BLD after the final norm, cut along `cp` as everything BL… is, and
+      the keys and values or None.
+
+    Raises:
+      ValueError: a choice is unknown, or cannot do this.
     """
+    partitioning.check_length(tokens_BL.shape[1])
+    rows = (tokens_BL, positions_BL, segments_BL)
+    tokens_BL, positions_BL, segments_BL = (
+        jax.sharding.reshard(x_BL, _rows(x_BL)) for x_BL in rows
+    )
     x_BLD = self.embed(tokens_BL, dtype)
-    mask_BLM = attention.causal_mask(positions_BL, segments_BL)
 
     def layer(x_BLD, block):
-      x_BLD, kv = block(x_BLD, positions_BL, mask_BLM)
+      x_BLD, kv = block(x_BLD, positions_BL, segments_BL, attention)
       return x_BLD, kv if return_kv else None
 
-    step = jax.checkpoint(layer) if remat else layer
+    step = remat_lib.checkpoint(layer, remat)
     x_BLD, kv_YBLKH = jax.lax.scan(step, x_BLD, self.blocks)
     return self.final_norm(x_BLD), kv_YBLKH

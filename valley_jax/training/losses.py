@@ -251,7 +251,8 @@ def next_token(
     *,
     student: student_lib.Student,
     dtype: Any,
-    remat: bool,
+    attention: str,
+    remat: str,
     chunk_len: int,
     z_loss: float = 0.0,
 ) -> tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
@@ -271,6 +272,7 @@ def next_token(
       batch['positions'],
       batch['segments'],
       dtype=dtype,
+      attention=attention,
       remat=remat,
   )
   total, loss_BL = cross_entropy(
