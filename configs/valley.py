@@ -89,6 +89,14 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       checkpoint_every=100,
       keep=1,
   )
+  c.watch = dict(  # What a run tells; none of it changes the student.
+      held_out=64,  # Traces kept from training, for their loss; 0: none.
+      held_out_every=100,  # Steps; and at the end.
+      prompts=16,  # Asked anew as training goes on; 0: none.
+      prompts_every=100,
+      max_new_tokens=8192,
+      profile='',  # START:STOP, steps to trace into <workdir>/profile.
+  )
   c.sample = dict(
       num_samples=4,
       max_new_tokens=32_768,
@@ -158,6 +166,7 @@ def _mini(c: mlc.ConfigDict) -> None:
       chunk_len=8,
       prefill_rows=16,
   )
+  c.watch.update(held_out=0, prompts=0)
   c.cpu_seconds = 2.0
   c.study.world = 'mini'
   c.study.sizes = (0, 16, 64, 256, 1024, 4096)

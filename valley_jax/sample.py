@@ -44,9 +44,7 @@ def _requests(
   """Returns every sample of the run, in the order of the file."""
   requests = []
   for problem in problems.read_problems(config.problems):
-    is_program = problem.mode is records.Mode.STDIN
-    words = config.prompt if is_program else config.function_prompt
-    text = words.format(question=problem.statement)
+    text = problems.words(problem, config.prompt, config.function_prompt)
     prompt = tuple(tokenization.encode_prompt(tokenizer, text))
     requests += [
         engine_lib.Request(problem.problem_id, i, prompt)

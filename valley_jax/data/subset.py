@@ -15,6 +15,10 @@ def _hash(seed: int, trace_id: str) -> bytes:
   return hashlib.blake2b(f'{seed}:{trace_id}'.encode()).digest()
 
 
+def _order(ids: Sequence[str], seed: int) -> list[int]:
+  return sorted(range(len(ids)), key=lambda i: _hash(seed, ids[i]))
+
+
 def nested(ids: Sequence[str], n: int, seed: int) -> np.ndarray:
   """Returns the rows of the subset of size `n`, smallest hash first.
 
@@ -31,5 +35,22 @@ def nested(ids: Sequence[str], n: int, seed: int) -> np.ndarray:
         f'num_traces={n:,} but the shards hold {len(ids):,}; ask for at most'
         ' that many, or shard more.'
     )
-  order = sorted(range(len(ids)), key=lambda i: _hash(seed, ids[i]))
-  return np.asarray(order[:n], np.int64)
+  return np.asarray(_order(ids, seed)[:n], np.int64)
+
+
+def held_out(
+    ids: Sequence[str], n: int, num_traces: int, seed: int
+) -> np.ndarray:
+  """Returns the rows of the `n` traces of largest hash, never trained on.
+
+  The same for every `num_traces`, as `nested` takes from the other end.
+
+  Raises:
+    ValueError: the subset of size `num_traces` needs some of them.
+  """
+  if n < 0 or num_traces + n > len(ids):
+    raise ValueError(
+        f'watch.held_out={n:,} and num_traces={num_traces:,} are more than the'
+        f' {len(ids):,} traces of the shards; lower one of them, or shard more.'
+    )
+  return np.asarray(_order(ids, seed)[len(ids) - n :], np.int64)

@@ -8,6 +8,7 @@ they are computed once and never kept, and the gradient of the head is summed
 over a device's chunks before it is summed over devices.
 """
 
+from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from jax.sharding import PartitionSpec as P
 
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
+
+# From a batch, by name, the weights of a part of the loss.
+Parts = Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
 
 _VOCAB = 'tp'  # The mesh axis that cuts the vocabulary.
 
@@ -245,6 +249,17 @@ def cross_entropy(
   return total, jax.lax.stop_gradient(loss_BL)
 
 
+def think_and_answer(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Returns the weights of the whole loss and of its two parts."""
+  weights_BL = batch['weights']
+  answers_BL = weights_BL * batch['answers']
+  return {
+      'loss': weights_BL,
+      'loss_think': weights_BL - answers_BL,
+      'loss_answer': answers_BL,
+  }
+
+
 def next_token(
     params: Any,
     batch: dict[str, jax.Array],
@@ -255,6 +270,7 @@ def next_token(
     remat: str,
     chunk_len: int,
     z_loss: float = 0.0,
+    parts: Parts = think_and_answer,
 ) -> tuple[jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
   """Returns the sum to be minimised, and what to report, of one micro-batch.
 
@@ -262,9 +278,8 @@ def next_token(
   tokens, or short examples would weigh more than long ones.
 
   Returns:
-    The sum over tokens of loss and z-loss, and by name pairs (sum, its
-    denominator): `loss` (nats, sum of weights), of which `loss_think` and
-    `loss_answer` are the two parts.
+    The sum over tokens of loss and z-loss, and for each of `parts`, by name,
+    the pair (sum of loss in nats, sum of weights).
   """
   model = params_lib.bind(student, params)
   hidden_BLD, _ = model(
@@ -283,14 +298,7 @@ def next_token(
       chunk_len,
       z_loss,
   )
-  weights_BL = batch['weights']
-  answers_BL = weights_BL * batch['answers']
-  parts = {
-      'loss': weights_BL,
-      'loss_think': weights_BL - answers_BL,
-      'loss_answer': answers_BL,
-  }
   return total, {
       name: (jnp.sum(loss_BL * part_BL), jnp.sum(part_BL))
-      for name, part_BL in parts.items()
+      for name, part_BL in parts(batch).items()
   }

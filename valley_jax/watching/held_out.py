@@ -1,0 +1,116 @@
+"""The loss on traces that are never trained on, by their length.
+
+A look is one compiled pass over rows that stay on the device, and its results
+stay there, too, until the step's own metrics are read: the loop does not wait.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from valley_jax import partitioning
+from valley_jax.data import packing
+from valley_jax.data import pipeline
+from valley_jax.data import shards as shards_lib
+from valley_jax.training import losses
+
+
+def load(
+    shards: shards_lib.Shards,
+    traces: Sequence[int] | np.ndarray,
+    *,
+    row_len: int,
+    pack: str,
+    max_rows: int,
+) -> dict[str, np.ndarray]:
+  """Packs the traces into micro-batches ABL, all of them at once.
+
+  Args:
+    shards: Where the traces are.
+    traces: Which rows of `shards`.
+    row_len: As in training.
+    pack: As in training.
+    max_rows: Rows of a micro-batch at most, as in training.
+
+  Returns:
+    The keys of a batch, and `buckets`: of each position, the exponent of the
+    smallest power of 2 that its trace, counted in tokens, is not longer than.
+  """
+  plan = pipeline.make_plan(shards, traces, row_len, pack)
+  rows = [packing.row(shards.read(m), row_len) for m in plan.rows]
+  for row in rows:
+    # A trace's last token is a target only.
+    lengths = np.bincount(row['segments']) + 1
+    buckets = np.ceil(np.log2(lengths)).astype(np.int32)
+    row['buckets'] = np.where(row['segments'] > 0, buckets[row['segments']], -1)
+  devices = partitioning.num_batch_devices()
+  num_rows = min(max_rows, -(-len(rows) // devices) * devices)
+  empty = {k: np.full_like(x, -(k == 'buckets')) for k, x in rows[0].items()}
+  rows += [empty] * (-len(rows) % num_rows)
+  return {
+      name: np.stack([row[name] for row in rows]).reshape(-1, num_rows, row_len)
+      for name in empty
+  }
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(loss_fn: Callable[..., Any], buckets: tuple[int, ...]):
+  """Returns the compiled pass, one for all runs of a study."""
+
+  def parts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    found = losses.think_and_answer(batch)
+    for bucket in buckets:
+      is_in_BL = batch['buckets'] == bucket
+      found[f'loss_le_{2**bucket}'] = batch['weights'] * is_in_BL
+    return found
+
+  def evaluate(params: Any, batch: dict[str, jax.Array]):
+    def add(sums, micro_batch):
+      _, pairs = loss_fn(params, micro_batch, parts=parts)
+      return jax.tree.map(jnp.add, sums, pairs), None
+
+    one = jax.tree.map(lambda x: x[0], batch)
+    _, pairs = jax.eval_shape(lambda: loss_fn(params, one, parts=parts))
+    zeros = jax.tree.map(jnp.zeros_like, pairs)
+    pairs, _ = jax.lax.scan(add, zeros, batch)
+    return {f'held_out/{name}': x / n for name, (x, n) in pairs.items()}
+
+  return jax.jit(evaluate)
+
+
+class HeldOut:
+  """Looks at the same traces again and again."""
+
+  def __init__(
+      self,
+      batch: dict[str, np.ndarray],
+      loss_fn: Callable[..., Any],
+      part: int,
+      num_parts: int,
+  ):
+    """Lays the rows of `load` out over the mesh, where they stay.
+
+    Args:
+      batch: The same in all processes.
+      loss_fn: `losses.next_token` without its parameters, batch and parts.
+      part: Of a micro-batch's rows, the part that this process holds.
+      num_parts: Parts that all of them hold.
+    """
+    buckets = np.unique(batch['buckets'])
+    self._evaluate = _compiled(loss_fn, tuple(buckets[buckets >= 0].tolist()))
+    own = slice(part, None, num_parts)
+    self._batch = partitioning.put_batch(
+        {name: x[:, own] for name, x in batch.items()}
+    )
+
+  def __call__(self, params: Any) -> dict[str, jax.Array]:
+    """Returns nats a supervised token: of all, of parts and by length.
+
+    `held_out/loss_le_4096` is that of traces of 2,049 to 4,096 tokens.
+    """
+    return self._evaluate(params, self._batch)
