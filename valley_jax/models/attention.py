@@ -5,20 +5,26 @@ segment that are not after it, scores and softmax in float32. Who computes it
 is a name (config.attention):
 
     dense    all scores at once: the reference, short rows, decoding
-    blocks   plain JAX, a block of keys at a time: memory linear in length
+    blocks   plain JAX, a pair of blocks at a time: memory linear in length
+    splash   the TPU kernel that comes with JAX
+    flash    the GPU kernel (Triton) that comes with JAX
     auto     dense for short rows; else what suits the mesh's devices
 
-A way that cannot do what is asked of it raises; none ignores segments.
+A way that cannot do what is asked of it raises; none ignores segments. (That
+is why cuDNN by `jax.nn.dot_product_attention` is not here: it has no segments.)
+On a mesh of CPUs the kernels are interpreted: slow, to be tested.
 
-Letters as in `transformer.py`, and N = K x G query heads. Mesh axis `cp` cuts
-the positions of a row: queries stay where they are, keys and values of the
-whole row are gathered. The cut is into runs of neighbours, and the last run
-attends to the most keys: with a causal kernel it works (2 cp - 1) / cp times
-the mean. Cutting rows into 2 cp runs and giving every device an early and a
-late one would win that back; it would have to be done to the batch.
+Letters as in `transformer.py`. Mesh axis `cp` cuts the positions of a row:
+queries stay where they are, and keys and values of the whole row are gathered.
+The cut is into runs of neighbours, of which the last attends to the most keys:
+with a causal kernel it works (2 cp - 1) / cp times the mean. Cutting rows into
+2 cp runs and giving every device an early and a late one would win that back;
+it would have to be done to the batch. `flash` trades its queries for heads
+instead, and has nothing to win.
 """
 
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import ad_checkpoint
@@ -27,6 +33,8 @@ from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 from valley_jax.models import blocks
+from valley_jax.models import flash
+from valley_jax.models import splash
 
 _MASKED = -1e30  # Finite, so that a row without any key gives no NaN.
 
@@ -95,38 +103,116 @@ def _gather(x: jax.Array) -> jax.Array:
   return jax.lax.all_gather(x, 'cp', axis=1, tiled=True)
 
 
-def _blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
-  """Runs `blocks` on each device's rows, heads and queries."""
+def _map(local: Callable[..., jax.Array], *others: Any):
+  """Returns `local` of q, k, v, positions, segments, run on every device.
+
+  Each has its rows, heads and positions; what else it takes is cut by
+  `others`. The kernels know nothing of variance over devices: not checked.
+  """
   queries = P(partitioning.BATCH, 'cp', 'tp', None, None)
   keys = P(partitioning.BATCH, 'cp', 'tp', None)
   rows = P(partitioning.BATCH, 'cp')
-
-  @functools.partial(
-      jax.shard_map,
-      in_specs=(queries, keys, keys, rows, rows),
+  return jax.shard_map(
+      local,
+      in_specs=(queries, keys, keys, rows, rows, *others),
       out_specs=queries,
       check_vma=False,
   )
-  def local(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL):
-    return blocks.attend(
+
+
+def _blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+  def local(q_BLKGH, k_BLKH, v_BLKH, *rows):
+    keys = _gather(k_BLKH), _gather(v_BLKH)
+    return blocks.attend(q_BLKGH, *keys, rows, tuple(map(_gather, rows)))
+
+  return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
+
+
+def _splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+  _, length, k, g, _ = q_BLKGH.shape
+  mesh = jax.sharding.get_abstract_mesh()
+  kernel, specs = splash.kernel(
+      length,
+      num_heads=k * g // mesh.shape['tp'],
+      cuts=mesh.shape['cp'],
+      interpret=_is_interpreted('splash', 'tpu'),
+  )
+
+  def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL, kernel):
+    return splash.attend(
+        kernel,
         q_BLKGH,
         _gather(k_BLKH),
         _gather(v_BLKH),
-        (positions_BL, segments_BL),
-        (_gather(positions_BL), _gather(segments_BL)),
+        segments_BL,
+        _gather(segments_BL),
     )
 
-  return local(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
+  return _map(local, specs)(
+      q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, kernel
+  )
 
 
-IMPLEMENTATIONS = {'dense': _dense, 'blocks': _blocks}
+def _flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+  _, length, k, g, h = q_BLKGH.shape
+  mesh = jax.sharding.get_abstract_mesh()
+  cuts = mesh.shape['cp']
+  flash.check(length, k * g // mesh.shape['tp'], h, cuts)
+  interpret = _is_interpreted('flash', 'gpu')
+
+  def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL):
+    b, length, k, g, h = q_BLKGH.shape
+    q_BLNH = q_BLKGH.reshape(b, length, k * g, h)
+    # All heads of some queries for some heads of all queries, and back.
+    q_BMNH = jax.lax.all_to_all(q_BLNH, 'cp', 2, 1, tiled=True)
+    y_BMNH = flash.attend(
+        q_BMNH,
+        flash.heads_of(_gather(k_BLKH), g, cuts),
+        flash.heads_of(_gather(v_BLKH), g, cuts),
+        _gather(segments_BL),
+        interpret,
+    )
+    y_BLNH = jax.lax.all_to_all(y_BMNH, 'cp', 1, 2, tiled=True)
+    return y_BLNH.reshape(q_BLKGH.shape)
+
+  return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
+
+
+IMPLEMENTATIONS = {
+    'dense': _dense,
+    'blocks': _blocks,
+    'splash': _splash,
+    'flash': _flash,
+}
+
+
+def _platform() -> str:
+  """Returns what the mesh's devices are.
+
+  Not the default backend: a step is also compiled for devices that are not
+  there.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device else jax.default_backend()
+
+
+def _is_interpreted(name: str, kernels_platform: str) -> bool:
+  """Returns whether a kernel is interpreted: on CPU.
+
+  Raises:
+    ValueError: the mesh is of another accelerator than the kernel is for.
+  """
+  platform = _platform()
+  if platform not in (kernels_platform, 'cpu'):
+    raise ValueError(
+        f'config.attention={name} is for {kernels_platform}, and the mesh is of'
+        f' {platform}; take auto.'
+    )
+  return platform == 'cpu'
 
 
 def resolve(implementation: str, length: int) -> str:
   """Returns the name of what computes rows of this length on this mesh.
-
-  By the mesh's devices and not by the default backend: a step is also
-  compiled for devices that are not there.
 
   Raises:
     ValueError: the name is unknown.
@@ -140,7 +226,7 @@ def resolve(implementation: str, length: int) -> str:
     )
   if length <= _DENSE_UP_TO * partitioning.num_cuts():
     return 'dense'
-  return 'blocks'
+  return {'tpu': 'splash', 'gpu': 'flash'}.get(_platform(), 'blocks')
 
 
 def attend(
