@@ -226,8 +226,13 @@ def _samples(
     config: mlc.ConfigDict, shards: shards_lib.Shards, traces, student
 ) -> samples_lib.Samples:
   """Returns what answers the first problems, or else held-out traces."""
-  tokenizer = tokenization.load(shards.directory / 'tokenizer')
   n, s = config.watch.prompts, config.sample
+  if jax.process_count() > 1:
+    raise ValueError(
+        f'watch.prompts={n}, but the sampler runs in one process and this run'
+        f' has {jax.process_count()}; set --config.watch.prompts=0.'
+    )
+  tokenizer = tokenization.load(shards.directory / 'tokenizer')
   if config.problems:
     requests = samples_lib.of_problems(
         problems.read_problems(config.problems)[:n],
@@ -277,9 +282,10 @@ def _watch(
   profile = profile_lib.Profile(f'{workdir}/profile', w.profile, num_steps)
   held_out = _held_out(config, shards, traces, loss_fn) if w.held_out else None
   samples = _samples(config, shards, traces, student) if w.prompts else None
-  writer = metrics.Writer(workdir, first)
-  shown = ['loss', 'loss_answer', *['held_out/loss'] * bool(held_out)]
-  writer.write_hparams(config.to_dict(), shown)
+  writer = metrics.Writer(workdir, first) if not jax.process_index() else None
+  if writer:
+    shown = ['loss', 'loss_answer', *['held_out/loss'] * bool(held_out)]
+    writer.write_hparams(config.to_dict(), shown)
   bar = metrics.progress(num_steps, 'step', 'train', initial=first)
   return watch_lib.Watch(
       writer=writer,
