@@ -1,6 +1,7 @@
 """The loss is plain cross entropy over supervised tokens, however computed."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,70 @@ def test_tokens_of_weight_zero_contribute_nothing():
   assert not loss_BL[is_off].any()
   assert not grads_BLD[is_off].any()
   assert grads_BLD[~is_off].any(axis=-1).all()
+
+
+def test_chunks_without_a_supervised_token_are_not_computed():
+  hidden_BLD, head_DV = _hidden_and_head(12)
+  hidden_BLD[:, 3] = np.nan  # Infects what multiplies with it, even by 0.
+  weights_BL = np.ones((2, 12), np.float32)
+  weights_BL[:, 3] = 0
+  weights_BL[:, 9:] = 0  # 16 supervised tokens: two chunks of eight.
+  loss_fn = functools.partial(losses.cross_entropy, chunk_len=4)
+  with tiny.mesh():
+    (total, _), grads = jax.jit(
+        jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+    )(hidden_BLD, head_DV, tiny.batch(2, 12)['targets'], weights_BL)
+  assert np.isfinite(total)
+  assert all(np.isfinite(grad).all() for grad in grads)
+
+
+def test_z_loss_is_minimised_but_not_reported():
+  hidden_BLD, head_DV = _hidden_and_head(12)
+  batch = tiny.batch(2, 12)
+  rows = batch['targets'], batch['weights']
+  ours = functools.partial(losses.cross_entropy, chunk_len=4, z_loss=0.01)
+
+  def plain(hidden_BLD, head_DV, targets_BL, weights_BL):
+    total, loss_BL = _plain(hidden_BLD, head_DV, targets_BL, weights_BL)
+    lse_BL = jax.nn.logsumexp(hidden_BLD @ head_DV, axis=-1)
+    return total + 0.01 * jnp.sum(weights_BL * lse_BL**2), loss_BL
+
+  with tiny.mesh():
+    found, expected = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(
+            hidden_BLD, head_DV, *rows
+        )
+        for f in (ours, plain)
+    )
+  jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+      found,
+      expected,
+  )
+
+
+def _temporary_bytes(length, vocab_size, argnums):
+  shapes = (1, length, 8), (8, vocab_size), (1, length), (1, length)
+  dtypes = jnp.float32, jnp.float32, jnp.int32, jnp.float32
+  grad_fn = jax.value_and_grad(
+      functools.partial(losses.cross_entropy, chunk_len=64),
+      argnums=argnums,
+      has_aux=True,
+  )
+  with tiny.mesh():
+    args = map(jax.ShapeDtypeStruct, shapes, dtypes)
+    analysis: Any = jax.jit(grad_fn).lower(*args).compile().memory_analysis()
+  return analysis.temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_length_times_vocabulary():
+  short = _temporary_bytes(1024, 4096, (0, 1))
+  long = _temporary_bytes(4096, 4096, (0, 1))
+  # What grows is the hidden states' gradient, and an order of tokens; a
+  # float32 of logits a token would be 16 kB.
+  assert long - short < (4096 - 1024) * 128
+  # A few copies of a chunk's logits, and of the head.
+  assert short < 4096 * (5 * 64 + 4 * 8) * 4
 
 
 def test_huge_logits_stay_finite():

@@ -23,6 +23,7 @@ from valley_jax.models import student as student_lib
 Parts = Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
 
 _VOCAB = 'tp'  # The mesh axis that cuts the vocabulary.
+_FSDP = 'fsdp'  # The one that cuts the head's gradient, and rows.
 
 
 class _Result(NamedTuple):
@@ -149,7 +150,7 @@ def _compute(
   @functools.partial(
       jax.shard_map,
       in_specs=(P(*rows, None), P(None, _VOCAB), rows, rows),
-      out_specs=_Result(P(), rows, P(*rows, None), P(None, _VOCAB)),
+      out_specs=_Result(P(), rows, P(*rows, None), P(_FSDP, _VOCAB)),
       check_vma=False,
   )
   def compute(hidden_BLD, head_DV, targets_BL, weights_BL):
@@ -167,7 +168,10 @@ def _compute(
     if wanted[0]:
       hidden_grad_TD = hidden_grad_TD.reshape(hidden_BLD.shape)
     if wanted[1]:
-      head_grad_DV = jax.lax.psum(head_grad_DV, _axes(rows))
+      # To each device its part of the sum: the whole would be 2 GB.
+      head_grad_DV = jax.lax.psum_scatter(head_grad_DV, _FSDP, tiled=True)
+      others = tuple(axis for axis in _axes(rows) if axis != _FSDP)
+      head_grad_DV = jax.lax.psum(head_grad_DV, others)
     total = jax.lax.psum(total, _axes(rows))
     loss_BL = loss_T.reshape(b, length)
     return _Result(total, loss_BL, hidden_grad_TD, head_grad_DV)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from valley_jax.training import flops
+from valley_jax.training import rounding
 
 # By name, a sum over tokens and its denominator, to be reported as a mean.
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
@@ -24,14 +25,43 @@ class State(NamedTuple):
   opt_state: Any
 
 
-def init_state(params: Any, tx: optax.GradientTransformation) -> State:
-  """Returns the state before the first step, its moments laid out as params."""
+def _float32(tree: Any) -> Any:
+  return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+
+def init_state(
+    params: Any, tx: optax.GradientTransformation, dtype: Any = jnp.float32
+) -> State:
+  """Returns the state before the first step, its moments laid out as params.
+
+  Args:
+    params: Where to begin.
+    tx: The optimiser.
+    dtype: Of the parameters between steps, float32 or bfloat16; the optimiser
+      sees them, and their gradients, in float32.
+  """
   mesh = jax.sharding.get_mesh()
   step = jax.device_put(
       jnp.zeros((), jnp.int32),
       jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
   )
-  return State(step, params, jax.jit(tx.init)(params))
+
+  @jax.jit
+  def init(params):
+    params = _float32(params)
+    state = tx.init(params)
+    # Some of it, such as factored moments, finds its place in the first step.
+    _, after = jax.eval_shape(tx.update, params, state, params)
+    return jax.tree.map(
+        lambda x, like: jax.sharding.reshard(x, like.sharding.spec),
+        state,
+        after,
+    )
+
+  opt_state = init(params)
+  if dtype != jnp.float32:
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+  return State(step, params, opt_state)
 
 
 def train_step(
@@ -67,12 +97,15 @@ def train_step(
 
   one = jax.tree.map(lambda x: x[0], batch)
   (_, pairs), _ = jax.eval_shape(grad_fn, state.params, one)
-  zeros = jax.tree.map(jnp.zeros_like, (pairs, state.params))
+  # Gradients of bfloat16 parameters, too, are summed in float32.
+  zeros = jax.tree.map(
+      lambda x: jnp.zeros_like(x, dtype=jnp.float32), (pairs, state.params)
+  )
   (pairs, grads), _ = jax.lax.scan(accumulate, zeros, batch)
   weight = pairs['loss'][1]
   count = jnp.maximum(weight, 1.0)
   grads = jax.tree.map(lambda g: g / count, grads)
-  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  updates, opt_state = tx.update(grads, state.opt_state, _float32(state.params))
   metrics = {
       **{name: x / n for name, (x, n) in pairs.items()},
       'loss': pairs['loss'][0] / count,
@@ -81,5 +114,5 @@ def train_step(
       **flops.count(batch),
   }
   updates = jax.tree.map(lambda u: -learning_rate * u, updates)
-  params = optax.apply_updates(state.params, updates)
+  params = rounding.apply(state.params, updates, state.step)
   return State(state.step + 1, params, opt_state), metrics
