@@ -1,0 +1,174 @@
+"""The decoder equals transformers' on torch: logits, gradients, files.
+
+Tiny random checkpoints of each family are written by transformers here. The
+rows are longer than `original_max_position_embeddings`, so that RoPE scaling
+bites.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+import tiny
+import transformers
+
+from valley_jax import convert
+from valley_jax import records
+from valley_jax.models import export
+from valley_jax.models import hf_config
+from valley_jax.models import params as params_lib
+from valley_jax.models import pretrained
+from valley_jax.training import losses
+
+torch = pytest.importorskip('torch')
+
+NUM_TOKENS = 640
+_SIZES = {
+    'vocab_size': 96,
+    'hidden_size': 32,
+    'intermediate_size': 64,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 4,
+    'max_position_embeddings': 1024,
+}
+_LLAMA3 = {
+    'rope_type': 'llama3',
+    'rope_theta': 500.0,
+    'factor': 8.0,
+    'low_freq_factor': 1.0,
+    'high_freq_factor': 4.0,
+    'original_max_position_embeddings': 128,
+}
+_YARN = {
+    'rope_type': 'yarn',
+    'rope_theta': 1000.0,
+    'factor': 4.0,
+    'original_max_position_embeddings': 128,
+}
+# Family, KV heads, tied head, and what else differs.
+CASES = {
+    'qwen2': ('qwen2', 2, False, {}),
+    'qwen2 tied': ('qwen2', 1, True, {}),
+    'qwen2 yarn': ('qwen2', 4, False, {'rope_parameters': _YARN}),
+    'qwen3': ('qwen3', 2, False, {'head_dim': 16}),
+    'qwen3 tied, yarn': (
+        'qwen3',
+        1,
+        True,
+        {'head_dim': 16, 'rope_parameters': {**_YARN, 'beta_fast': 8.0}},
+    ),
+    'llama': ('llama', 4, False, {'rms_norm_eps': 1e-5}),
+    'llama3': ('llama', 2, False, {'rope_parameters': _LLAMA3}),
+    'llama3 tied': ('llama', 1, True, {'rope_parameters': _LLAMA3}),
+}
+
+
+@functools.cache
+def _model(case):
+  """A random model; norms and biases random too."""
+  family, num_kv_heads, tied, changes = CASES[case]
+  config = transformers.AutoConfig.for_model(
+      family,
+      num_key_value_heads=num_kv_heads,
+      tie_word_embeddings=tied,
+      **{**_SIZES, **changes},
+  )
+  torch.manual_seed(0)
+  model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+  with torch.no_grad():
+    for name, x in model.named_parameters():
+      scale = 0.3 if 'norm' in name or 'bias' in name else 0.15
+      x.copy_(scale * torch.randn(x.shape) + (1.0 if 'norm' in name else 0.0))
+  return model
+
+
+@pytest.fixture(scope='module', params=CASES)
+def case(request, tmp_path_factory):
+  """A directory written by transformers, its model, our student."""
+  path = tmp_path_factory.mktemp('hf')
+  model = _model(request.param)
+  model.save_pretrained(path, max_shard_size='40KB')
+  assert (path / 'model.safetensors.index.json').exists()
+  return path, model, pretrained.read_student(path)
+
+
+TOKENS = np.random.default_rng(0).integers(0, 96, NUM_TOKENS)
+
+
+def test_logits_equal_those_of_transformers(case):
+  path, model, _ = case
+  with torch.no_grad():
+    theirs = model(torch.from_numpy(TOKENS[None])).logits[0].numpy()
+  assert np.abs(theirs).max() > 1
+  ours = convert.our_logits(path, TOKENS)
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradients(student, params, tokens_BL):
+  def loss(params):
+    model = params_lib.bind(student, params)
+    positions_BL = jnp.arange(tokens_BL.shape[1])[None]
+    ones_BL = jnp.ones_like(tokens_BL)
+    hidden_BLD, _ = model(tokens_BL, positions_BL, ones_BL)
+    targets_BL = jnp.roll(tokens_BL, -1, axis=1)
+    weights_BL = ones_BL.at[:, -1].set(0).astype(jnp.float32)
+    total, _ = losses.cross_entropy(
+        hidden_BLD, model.head(), targets_BL, weights_BL, chunk_len=100
+    )
+    return total / weights_BL.sum()
+
+  return jax.grad(loss)(params)
+
+
+def test_gradients_equal_those_of_transformers(case, tmp_path):
+  path, model, student = case
+  model.zero_grad()
+  batch = torch.from_numpy(TOKENS[None])
+  model(batch, labels=batch).loss.backward()
+  # As a checkpoint of gradients, which our reader brings into our form.
+  names = dict(model.named_parameters())
+  with torch.no_grad():
+    gradients = {name: x.grad.numpy() for name, x in names.items()}
+  safetensors.save_file(gradients, tmp_path / 'model.safetensors')
+  with tiny.mesh():
+    like = params_lib.abstract(student)
+    theirs = pretrained.load_params(tmp_path, like)
+    params = pretrained.load_params(path, like)
+    ours = _gradients(student, params, TOKENS[None].astype(np.int32))
+
+  def compare(a, b):
+    error = np.linalg.norm(np.asarray(a - b)) / np.linalg.norm(np.asarray(b))
+    assert error <= 1e-3
+
+  jax.tree.map(compare, ours, theirs)
+
+
+def test_transformers_loads_what_we_write(case, tmp_path):
+  path, model, student = case
+  with tiny.mesh(fsdp=2):
+    like = params_lib.abstract(student)
+    params = pretrained.load_params(path, like)
+    export.write_weights(tmp_path, params, 'float32', 40_000)
+  records.write_json(tmp_path / 'config.json', hf_config.from_student(student))
+  loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
+      tmp_path, output_loading_info=True, dtype=torch.float32
+  )
+  assert not any(report.values()), report
+  with torch.no_grad():
+    batch = torch.from_numpy(TOKENS[None])
+    same = loaded.eval()(batch).logits.equal(model(batch).logits)
+  assert same  # Bit for bit.
+
+
+def test_check_finds_agreement_and_its_lack(case, tmp_path, capsys):
+  path, model, _ = case
+  assert convert.main(['check', str(path), '--tokens', '512']) == 0
+  assert 'agrees' in capsys.readouterr().out
+  theirs = convert.their_logits(path, TOKENS)
+  scaled = convert.compare(theirs, 1.05 * theirs)
+  assert scaled['kl_mean'] > convert.MAX_MEAN_KL
+  assert scaled['agreement'] == 1

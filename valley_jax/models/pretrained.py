@@ -1,0 +1,243 @@
+"""Reads Hugging Face checkpoints: sharded safetensors, through Orbax v1.
+
+Every process reads only the rows that its devices hold, a layer at a time, and
+puts them into the stacked parameters in place: beside the result there is one
+layer, in the dtype of the files.
+"""
+
+from collections.abc import Mapping
+import functools
+import json
+import os
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from valley_jax.models import hf_config
+from valley_jax.models import hf_names
+from valley_jax.models import student as student_lib
+
+_READ_BYTES = 64 * 2**20  # On their way from files, at a time.
+_MAX_NAMED = 5  # Faults of a kind that an error lists.
+
+
+def read_student(directory: str | os.PathLike) -> student_lib.Student:
+  """Returns the student that DIR/config.json describes.
+
+  Raises:
+    ValueError: there is none, or it has what this decoder does not compute.
+  """
+  path = epath.Path(directory) / 'config.json'
+  if not path.exists():
+    raise ValueError(
+        f'{path} does not exist; download the whole repository of the'
+        ' checkpoint from Hugging Face, and name its directory.'
+    )
+  return hf_config.to_student(json.loads(path.read_text()), str(path))
+
+
+def _context() -> ocp.Context:
+  context = ocp.Context()
+  context.checkpoint_layout = ocp.options.CheckpointLayout.SAFETENSORS
+  context.memory.read_concurrent_bytes = _READ_BYTES
+  return context
+
+
+def _named(names: Any) -> str:
+  names = sorted(names)
+  rest = len(names) - _MAX_NAMED
+  listed = ', '.join(map(str, names[:_MAX_NAMED]))
+  return f'{listed} and {rest} more' if rest > 0 else listed
+
+
+def _found(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns what the files hold, by name.
+
+  Raises:
+    ValueError: files that the index names are not there, or none at all.
+  """
+  index = directory / 'model.safetensors.index.json'
+  files = {path.name for path in directory.glob('*.safetensors')}
+  named = files or {'model.safetensors'}
+  if index.exists():
+    named = set(json.loads(index.read_text())['weight_map'].values())
+  if missing := named - files:
+    raise ValueError(
+        f'{directory} lacks {_named(missing)}; download what is missing.'
+    )
+  with _context():
+    metadata: Any = ocp.metadata(str(directory)).metadata
+  return metadata
+
+
+def _check(
+    directory: epath.Path,
+    found: Mapping[str, jax.ShapeDtypeStruct],
+    wanted: Mapping[str, tuple[int, ...]],
+) -> None:
+  """Raises ValueError unless the files hold what is wanted and nothing else."""
+  both = found.keys() & wanted.keys()
+  shapes = [
+      f'{name} {found[name].shape} instead of {wanted[name]}'
+      for name in both
+      if found[name].shape != wanted[name]
+  ]
+  dtypes = [
+      f'{name} {found[name].dtype}'
+      for name in both
+      if found[name].dtype not in (jnp.bfloat16, jnp.float16, jnp.float32)
+  ]
+  kinds = {
+      'lacks': wanted.keys() - found.keys(),
+      'has, and no parameter takes,': found.keys() - wanted.keys(),
+      'has in another shape': shapes,
+      'has quantised or in another dtype': dtypes,
+  }
+  if faults := [f'{kind} {_named(v)}' for kind, v in kinds.items() if v]:
+    raise ValueError(
+        f'{directory} {"; ".join(faults)}. Its config.json describes another'
+        ' model than its files hold; download the checkpoint again, or take'
+        ' another.'
+    )
+
+
+def _row_axes(tensor: hf_names.Tensor) -> tuple[list[str], list[str]]:
+  """Returns along which axes rows are cut for reading: to exchange, to gather.
+
+  Rows are contiguous in a file, columns are not. So a process reads whole rows,
+  cut along all of the mesh's axes that divide them; the devices exchange the
+  rest. The axes that the tensor is to be cut along come first.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  lasting = [axis for axis in tensor.their_spec if axis]
+  passing = [axis for axis in mesh.axis_names if axis not in lasting]
+  rows, kept = tensor.their_shape[0], []
+  for axis in (*lasting, *passing):
+    if rows % mesh.shape[axis] == 0:
+      kept.append(axis)
+      rows //= mesh.shape[axis]
+  return [a for a in lasting if a in kept], [a for a in passing if a in kept]
+
+
+def _rows(tensor: hf_names.Tensor, axes: list[str]) -> P:
+  return P(tuple(axes), *[None] * (len(tensor.their_shape) - 1))
+
+
+def _read(
+    directory: epath.Path,
+    found: Mapping[str, jax.ShapeDtypeStruct],
+    tensors: Mapping[str, hf_names.Tensor],
+) -> dict[str, jax.Array]:
+  """Reads tensors, given by their names, in the dtype of the files."""
+  mesh = jax.sharding.get_mesh()
+
+  def like(name: str) -> jax.ShapeDtypeStruct:
+    lasting, passing = _row_axes(tensors[name])
+    spec = _rows(tensors[name], lasting + passing)
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    at = found[name]
+    return jax.ShapeDtypeStruct(at.shape, at.dtype, sharding=sharding)
+
+  with _context():
+    loaded: Any = ocp.load(
+        str(directory), {name: like(name) for name in tensors}
+    )
+  return loaded
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _to_ours(tensor: hf_names.Tensor, x: jax.Array, dtype: Any) -> jax.Array:
+  # Gathered first and exchanged then: at once, XLA would replicate it.
+  x = jax.sharding.reshard(x, _rows(tensor, _row_axes(tensor)[0]))
+  x = jax.sharding.reshard(x, tensor.their_spec)
+  return tensor.to_ours(x).astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _place(
+    tensors: tuple[hf_names.Tensor, ...],
+    stacked: list[jax.Array],
+    layer: list[jax.Array],
+    number: jax.Array,
+) -> list[jax.Array]:
+  """Puts the tensors of one layer into the stacked parameters."""
+  return [
+      jax.lax.dynamic_update_index_in_dim(
+          into, _to_ours(tensor, x, into.dtype), number, 0
+      )
+      for tensor, into, x in zip(tensors, stacked, layer, strict=True)
+  ]
+
+
+def _check_tied(
+    directory: epath.Path,
+    found: Mapping[str, jax.ShapeDtypeStruct],
+    embed: hf_names.Tensor,
+) -> None:
+  """Refuses a head that the embedding is not, where config.json says it is."""
+  pair = _read(directory, found, {embed.theirs: embed, hf_names.HEAD: embed})
+  if not jax.jit(jnp.array_equal)(*pair.values()):
+    raise ValueError(
+        f'{directory}: config.json ties the head to the embedding, but'
+        f' {hf_names.HEAD} is not {embed.theirs}; set tie_word_embeddings to'
+        ' false there if the head is meant.'
+    )
+
+
+def load_params(directory: str | os.PathLike, like: Any) -> Any:
+  """Loads a checkpoint's parameters.
+
+  Args:
+    directory: With *.safetensors, and an index if they are several.
+    like: Shapes, dtypes and shardings of the parameters, on the current mesh.
+
+  Raises:
+    ValueError: a tensor is missing, left over, or of another shape.
+  """
+  directory = epath.Path(os.fspath(directory))
+  top, layer = hf_names.tensors(like)
+  numbers = range(hf_names.num_layers(like))
+  wanted = {tensor.theirs: tensor for tensor in top}
+  for n in numbers:
+    wanted.update({tensor.theirs.format(n): tensor for tensor in layer})
+  found = _found(directory)
+  checked = dict(found)
+  is_tied = hf_names.HEAD in found and hf_names.HEAD not in wanted
+  if is_tied:
+    del checked[hf_names.HEAD]
+  _check(directory, checked, {n: t.their_shape for n, t in wanted.items()})
+  if is_tied:
+    _check_tied(directory, found, top[0])
+  placed = {}
+  for tensor in top:  # One by one: two of them are as large as many layers.
+    (x,) = _read(directory, found, {tensor.theirs: tensor}).values()
+    dtype = hf_names.get(like, tensor.ours).dtype
+    placed[tensor.ours] = _to_ours(tensor, x, dtype)
+  leaves = [hf_names.get(like['blocks'], tensor.ours) for tensor in layer]
+  stacked = [jnp.zeros(x.shape, x.dtype, device=x.sharding) for x in leaves]
+  for n in numbers:
+    names = {tensor.theirs.format(n): tensor for tensor in layer}
+    tensors = _read(directory, found, names)
+    stacked = _place(
+        tuple(layer), stacked, [tensors[name] for name in names], np.int32(n)
+    )
+    # Reading runs ahead of placing otherwise, and layers pile up.
+    jax.block_until_ready(stacked)
+  for tensor, x in zip(layer, stacked, strict=True):
+    placed[f'blocks/{tensor.ours}'] = x
+  return _nested(placed, like)
+
+
+def _nested(placed: Mapping[str, jax.Array], like: Any) -> Any:
+  """Returns the parameters as a tree, which `like` is."""
+
+  def find(path, leaf):
+    del leaf
+    return placed[jax.tree_util.keystr(path, simple=True, separator='/')]
+
+  return jax.tree_util.tree_map_with_path(find, like)
