@@ -166,9 +166,7 @@ def test_processes_together_have_the_batch_of_one(data, processes, accumulate):
   settings = dict(batch_size=8, accumulate=accumulate, num_epochs=2)
   whole, _ = _batches(data, 'none', **settings)
   parts = [
-      _batches(
-          data, 'none', process_index=i, process_count=processes, **settings
-      )[0]
+      _batches(data, 'none', part=i, num_parts=processes, **settings)[0]
       for i in range(processes)
   ]
   assert {len(part) for part in parts} == {len(whole)}
@@ -243,7 +241,7 @@ def test_rows_shorter_than_a_trace_name_the_remedy(data, pack):
 
 
 @pytest.mark.parametrize(
-    'changes', [dict(accumulate=3), dict(process_count=3)], ids=str
+    'changes', [dict(accumulate=3), dict(num_parts=3)], ids=str
 )
 def test_a_batch_that_does_not_divide_is_refused(data, changes):
   with pytest.raises(ValueError, match='batch_size=4 is not a multiple'):

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,7 +201,6 @@ def test_a_run_writes_what_ran(world, finished):
         ),
         ({'train': {'epochs': 3}}, 'config.train.epochs=2, now it is 3'),
         ({'data': {'pack': 'best_fit'}}, "config.data.pack='none', now"),
-        ({'init': 'checkpoint:x'}, "config.init='random', now"),
     ],
 )
 def test_another_config_is_refused_and_leaves_no_trace(
@@ -260,18 +260,43 @@ def test_a_student_begins_where_another_ended(world, finished, tmp_path):
   assert moments and not any(x.any() for x in moments)
 
 
-def test_a_student_of_other_sizes_is_refused(world, finished, tmp_path):
+def test_another_beginning_is_refused(world, finished):
   init = f'checkpoint:{finished}/checkpoints'
-  config = tiny.config(world, num_traces=0, init=init, vocab_multiple=1024)
-  with pytest.raises(ValueError, match=r'embed_VD is \(384, 128\) there.*1024'):
+  config = tiny.config(world, **_EIGHT, init=init)
+  with pytest.raises(ValueError, match="config.init='random', now it is 'chec"):
+    train.train(config, str(finished))
+
+
+def test_a_preset_of_other_sizes_is_refused(world, finished, tmp_path):
+  init = f'checkpoint:{finished}/checkpoints'
+  config = tiny.config(world, num_traces=0, init=init, student='qwen3_8b')
+  with pytest.raises(ValueError, match='num_layers=4, not 36.*embed_dim=128'):
     train.train(config, str(tmp_path))
+
+
+def test_a_student_of_fewer_tokens_is_refused(world, finished, tmp_path):
+  manifest = records.read_json(world / 'shards/manifest.json')
+  shutil.copytree(world / 'shards', tmp_path / 'shards')
+  manifest['vocab_size'] = 385
+  records.write_json(tmp_path / 'shards/manifest.json', manifest)
+  init = f'checkpoint:{finished}/checkpoints'
+  config = tiny.config(world, init=init, shards=f'{tmp_path}/shards')
+  with pytest.raises(ValueError, match='has 385 tokens.* 384 rows'):
+    train.train(config, str(tmp_path))
+
+
+def test_examples_beyond_the_students_positions_are_refused(world, tmp_path):
+  config = tiny.config(world).unlock()
+  config.data.max_len = 40_000
+  with pytest.raises(ValueError, match='max_len=40,000 is beyond the 32,768'):
+    train.train(config.lock(), str(tmp_path))
 
 
 @pytest.mark.parametrize(
     'init, message',
     [
         ('checkpoint:/nowhere', '/nowhere holds no checkpoint.*train'),
-        ('zeros', "config.init='zeros': want checkpoint:DIR.* or random"),
+        ('zeros', "config.init='zeros': want hf:DIR.* or random"),
     ],
 )
 def test_no_student_to_begin_with_is_an_error(world, tmp_path, init, message):

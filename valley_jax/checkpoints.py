@@ -6,28 +6,93 @@ not change between a run and its continuation. A save is written
 aside and renamed, so a kill leaves the checkpoint before it.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import os
-import pathlib
 from typing import Any
 
+from etils import epath
 import grain
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from valley_jax import buckets
 
+# What Orbax and TensorStore raise for a disk, or for what lies on it.
+_FROM_BELOW = (OSError, ValueError, LookupError, TypeError)
+
+
+@contextlib.contextmanager
 def open_checkpointer(
-    workdir: str | os.PathLike, keep: int
-) -> ocp.training.Checkpointer:
-  """Opens <workdir>/checkpoints, where the latest `keep` steps stay."""
+    workdir: str | os.PathLike, keep: int, keep_every: int = 0
+) -> Iterator[ocp.training.Checkpointer]:
+  """Opens <workdir>/checkpoints; on exit, waits for the last save.
+
+  Args:
+    workdir: A directory, or gs://BUCKET/PATH.
+    keep: So many of the latest steps stay,
+    keep_every: and of the others the multiples of this; 0: none.
+
+  Raises:
+    ValueError: the last save has failed, see `save`.
+  """
   # The loop decides when to save. (Any: Orbax's protocols deny its policies.)
   always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-  latest: Any = ocp.training.preservation_policies.LatestN(keep)
-  return ocp.training.Checkpointer(
-      str(pathlib.Path(workdir).absolute() / 'checkpoints'),
+  policies = ocp.training.preservation_policies
+  kept: list[Any] = [policies.LatestN(keep)]
+  if keep_every:
+    kept.append(policies.EveryNSteps(keep_every))
+  preserved: Any = policies.AnyPreservationPolicy(kept)
+  checkpointer = ocp.training.Checkpointer(
+      str(buckets.absolute(workdir) / 'checkpoints'),
       save_decision_policy=always,
-      preservation_policy=latest,
+      preservation_policy=preserved,
       cleanup_tmp_directories=True,
+  )
+  try:
+    yield checkpointer
+  finally:
+    with _saving(checkpointer):
+      checkpointer.close()
+
+
+@contextlib.contextmanager
+def _saving(checkpointer: ocp.training.Checkpointer) -> Iterator[None]:
+  """Says of a failed save what is to be done."""
+  try:
+    yield
+  except _FROM_BELOW as e:
+    directory = checkpointer.directory
+    step = latest_step(directory)
+    kept = (
+        'There is no earlier one' if step is None else f'Step {step:,} is whole'
+    )
+    # `from None`: the traces of Orbax's threads would bury the message.
+    raise ValueError(
+        f'A checkpoint could not be written to {directory}: {_reason(e)}.'
+        f' {kept}. Mend what is wrong there (make room, allow writing) and run'
+        ' the same command again: it goes on from there.'
+    ) from None
+
+
+def _reason(error: BaseException) -> str:
+  """Returns what lies at the bottom of an error, in a line."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  text = str(error).partition('[tensorstore_spec')[0].strip().rstrip('.')
+  return f'{type(error).__name__}: {" ".join(text.split())[:400]}'
+
+
+def _broken(path: str, reason: str) -> ValueError:
+  """Returns the error for a checkpoint that cannot be read."""
+  others = [
+      s for s in steps(epath.Path(path).parent) if not path.endswith(f'/{s}')
+  ]
+  before = f'step {max(others):,}' if others else 'the beginning'
+  return ValueError(
+      f'Checkpoint {path} cannot be read: {reason}. Part of it is lost or'
+      f' changed. Remove that directory and run again, to go on from {before}.'
   )
 
 
@@ -48,24 +113,39 @@ def save(
     batches: The run's iterator, for its position.
     identity: What must not change between a run and its continuation.
     num_steps: Steps of the whole run.
+
+  Raises:
+    ValueError: this save, or the one before, has failed (a full disk, say);
+      what was saved before them is still there.
   """
-  checkpointer.save_checkpointables_async(
-      step,
-      {'state': state},
-      custom_metadata={
-          'data_position': batches.get_state()['next_index'],
-          'identity': dict(identity),
-          'num_steps': num_steps,
-      },
-  )
+  with _saving(checkpointer):
+    checkpointer.save_checkpointables_async(
+        step,
+        {'state': state},
+        custom_metadata={
+            'data_position': batches.get_state()['next_index'],
+            'identity': dict(identity),
+            'num_steps': num_steps,
+        },
+    )
 
 
 def _path(directory: str | os.PathLike, step: int) -> str:
-  return str(pathlib.Path(directory).absolute() / str(step))
+  return str(buckets.absolute(directory) / str(step))
 
 
 def _metadata(path: str) -> dict[str, Any]:
-  custom: Any = ocp.checkpointables_metadata(path).custom_metadata
+  """Returns what was stored beside the arrays.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  try:
+    custom: Any = ocp.checkpointables_metadata(path).custom_metadata
+  except _FROM_BELOW as e:
+    raise _broken(path, _reason(e)) from None
+  if not custom or 'identity' not in custom:
+    raise _broken(path, '_CHECKPOINT_METADATA has no identity of its run')
   return custom
 
 
@@ -130,16 +210,22 @@ def restore_latest(
     checkpointer: Where to look.
     state: The initial state: structure, shapes, dtypes and shardings.
     batches: The run's iterator, moved in place.
+
+  Raises:
+    ValueError: it cannot be read; names the checkpoint and the remedy.
   """
   latest = checkpointer.latest
   if latest is None:
     return state
-  metadata = checkpointer.checkpointables_metadata(latest.step)
-  custom: Any = metadata.custom_metadata
-  loaded = checkpointer.load_checkpointables(
-      latest.step, {'state': abstract(state)}
-  )
-  batches.set_state({'next_index': custom['data_position']})
+  path = _path(checkpointer.directory, latest.step)
+  position = _metadata(path)['data_position']
+  try:
+    loaded = checkpointer.load_checkpointables(
+        latest.step, {'state': abstract(state)}
+    )
+  except _FROM_BELOW as e:
+    raise _broken(path, _reason(e)) from None
+  batches.set_state({'next_index': position})
   return loaded['state']
 
 
@@ -153,12 +239,23 @@ def abstract(tree: Any) -> Any:
 
 def latest_step(directory: str | os.PathLike) -> int | None:
   """Returns the last finished step of a checkpoint directory, or None."""
-  steps = [
-      int(path.name)
-      for path in pathlib.Path(directory).glob('[0-9]*')
-      if path.name.isdigit()
+  return max(steps(directory), default=None)
+
+
+def steps(directory: str | os.PathLike) -> list[int]:
+  """Returns the finished steps of a checkpoint directory, in no order."""
+  root = buckets.absolute(directory)
+  names = [path.name for path in root.iterdir()] if root.exists() else []
+  return [
+      int(name)
+      for name in names
+      if name.isdigit() and _is_finished(root / name)
   ]
-  return max(steps, default=None)
+
+
+def _is_finished(path: epath.Path) -> bool:
+  """A bucket has no rename; there a file says that a checkpoint is whole."""
+  return not buckets.is_remote(path) or (path / 'commit_success.txt').exists()
 
 
 def load_params(directory: str | os.PathLike, like: Any) -> Any:

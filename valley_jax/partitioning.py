@@ -177,16 +177,60 @@ def check_length(length: int) -> None:
     )
 
 
+def batch_part() -> tuple[int, int]:
+  """Returns (i, n): this process holds the i-th of n parts of a batch's rows.
+
+  Raises:
+    ValueError: as `batch_parts` says.
+  """
+  mesh = jax.sharding.get_mesh()
+  process_of = np.vectorize(lambda device: device.process_index)
+  parts = batch_parts(process_of(mesh.devices), mesh.axis_names)
+  return parts[jax.process_index()], max(parts.values()) + 1
+
+
+def batch_parts(
+    process_of: np.ndarray, axes: Sequence[str] = AXES
+) -> dict[int, int]:
+  """Returns which part of a batch's rows each process holds.
+
+  Processes whose devices hold the same rows, and other columns of parameters
+  (`tp`), hold the same part.
+
+  Args:
+    process_of: The process of each device, in the mesh's shape.
+    axes: The mesh's.
+
+  Raises:
+    ValueError: the parts are not of one size, or not in one piece each.
+  """
+  sizes = [n if a in BATCH else 1 for n, a in zip(process_of.shape, axes)]
+  rows = np.arange(np.prod(sizes)).reshape(sizes)
+  held: dict[int, set[int]] = {}
+  row_of = np.broadcast_to(rows, process_of.shape)
+  for process, row in zip(process_of.flat, row_of.flat, strict=True):
+    held.setdefault(int(process), set()).add(int(row))
+  parts = sorted({tuple(sorted(part)) for part in held.values()})
+  in_order = [row for part in parts for row in part] == [*range(rows.size)]
+  if not in_order or len({len(part) for part in parts}) > 1:
+    raise ValueError(
+        f'On a mesh {dict(zip(axes, process_of.shape))} the processes hold'
+        f' these rows of a batch: {parts}; they must be as many each, and side'
+        ' by side: change config.mesh.'
+    )
+  return {p: parts.index(tuple(sorted(held[p]))) for p in held}
+
+
 def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   """Cuts a host batch [..., rows, length] along the batch axes and `cp`.
 
-  With several processes each hands in its own rows of the global batch.
+  With several processes each hands in its `batch_part` of the global batch.
 
   Raises:
     ValueError: the devices cannot share the rows, or a row, evenly.
   """
   mesh = jax.sharding.get_mesh()
-  rows = batch['inputs'].shape[-2] * jax.process_count()
+  rows = batch['inputs'].shape[-2] * batch_part()[1]
   if rows % (devices := num_batch_devices()):
     raise ValueError(
         f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices'
@@ -197,6 +241,7 @@ def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   def put(x: np.ndarray) -> jax.Array:
     lead = (None,) * (x.ndim - 2)
     sharding = jax.sharding.NamedSharding(mesh, P(*lead, BATCH, 'cp'))
-    return jax.make_array_from_process_local_data(sharding, x)
+    shape = (*x.shape[:-2], rows, x.shape[-1])
+    return jax.make_array_from_process_local_data(sharding, x, shape)
 
   return {name: put(x) for name, x in batch.items()}

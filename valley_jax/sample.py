@@ -5,7 +5,8 @@
         --config.shards=DATA/shards
 
 Reads   config.problems    FORMAT:PATH; the statements
-        config.checkpoint  (default RUN/checkpoints) the student
+        config.checkpoint  (default RUN/checkpoints) the student, which says
+                           itself what it is
         config.shards      (default RUN/shards) its tokenizer
 Writes  RUN/completions.jsonl  text, finish reason and tokens of
                                config.sample.num_samples samples a problem
@@ -25,6 +26,7 @@ import ml_collections as mlc
 
 from valley_jax import checkpoints
 from valley_jax import entry
+from valley_jax import initial
 from valley_jax import metrics
 from valley_jax import partitioning
 from valley_jax import records
@@ -197,9 +199,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   _check(path, rows, requests, config.sample.max_new_tokens)
   done = {records.key(row) for row in rows}
   if len(done) < len(requests):
-    student = student_lib.of(
-        config.student, len(tokenizer), config.vocab_multiple
-    )
+    student = initial.of_checkpoint(directory)
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
       end_token: Any = tokenizer.eos_token_id
       engine = _engine(config, directory, requests, end_token, student)

@@ -3,8 +3,10 @@
     python -m valley_jax.train --config configs/valley.py:num_traces=1000 \\
         --workdir RUN --config.shards=DATA/shards
 
-Reads   config.shards (default RUN/shards), config.init: random, or
-        checkpoint:DIR, the checkpoints of another run
+Reads   config.shards (default RUN/shards), config.init: hf:DIR, a Hugging
+        Face checkpoint; checkpoint:DIR, the checkpoints of another run; or
+        random. The first two say what the student is: config.student is its
+        preset, or '' to take it as it is
 Writes  RUN/config.json         what ran
         RUN/metrics.jsonl       a row a step: see below
         RUN/tensorboard/        the same, to look at, with config and samples
@@ -42,30 +44,33 @@ Steps with something beside them (compilation, a checkpoint) have no speed.
 
 import contextlib
 import functools
-import pathlib
+import os
 from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import ml_collections as mlc
 
+from valley_jax import buckets
 from valley_jax import checkpoints
 from valley_jax import entry
+from valley_jax import initial
 from valley_jax import metrics
 from valley_jax import partitioning
+from valley_jax import preemption
+from valley_jax import processes
 from valley_jax import records
 from valley_jax.data import pipeline
 from valley_jax.data import problems
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import subset
 from valley_jax.data import tokenization
+from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
-from valley_jax.training import losses
-from valley_jax.training import optimizer
+from valley_jax.training import recipe
 from valley_jax.training import step as step_lib
 from valley_jax.watching import held_out as held_out_lib
 from valley_jax.watching import profile as profile_lib
@@ -73,28 +78,15 @@ from valley_jax.watching import reporter as reporter_lib
 from valley_jax.watching import samples as samples_lib
 from valley_jax.watching import watch as watch_lib
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-
 
 def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   """Opens config.shards, or the workdir's own."""
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def _init_params(config: mlc.ConfigDict, student: student_lib.Student) -> Any:
-  kind, _, directory = config.init.partition(':')
-  if kind == 'checkpoint':
-    return checkpoints.load_params(directory, params_lib.abstract(student))
-  if config.init != 'random':
-    raise ValueError(
-        f'config.init={config.init!r}: want checkpoint:DIR, a student to go on'
-        ' from, or random, one without any training.'
-    )
-  return params_lib.init(student, jax.random.key(config.seed))
-
-
 def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards):
   """Returns the run's batches and the pack plan's fill."""
+  part, num_parts = partitioning.batch_part()
   rows = subset.nested(shards.ids, config.num_traces, config.seed)
   plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
   batches = pipeline.batches(
@@ -104,68 +96,31 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards):
       accumulate=config.train.accumulate,
       num_epochs=config.train.epochs,
       seed=config.seed,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      part=part,
+      num_parts=num_parts,
   )
   return batches, plan.fill
 
 
 def _identity(
-    config: mlc.ConfigDict, shards: shards_lib.Shards
+    config: mlc.ConfigDict,
+    shards: shards_lib.Shards,
+    student: student_lib.Student,
 ) -> dict[str, Any]:
   """Returns, by name, what a resumed run must share with its beginning."""
-  identity = {}
-  for name in ('num_traces', 'seed', 'student', 'init', 'vocab_multiple'):
+  identity: dict[str, Any] = {'student': hf_config.from_student(student)}
+  names = ('num_traces', 'seed', 'student', 'init', 'vocab_multiple')
+  for name in (*names, 'attention'):
     identity[f'config.{name}'] = config[name]
   for part in ('data', 'train'):
     for name, value in config[part].items():
       identity[f'config.{part}.{name}'] = value
-  for name in ('checkpoint_every', 'keep'):  # These change no bit.
+  for name in ('checkpoint_every', 'keep', 'keep_every'):  # Change no bit.
     del identity[f'config.train.{name}']
   identity['prompt'] = shards.manifest['prompt']
   for name in ('traces', 'template', 'tokenizer'):
     identity[f'{name}_sha256'] = shards.manifest[f'{name}_sha256']
   return identity
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(
-    student: student_lib.Student,
-    dtype: str,
-    attention: str,
-    remat: str,
-    loss_chunk_len: int,
-    adamw: tuple[tuple[str, float], ...],
-):
-  """Returns optimiser, step and loss function, one for all of a study."""
-  tx = optimizer.adamw(**dict(adamw))
-  loss_fn = functools.partial(
-      losses.next_token,
-      student=student,
-      dtype=DTYPES[dtype],
-      attention=attention,
-      remat=remat,
-      chunk_len=loss_chunk_len,
-  )
-  step = functools.partial(step_lib.train_step, loss_fn=loss_fn, tx=tx)
-  return tx, jax.jit(step, donate_argnums=0), loss_fn
-
-
-def _optimisation(
-    config: mlc.ConfigDict, student: student_lib.Student, num_steps: int
-):
-  """Returns optimiser, compiled step, learning rates and loss function."""
-  t = config.train
-  adamw = tuple(
-      (name, t[name]) for name in ('b1', 'b2', 'weight_decay', 'clip_norm')
-  )
-  tx, step, loss_fn = _compiled(
-      student, t.dtype, config.attention, t.remat, t.loss_chunk_len, adamw
-  )
-  schedule = optimizer.schedule(
-      t.learning_rate, num_steps, t.warmup_fraction, t.final_fraction
-  )
-  return tx, step, schedule, loss_fn
 
 
 def train(config: mlc.ConfigDict, workdir: str) -> None:
@@ -174,38 +129,54 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   held_out = subset.held_out(
       shards.ids, config.watch.held_out, config.num_traces, config.seed
   )
-  batches, fill = _batches(config, shards)
-  num_steps = len(batches)
-  directory = pathlib.Path(workdir)
-  identity = _identity(config, shards)
-  checkpoints.check_identity(directory / 'checkpoints', identity)
-  if checkpoints.latest_step(directory / 'checkpoints') == num_steps:
-    print(f'train: {workdir} is complete ({num_steps} steps).')
-    return
-  records.write_atomically(
-      directory / 'config.json', config.to_json(indent=2) + '\n'
+  student = initial.student(
+      config.init,
+      config.student,
+      num_tokens=shards.manifest['vocab_size'],
+      multiple=config.vocab_multiple,
+      max_len=config.data.max_len,
   )
-  with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
-    student = student_lib.of(
-        config.student, shards.manifest['vocab_size'], config.vocab_multiple
-    )
-    tx, train_step, schedule, loss_fn = _optimisation(
-        config, student, num_steps
-    )
-    state = step_lib.init_state(_init_params(config, student), tx)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
+    notice = stack.enter_context(preemption.Notice())
+    batches, fill = _batches(config, shards)
+    num_steps = len(batches)
+    directory = f'{workdir}/checkpoints'
+    identity = _identity(config, shards, student)
+    checkpoints.check_identity(directory, identity)
+    if checkpoints.latest_step(directory) == num_steps:
+      print(f'train: {workdir} is complete ({num_steps} steps).')
+      return
+    is_first = processes.is_first()
+    files = stack.enter_context(buckets.RunFiles(workdir, is_first))
+    if is_first:
+      records.write_atomically(
+          files.directory / 'config.json', config.to_json(indent=2) + '\n'
+      )
+    made = recipe.of(config.train, config.attention, student)
+    schedule = recipe.schedule(config.train, num_steps)
+    params = initial.params(config.init, student, config.seed)
+    dtype = recipe.DTYPES[config.train.param_dtype]
+    state = step_lib.init_state(params, made.tx, dtype)
+    del params
     print(
         f'train: {params_lib.count(state.params):,} parameters,'
         f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )
     begin_watch = functools.partial(
-        _watch, config, workdir, shards, held_out, student, loss_fn, schedule,
-        num_steps,
+        _watch, config, files.directory, shards, held_out, student,
+        made.loss_fn, schedule, num_steps,
     )  # fmt: skip
-    _loop(
-        config, workdir, identity, batches, state, train_step, schedule,
-        begin_watch,
+    save = functools.partial(
+        _save, files, identity=identity, num_steps=num_steps
+    )
+    done = _loop(
+        config, workdir, batches, state, made.step, schedule, begin_watch,
+        save, notice,
     )  # fmt: skip
+  if done < num_steps:
+    preemption.leave(workdir, done, num_steps)
 
 
 def _held_out(
@@ -218,7 +189,7 @@ def _held_out(
       pack=config.data.pack,
       max_rows=config.train.batch_size // config.train.accumulate,
   )
-  part, num_parts = jax.process_index(), jax.process_count()
+  part, num_parts = partitioning.batch_part()
   return held_out_lib.HeldOut(rows, loss_fn, part, num_parts)
 
 
@@ -227,11 +198,6 @@ def _samples(
 ) -> samples_lib.Samples:
   """Returns what answers the first problems, or else held-out traces."""
   n, s = config.watch.prompts, config.sample
-  if jax.process_count() > 1:
-    raise ValueError(
-        f'watch.prompts={n}, but the sampler runs in one process and this run'
-        f' has {jax.process_count()}; set --config.watch.prompts=0.'
-    )
   tokenizer = tokenization.load(shards.directory / 'tokenizer')
   if config.problems:
     requests = samples_lib.of_problems(
@@ -281,8 +247,12 @@ def _watch(
   w = config.watch
   profile = profile_lib.Profile(f'{workdir}/profile', w.profile, num_steps)
   held_out = _held_out(config, shards, traces, loss_fn) if w.held_out else None
-  samples = _samples(config, shards, traces, student) if w.prompts else None
-  writer = metrics.Writer(workdir, first) if not jax.process_index() else None
+  samples = None
+  if w.prompts and jax.process_count() > 1:
+    print('train: no samples are drawn: the sampler runs in one process only.')
+  elif w.prompts:
+    samples = _samples(config, shards, traces, student)
+  writer = metrics.Writer(workdir, first) if processes.is_first() else None
   if writer:
     shown = ['loss', 'loss_answer', *['held_out/loss'] * bool(held_out)]
     writer.write_hparams(config.to_dict(), shown)
@@ -299,17 +269,30 @@ def _watch(
   )
 
 
+def _save(files, *what, **of_the_run) -> None:
+  """Saves a step of which all that is said is out already."""
+  files.upload()
+  checkpoints.save(*what, **of_the_run)
+
+
 def _loop(
-    config, workdir, identity, batches, state, train_step, schedule, begin_watch
-) -> None:
-  """The order of a run: restore; then batch, step, look, report, save."""
+    config, workdir, batches, state, train_step, schedule, begin_watch, save,
+    notice,
+) -> int:  # fmt: skip
+  """The order of a run: restore; then batch, step, look, report, save.
+
+  Returns:
+    Steps done: all of them, or up to a notice of preemption.
+  """
   num_steps = len(batches)
   # A few batches ahead, not Grain's 500: at 32k tokens each is 84 MB.
   ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
   batches = iter(batches.to_iter_dataset(ahead))
   with contextlib.ExitStack() as stack:
     saver = stack.enter_context(
-        checkpoints.open_checkpointer(workdir, config.train.keep)
+        checkpoints.open_checkpointer(
+            workdir, config.train.keep, config.train.keep_every
+        )
     )
     state = checkpoints.restore_latest(saver, state, batches)
     first = int(state.step)
@@ -323,15 +306,26 @@ def _loop(
         watch.report(*pending)
       pending = step + 1, {**values, **watch.look(step + 1, state.params)}
       is_last = step + 1 == num_steps
-      if is_last or (step + 1) % config.train.checkpoint_every == 0:
+      is_due = (step + 1) % config.train.checkpoint_every == 0
+      is_preempted = notice.is_reached(step + 1)
+      if is_last or is_due or is_preempted:
         # What a checkpoint says is done must stand in metrics.jsonl.
         watch.report(*pending)
         pending = None
-        checkpoints.save(saver, step + 1, state, batches, identity, num_steps)
+        save(saver, step + 1, state, batches)
         watch.pause()
+      if is_preempted:
+        return step + 1
     if num_steps == 0:  # The student as it is.
-      checkpoints.save(saver, 0, state, batches, identity, num_steps)
+      save(saver, 0, state, batches)
+  return num_steps
+
+
+def main(config: mlc.ConfigDict, workdir: str) -> None:
+  """Trains, together with the run's other processes if there are any."""
+  processes.join(os.environ)
+  train(config, workdir)
 
 
 if __name__ == '__main__':
-  entry.run(train)
+  entry.run(main)

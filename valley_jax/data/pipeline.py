@@ -63,8 +63,8 @@ def batches(
     accumulate: int,
     num_epochs: int,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    part: int = 0,
+    num_parts: int = 1,
 ) -> grain.MapDataset:
   """Returns the run's batches; element i is the batch of step i.
 
@@ -78,27 +78,27 @@ def batches(
     accumulate: Micro-batches of a batch.
     num_epochs: Passes over the rows.
     seed: Seed of the permutations.
-    process_index: This process loads only its part of each micro-batch.
-    process_count: Number of processes.
+    part: This process loads only this part of each micro-batch.
+    num_parts: Parts that the processes hold together.
 
   Returns:
-    A dataset of dicts of arrays [accumulate, rows of this process, row_len].
+    A dataset of dicts of arrays [accumulate, rows of this part, row_len].
   """
-  if batch_size % (accumulate * process_count):
+  if batch_size % (accumulate * num_parts):
     raise ValueError(
         f'train.batch_size={batch_size} is not a multiple of'
-        f' train.accumulate={accumulate} x {process_count} processes.'
+        f' train.accumulate={accumulate} x {num_parts} parts of the mesh.'
     )
 
   def load(indices: np.ndarray) -> dict[str, np.ndarray]:
-    parts = np.full(batch_size, -1)
-    parts[: len(indices)] = indices
-    parts = parts.reshape(accumulate, process_count, -1)[:, process_index]
-    members = [plan.rows[i] if i >= 0 else [] for i in parts.ravel()]
+    chosen = np.full(batch_size, -1)
+    chosen[: len(indices)] = indices
+    chosen = chosen.reshape(accumulate, num_parts, -1)[:, part]
+    members = [plan.rows[i] if i >= 0 else [] for i in chosen.ravel()]
     rows = [packing.row(shards.read(m), plan.row_len) for m in members]
     return {
         name: np.stack([row[name] for row in rows]).reshape(
-            *parts.shape, plan.row_len
+            *chosen.shape, plan.row_len
         )
         for name in rows[0]
     }

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 from array_record.python import array_record_module  # pyright: ignore
 import msgspec
 import numpy as np
 
+from valley_jax import buckets
 from valley_jax import records
 from valley_jax.data import tokenization
 
@@ -151,6 +153,11 @@ class Shards:
   """Random access to the rows of a directory of shards."""
 
   def __init__(self, directory: str | os.PathLike):
+    """Opens them; those of a bucket are copied to this machine first."""
+    if buckets.is_remote(directory):
+      self._copy = tempfile.TemporaryDirectory(prefix='valley_jax_shards_')
+      buckets.download(directory, pathlib.Path(self._copy.name))
+      directory = self._copy.name
     directory = pathlib.Path(directory)
     if not (directory / 'manifest.json').exists():
       raise ValueError(

@@ -1,0 +1,82 @@
+"""A run moves between one host and two, and can be told to go.
+
+Real processes, over gloo. What is exact: the bits depend on the mesh and on
+the order in which collectives add, not on who restores what. On two devices
+there is but one order, so one host of two devices and two hosts of one do the
+same sums; that is what is tested here, bit for bit. On four devices XLA's sums
+within a process and gloo's between processes differ in order.
+"""
+
+import pytest
+import tiny
+import train_program
+
+from valley_jax import checkpoints
+from valley_jax import preemption
+
+NUM_STEPS = 12
+
+# The run's own program, told to go as it opens metrics.jsonl, and then slow
+# enough for the notice to reach jax.distributed, which looks every second.
+_TOLD_TO_GO = """
+import os, runpy, signal, sys, time
+
+told = []
+
+def watch(event, args):
+  if event == 'open' and str(args[0]).endswith('metrics.jsonl') and not told:
+    told.append(True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3)
+
+sys.addaudithook(watch)
+runpy.run_module('valley_jax.train', run_name='__main__', alter_sys=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The config, and the workdir of an uninterrupted run on one host."""
+  world = tmp_path_factory.mktemp('hosts')
+  tiny.write_world(world)
+  config = train_program.write_config(
+      world / 'config.py',
+      tiny.config(
+          world,
+          num_traces=12,
+          train={'batch_size': 4, 'epochs': 4, 'checkpoint_every': 1000},
+      ),
+  )
+  started = train_program.start(config, world / 'whole', devices=2)
+  statuses, said = train_program.wait(started)
+  assert statuses == [0], said
+  return config, world / 'whole'
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize('first, then', [(1, 2), (2, 1)])
+def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
+  config, workdir = whole
+  other = workdir.with_name(f'{first}_then_{then}')
+  told = '-c', _TOLD_TO_GO  # Of two, the first only: it writes the metrics.
+  statuses, said = train_program.wait(
+      train_program.start(
+          config, other, hosts=first, devices=2 // first, program=told
+      )
+  )
+  assert statuses == [preemption.EXIT_STATUS] * first, said
+  latest = checkpoints.latest_step(other / 'checkpoints')
+  assert 0 < latest < NUM_STEPS
+  assert f'saved at step {latest} of {NUM_STEPS}. Run the same command' in said
+  statuses, said = train_program.wait(
+      train_program.start(config, other, hosts=then, devices=2 // then)
+  )
+  assert statuses == [0] * then, said
+  rows = train_program.metrics(other)
+  assert [row['step'] for row in rows] == list(range(1, NUM_STEPS + 1))
+  assert rows == train_program.metrics(workdir)
+  state = train_program.state(other, NUM_STEPS)
+  expected = train_program.state(workdir, NUM_STEPS)
+  assert state.keys() == expected.keys()
+  wrong = [k for k in state if state[k].tobytes() != expected[k].tobytes()]
+  assert not wrong, wrong
