@@ -1,5 +1,6 @@
 """Sharded equals unsharded: the mesh changes where, not what."""
 
+import dataclasses
 import functools
 
 import jax
@@ -125,6 +126,59 @@ def test_a_batch_is_cut_along_data_and_fsdp():
     assert x.addressable_shards[0].data.shape == (3, 2, 12)
 
 
+def test_a_batch_is_cut_along_cp():
+  with tiny.mesh(fsdp=2, cp=2, tp=2):
+    batch = partitioning.put_batch(tiny.batch(3, 8, 12))
+  for x in batch.values():
+    assert x.addressable_shards[0].data.shape == (3, 4, 6)
+
+
+def test_a_row_that_the_devices_cannot_share_is_refused():
+  with tiny.mesh(cp=8):
+    with pytest.raises(ValueError, match='12 positions.* cp = 8.*max_len'):
+      partitioning.put_batch(tiny.batch(1, 8, 12))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+  """A device of a system that is not there."""
+
+  id: int
+  slice_index: int
+  platform: str = 'gpu'
+  device_kind: str = 'none'
+  process_index: int = 0
+
+
+def test_only_the_data_axis_crosses_slices():
+  # In an order in which neighbours are of unlike slices.
+  devices = [_Device(id=i, slice_index=i % 2) for i in range(16)]
+  mesh = partitioning.make_mesh(data=4, cp=2, tp=2, slices=2, devices=devices)
+  assert mesh.devices.shape == (4, 1, 2, 2)
+  slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+  assert (slices[:2] == slices[0, 0, 0, 0]).all()
+  assert (slices[2:] == 1 - slices[0, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    'sizes, message',
+    [
+        ({'data': 4, 'slices': 4}, 'slices=4, but the devices are of 2'),
+        ({'data': 1, 'slices': 2}, 'data=1 is not a multiple of slices=2'),
+    ],
+)
+def test_slices_that_are_not_there_are_refused(sizes, message):
+  devices = [_Device(id=i, slice_index=i // 4) for i in range(8)]
+  with pytest.raises(ValueError, match=message):
+    partitioning.make_mesh(**sizes, devices=devices)
+
+
+def test_a_tpu_of_several_slices_is_not_taken_for_one():
+  devices = [_Device(i, i // 4, platform='tpu') for i in range(8)]
+  with pytest.raises(ValueError, match='slices=1, but the devices are of 2'):
+    partitioning.make_mesh(devices=devices)
+
+
 def test_rows_that_the_devices_cannot_share_are_refused():
   with tiny.mesh(data=2, fsdp=2):
     with pytest.raises(ValueError, match='6 rows.* 4 devices.*batch_size'):
@@ -192,3 +246,25 @@ def test_slots_that_the_devices_cannot_share_are_refused(name):
 def test_a_mesh_that_cannot_cut_the_student_names_the_parameter():
   with tiny.mesh(tp=4), pytest.raises(ValueError, match='tp=4.*config.mesh'):
     params_lib.init(tiny.student(), jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    'shape, parts',
+    [
+        ((4, 1, 1), [0, 1, 2, 3]),
+        ((2, 2, 1), [0, 1, 2, 3]),
+        ((1, 4, 2), [0, 1, 2, 3]),  # Two devices a process, of one row.
+        ((1, 8, 1), [0, 1, 2, 3]),
+        ((2, 1, 4), [0, 0, 1, 1]),  # `tp` spans two processes,
+        ((1, 1, 8), [0, 0, 0, 0]),  # and four.
+    ],
+)
+def test_each_of_four_processes_loads_the_rows_of_its_devices(shape, parts):
+  processes = np.repeat(np.arange(4), np.prod(shape) // 4).reshape(shape)
+  assert partitioning.batch_parts(processes) == dict(enumerate(parts))
+
+
+@pytest.mark.parametrize('processes', [[0, 1, 0, 1], [0, 0, 0, 1]])
+def test_processes_that_share_rows_unevenly_are_refused(processes):
+  with pytest.raises(ValueError, match='side by side: change config.mesh'):
+    partitioning.batch_parts(np.array(processes).reshape(1, 4, 1))

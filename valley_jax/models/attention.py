@@ -121,9 +121,11 @@ def _map(local: Callable[..., jax.Array], *others: Any):
 
 
 def _blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
-  def local(q_BLKGH, k_BLKH, v_BLKH, *rows):
+  def local(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL):
+    rows = positions_BL, segments_BL
+    columns = _gather(positions_BL), _gather(segments_BL)
     keys = _gather(k_BLKH), _gather(v_BLKH)
-    return blocks.attend(q_BLKGH, *keys, rows, tuple(map(_gather, rows)))
+    return blocks.attend(q_BLKGH, *keys, rows, columns)
 
   return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
 

@@ -107,5 +107,5 @@ def attend(
   q_BNLH = jnp.moveaxis(q_BLKGH.reshape(b, length, k * g, h), 1, 2)
   k_BKMH, v_BKMH = (jnp.moveaxis(x, 1, 2) for x in (k_BMKH, v_BMKH))
   segments = kernel_lib.SegmentIds(segments_BL, segments_BM)
-  y_BNLH = jax.vmap(kernel)(q_BNLH, k_BKMH, v_BKMH, segments)
+  y_BNLH: Any = jax.vmap(kernel)(q_BNLH, k_BKMH, v_BKMH, segments)
   return jnp.moveaxis(y_BNLH, 1, 2).reshape(q_BLKGH.shape)
