@@ -80,6 +80,39 @@ def test_groups_name_the_axes_they_lie_along(groups, axes):
   assert gather.axes == axes
 
 
+_COUNTED = 'backend_config={"known_trip_count":{"n":"3"}}'
+_CONDITION = """\
+%c (x: (s32[], bf16[2,128])) -> pred[] {
+  %n = s32[]{:T(128)} constant(3)
+  %i = s32[]{:T(128)} get-tuple-element(%x), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+ENTRY"""
+
+
+def test_a_loop_counts_as_often_as_its_condition_allows():
+  hlo = HLO.replace('GROUPS', 'replica_groups=[2,4]<=[8]')
+  on_tpu = hlo.replace(_COUNTED, 'x=1').replace('ENTRY', _CONDITION)
+  assert collectives.read(on_tpu, MESH) == collectives.read(hlo, MESH)
+
+
+def test_a_loop_without_a_known_end_counts_as_often_as_it_may():
+  hlo = HLO.replace('GROUPS', 'replica_groups=[2,4]<=[8]')
+  dynamic = hlo.replace(_COUNTED, 'x=1').replace('ENTRY', _CONDITION)
+  dynamic = dynamic.replace('constant(3)', 'get-tuple-element(%x), index=1')
+  found = collectives.read(dynamic, MESH, unknown_trips=3)
+  assert found == collectives.read(hlo, MESH)
+
+
+def test_what_comes_behind_the_text_of_a_kernel_is_read():
+  hlo = HLO.replace('GROUPS', 'replica_groups=[2,4]<=[8]')
+  kernel = '  %k = f32[] custom-call(%x), backend_config={"a": "{\n}\n"}\n'
+  after = hlo.replace('  %a = bf16', kernel + '  %a = bf16')
+  assert '\n}\n"}' in after
+  assert collectives.read(after, MESH) == collectives.read(hlo, MESH)
+
+
 def test_groups_of_one_device_move_nothing():
   hlo = HLO.replace('GROUPS', 'replica_groups={{0},{1},{2},{3}}')
   assert not [c for c in collectives.read(hlo, MESH) if c.op == 'all-gather']

@@ -13,8 +13,10 @@ import ml_collections as mlc
 from ml_collections import config_flags
 
 
-def run(verb: Callable[..., object]) -> None:
+def run(verb: Callable[..., object], needs_workdir: bool = True) -> None:
   """Parses `--config` and `--workdir` and calls `verb(config, workdir)`.
+
+  Or without a workdir: `verb(config)`.
 
   `--help` prints the docstring of the verb's module, so that the text a
   reader of the code sees is the text a user of the command sees.
@@ -29,16 +31,21 @@ def run(verb: Callable[..., object]) -> None:
   workdir = flags.DEFINE_string(
       'workdir', None, 'Where the run lives; made if absent, resumed if not.'
   )
-  for holder in (config, workdir):
+  holders = (config, workdir) if needs_workdir else (config,)
+  for holder in holders:
     flags.FLAGS.register_key_flag_for_module(
         sys.argv[0], flags.FLAGS[holder.name]
     )
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flags_as_required([holder.name for holder in holders])
   module = inspect.getmodule(verb)
   sys.modules['__main__'].__doc__ = module.__doc__ if module else None
   # Libraries' chatter would bury the progress; --verbosity=0 brings it back.
   logging.set_verbosity(logging.WARNING)
-  app.run(lambda _: verb(_with_command(config.value), workdir.value) and None)
+
+  def main(_) -> None:
+    verb(_with_command(config.value), *[workdir.value] * needs_workdir)
+
+  app.run(main)
 
 
 def _with_command(config: mlc.ConfigDict) -> mlc.ConfigDict:

@@ -1,8 +1,8 @@
 """What a chip holds and how fast it is at best, and the topologies of them.
 
-HBM, FLOP/s and bandwidths are those of Google's TPU pages and of *How to Scale
-Your Model* (Austin et al., 2025, table of TPU specs); FLOP/s are dense bf16,
-link speeds are one way. They bound a step from below and forecast nothing.
+HBM and bandwidths are those of Google's TPU pages and of *How to Scale Your
+Model* (Austin et al., 2025, table of TPU specs); link speeds are one way. They
+bound a step from below and forecast nothing. FLOP/s: see training/flops.py.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ class Chip:
   """One device of a mesh, as JAX counts them."""
 
   hbm_bytes: float
-  flops_per_second: float
   hbm_bytes_per_second: float
   link_bytes_per_second: float  # Of one ICI link, one way.
   torus_axes: int  # Each has a link either way.
@@ -26,28 +25,24 @@ class Chip:
 CHIPS = {
     'v4': Chip(
         hbm_bytes=32e9,
-        flops_per_second=275e12,
         hbm_bytes_per_second=1.2e12,
         link_bytes_per_second=4.5e10,
         torus_axes=3,
     ),
     'v5e': Chip(
         hbm_bytes=16e9,
-        flops_per_second=197e12,
         hbm_bytes_per_second=8.1e11,
         link_bytes_per_second=4.5e10,
         torus_axes=2,
     ),
     'v5p': Chip(
         hbm_bytes=95e9,
-        flops_per_second=459e12,
         hbm_bytes_per_second=2.8e12,
         link_bytes_per_second=9e10,
         torus_axes=3,
     ),
     'v6e': Chip(
         hbm_bytes=32e9,
-        flops_per_second=918e12,
         hbm_bytes_per_second=1.6e12,
         link_bytes_per_second=9e10,
         torus_axes=2,

@@ -53,7 +53,9 @@ class Collective:
     return self.count * self.bytes * factor.get(self.op, others)
 
 
-def read(hlo: str, mesh_shape: Mapping[str, int]) -> list[Collective]:
+def read(
+    hlo: str, mesh_shape: Mapping[str, int], unknown_trips: int = 1
+) -> list[Collective]:
   """Returns the collectives of an optimised module.
 
   One that the compiler has spread over several computations, to overlap it
@@ -62,12 +64,13 @@ def read(hlo: str, mesh_shape: Mapping[str, int]) -> list[Collective]:
   Args:
     hlo: `compiled.as_text()`.
     mesh_shape: Sizes of the mesh axes, in the mesh's order.
+    unknown_trips: How often a loop runs at most whose end depends on data.
 
   Raises:
     ValueError: a group of devices in a form that we do not know.
   """
   lines = _computations(hlo)
-  counts = _counts(lines)
+  counts = _counts(lines, unknown_trips)
   found: dict[str, Collective] = {}
   for name, body in lines.items():
     for number, line in enumerate(body):
@@ -90,7 +93,7 @@ def read(hlo: str, mesh_shape: Mapping[str, int]) -> list[Collective]:
 
 def by_axes(collectives: list[Collective]) -> dict[tuple[str, ...], float]:
   """Returns the bytes that reach a device in a step, by mesh axes."""
-  sums = collections.Counter()
+  sums: dict[tuple[str, ...], float] = collections.defaultdict(float)
   for collective in collectives:
     sums[collective.axes] += collective.received
   return dict(sums)
@@ -98,25 +101,27 @@ def by_axes(collectives: list[Collective]) -> dict[tuple[str, ...], float]:
 
 def _computations(hlo: str) -> dict[str, list[str]]:
   """Returns each computation's lines, by name; the entry is ''."""
+  # Up to the next one, and not to a `}`: the text of a kernel may hold that.
   computations, name = {}, None
   for line in hlo.splitlines():
     if match := _COMPUTATION.match(line):
       name = '' if line.startswith('ENTRY') else match[1]
       computations[name] = []
-    elif name is not None and line.startswith('}'):
-      name = None
     elif name is not None:
       computations[name].append(line)
   return computations
 
 
-def _counts(computations: dict[str, list[str]]) -> dict[str, int]:
+def _counts(
+    computations: dict[str, list[str]], unknown_trips: int
+) -> dict[str, int]:
   """Returns how often each computation runs when the entry runs once."""
   callers = collections.defaultdict(list)  # Of each: (caller, times a call).
   for caller, body in computations.items():
     for line in body:
-      trips = _TRIPS.search(line)
-      times = int(trips[1]) if trips and ' while(' in line else 1
+      times = 1
+      if ' while(' in line:
+        times = _num_trips(line, computations) or unknown_trips
       called = _CALLED.findall(line)
       for names in _BRANCHES.findall(line):
         called += [name.strip().lstrip('%') for name in names.split(',')]
@@ -130,6 +135,24 @@ def _counts(computations: dict[str, list[str]]) -> dict[str, int]:
     return sum(count(caller) * times for caller, times in callers[name])
 
   return {name: count(name) for name in computations}
+
+
+def _num_trips(line: str, computations: dict[str, list[str]]) -> int | None:
+  """Returns how often a `while` runs, if its text says so.
+
+  On CPUs and GPUs it stands beside the loop. On TPUs it is what the condition
+  compares the counter with, which in a scan begins at 0.
+  """
+  if trips := _TRIPS.search(line):
+    return int(trips[1])
+  name = re.search(r'condition=%?([\w.\-]+)', line)
+  condition = '\n'.join(computations[name[1]] if name else [])
+  compared = re.search(r'compare\(.*%([\w.\-]+)\), direction=LT', condition)
+  if compared is None:
+    return None
+  bound = rf'%{re.escape(compared[1])} = s32\[\]\S* constant\((\d+)\)'
+  constant = re.search(bound, condition)
+  return int(constant[1]) if constant else None
 
 
 def _bytes(shape: str, is_start: bool) -> int:

@@ -1,0 +1,131 @@
+"""plan compiles the step that train would run, and says what fits where."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from configs import valley
+from valley_jax import plan
+from valley_jax.models import params as params_lib
+from valley_jax.planning import bounds
+from valley_jax.planning import chips
+from valley_jax.planning import programs
+from valley_jax.training import flops
+
+
+def test_a_topology_has_a_kind_and_a_shape():
+  topology = chips.parse('2*v5p:2x2x4')
+  assert (topology.num_chips, topology.num_slices) == (32, 2)
+  assert chips.parse('v6e:4x4').num_chips == 16
+
+
+@pytest.mark.parametrize(
+    'name', ['v6e', 'v6e:16', 'v5p:4x4', 'v9z:2x2', 'v6e:0x4', 'v6e:4x4x4']
+)
+def test_a_topology_that_there_is_not_is_refused_with_a_remedy(name):
+  with pytest.raises(ValueError, match=f'{name!r}.*(such as v6e:4x4|give AxB)'):
+    chips.parse(name)
+
+
+def test_a_lone_mesh_axis_has_all_links_of_a_chip():
+  pod = chips.parse('v5p:4x4x4')
+  link = pod.chip.link_bytes_per_second
+  moved = {('fsdp',): 6 * link}
+  assert chips.seconds_of_collectives(pod, moved, ['fsdp']) == 1
+  shared = chips.seconds_of_collectives(pod, moved, ['fsdp', 'tp'])
+  assert shared == 1.5  # Two of the three dimensions.
+
+
+def test_what_crosses_slices_goes_over_the_network():
+  pods = chips.parse('2*v6e:4x4')
+  moved = {('data',): pods.chip.dcn_bytes_per_second}
+  inside = chips.seconds_of_collectives(pods, moved, ['data', 'fsdp'])
+  across = chips.seconds_of_collectives(pods, moved, ['data', 'fsdp'], 'data')
+  assert across > 0.5 > 10 * inside
+
+
+def _line(remat, peak_gb, seconds):
+  needs = programs.Needs(
+      arguments=1, temporaries=1, peak=peak_gb * 1e9, flops=1
+  )
+  bound = bounds.Bound(
+      flops=1,
+      hbm_bytes=1,
+      flops_seconds=seconds,
+      hbm_seconds=0,
+      network_seconds=0,
+      mfu=0.5,
+      tokens_per_second=1,
+  )
+  return plan.Line('v6e:4x4', 'train', remat, 1, 8, needs, bound)
+
+
+def test_the_fastest_that_fits_is_recommended():
+  full, saved = _line('full', 20, 9.0), _line('attention', 30, 8.0)
+  too_big = _line('qkv', 31, 7.0)
+  assert plan.recommend([full, saved, too_big]) is saved
+  assert plan.recommend([too_big]) is None
+  failed = dataclasses.replace(too_big, bound=None)
+  assert plan.recommend([failed, full]) is full
+
+
+def _config(**train):
+  config = valley.get_config('mini').unlock()
+  config.data.max_len = 256
+  config.train.update(batch_size=8, dtype='bfloat16', remat='full', **train)
+  config.mesh.fsdp = -1
+  config.sample.update(max_new_tokens=64, num_slots=8)
+  return config.lock()
+
+
+@pytest.fixture(scope='module')
+def lines(tmp_path_factory):
+  path = tmp_path_factory.mktemp('plan') / 'plan.json'
+  found = plan.plan(_config(), ['v5e:2x2'], output=str(path), with_decode=True)
+  return found, json.loads(path.read_text())
+
+
+def test_a_step_is_compiled_for_chips_that_are_not_there(lines):
+  [step, _], _ = lines
+  student = plan.student_of(_config())
+  with jax.set_mesh(jax.make_mesh((1,) * 4, ('data', 'fsdp', 'cp', 'tp'))):
+    size = params_lib.count(params_lib.abstract(student))
+  # Parameters and two moments in float32, a quarter each; a TPU fills the
+  # narrow arrays of so small a student up to whole tiles.
+  assert 3 * size <= step.needs.arguments < 6 * size
+  assert step.accumulate == 2
+  tokens = 8 * 256
+  model = flops.step_flops(student, tokens, tokens * 256) / 4
+  # Remat computes the layers again; dense attention the upper half, too.
+  assert model < step.bound.flops < 2 * model
+  # Parameters are gathered in bfloat16 forward and backward, and gradients
+  # scattered: at least twice what the other three chips have of them.
+  [(axes, moved)] = step.needs.received.items()
+  assert axes == ('fsdp',)
+  assert moved > 2 * 2 * size * 3 / 4
+  assert step.fits
+  assert 0 < step.bound.mfu < 1
+
+
+def test_a_chunk_of_decoding_is_compiled_too(lines):
+  [_, chunk], _ = lines
+  assert chunk.program == 'decode'
+  assert chunk.needs.peak >= chunk.needs.arguments > 0
+  assert chunk.bound.tokens_per_second > 0
+
+
+def test_the_table_and_the_file_say_the_same(lines):
+  found, rows = lines
+  assert [row['topology'] for row in rows] == ['v5e:2x2'] * 2
+  assert rows[0]['needs']['peak'] == found[0].needs.peak
+  assert rows[0]['fits'] is True
+  table = plan.table(found)
+  assert f'{found[0].needs.peak / 1e9:.1f}' in table
+  assert 'fsdp' in table
+
+
+def test_a_batch_that_the_chips_cannot_share_is_refused():
+  with pytest.raises(ValueError, match='batch_size=8.*micro-batches of 12'):
+    plan.plan_train(_config(), chips.parse('v5e:2x2'), 'full', rows=3)

@@ -1,0 +1,185 @@
+"""Compiles a run's programs for chips that are not there, and measures them.
+
+The TPU compiler (extra `tpu`) needs no TPU: it compiles for a description of
+one. What is compiled is the very function that a run calls, with arguments that
+are shapes, dtypes and shardings only.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import re
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+import jax.numpy as jnp
+import numpy as np
+
+from valley_jax import partitioning
+from valley_jax.models import params as params_lib
+from valley_jax.models import student as student_lib
+from valley_jax.planning import arithmetic
+from valley_jax.planning import chips
+from valley_jax.planning import collectives
+from valley_jax.sampling import decode
+from valley_jax.sampling import methods
+from valley_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needs:
+  """What one program needs of each chip; bytes.
+
+  If the compiler refuses it for want of HBM, `temporaries` and `peak` are what
+  it said that it needs, and nothing is known of what travels.
+  """
+
+  arguments: float
+  temporaries: float
+  peak: float  # Arguments, results that are not donated, and temporaries.
+  flops: float  # Of matrix products, recomputed ones included.
+  accumulate: int = 1
+  received: dict[tuple[str, ...], float] = dataclasses.field(
+      default_factory=dict
+  )  # By the mesh axes that they travel along.
+  is_compiled: bool = True
+
+
+def devices(topology: chips.Topology) -> list[Any]:
+  """Returns devices that can be compiled for, and on which nothing runs.
+
+  Raises:
+    ValueError: there is no TPU compiler, or it knows no such topology.
+  """
+  name = f'{topology.kind}:{"x".join(map(str, topology.sizes))}'
+  more = {'num_slices': topology.num_slices} if topology.num_slices > 1 else {}
+  try:
+    found = topologies.get_topology_desc(name, 'tpu', **more).devices
+  except (RuntimeError, NotImplementedError, ImportError) as e:
+    raise ValueError(
+        f'Topology {topology.name!r} cannot be compiled for: {e}. If there is'
+        " no TPU compiler, pip install 'valley_jax[tpu]'; if there is, take"
+        ' another shape, such as v6e:4x4 or v5p:2x2x2.'
+    ) from e
+  return list(found)
+
+
+def abstract_state(student: student_lib.Student, tx: Any) -> step_lib.State:
+  """Returns a training state of shapes and shardings on the current mesh."""
+  mesh = jax.sharding.get_mesh()
+
+  def place(x: Any) -> jax.ShapeDtypeStruct:
+    spec = x.sharding.spec if x.sharding else jax.P()
+    sharding = jax.NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  params = params_lib.abstract(student)
+  opt_state = jax.tree.map(place, jax.eval_shape(tx.init, params))
+  step: Any = place(jax.ShapeDtypeStruct((), jnp.int32))
+  return step_lib.State(step, params, opt_state)
+
+
+def abstract_batch(
+    row: Mapping[str, np.ndarray], accumulate: int, rows: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns a batch [accumulate, rows, length] of shapes and shardings.
+
+  Args:
+    row: Any packed row, for names, dtypes and the length.
+    accumulate: Micro-batches of the batch.
+    rows: Of a micro-batch.
+  """
+  mesh = jax.sharding.get_mesh()
+  sharding = jax.NamedSharding(mesh, jax.P(None, partitioning.BATCH, 'cp'))
+  return {
+      name: jax.ShapeDtypeStruct(
+          (accumulate, rows, *x.shape), x.dtype, sharding=sharding
+      )
+      for name, x in row.items()
+  }
+
+
+def train_needs(
+    student: student_lib.Student,
+    tx: Any,
+    train_step: Callable[..., Any],
+    batch: dict[str, jax.ShapeDtypeStruct],
+    max_chunks: int,
+) -> Needs:
+  """Compiles one training step on the current mesh.
+
+  Args:
+    student: Sizes.
+    tx: The optimiser of `train_step`.
+    train_step: Jitted: (state, batch, learning rate) -> (state, metrics).
+    batch: Of `abstract_batch`.
+    max_chunks: Of a row, for the loss; it loops over those it needs.
+  """
+  traced = train_step.trace(
+      abstract_state(student, tx), batch, jax.ShapeDtypeStruct((), jnp.float32)
+  )
+  # The loss is a loop over as many chunks as there are supervised tokens.
+  return _needs(traced, batch['inputs'].shape[0], max_chunks)
+
+
+def decode_needs(
+    student: student_lib.Student,
+    method: methods.Method,
+    num_slots: int,
+    cache_len: int,
+    chunk_len: int,
+    dtype: Any,
+) -> Needs:
+  """Compiles one chunk of decoding on the current mesh."""
+  slots = jax.eval_shape(
+      lambda: decode.empty_slots(student, num_slots, cache_len, dtype)
+  )
+  mesh = jax.sharding.get_mesh()
+  slots = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=jax.NamedSharding(mesh, x.sharding.spec)
+      ),
+      slots,
+  )
+  return _needs(
+      decode.decode_chunk.trace(
+          student, params_lib.abstract(student), slots, method, chunk_len
+      )
+  )
+
+
+_TOO_BIG = re.compile(r'Used ([\d.]+)([KMGT]) of')
+
+
+def _needs(traced: Any, accumulate: int = 1, unknown_trips: int = 1) -> Needs:
+  """Compiles, and reads what the compiler found."""
+  mesh = jax.sharding.get_mesh()
+  # Attention is causal: of the blocks of a row, half and the diagonal.
+  flops = arithmetic.flops(traced.jaxpr, unknown_trips, 0.5) / mesh.size
+  try:
+    compiled = traced.lower().compile()
+  except jax.errors.JaxRuntimeError as e:
+    used = _TOO_BIG.search(str(e))
+    if 'RESOURCE_EXHAUSTED' not in str(e) or not used:
+      raise
+    size = float(used[1]) * 1024 ** ('KMGT'.index(used[2]) + 1)
+    return Needs(
+        arguments=0.0,
+        temporaries=size,
+        peak=size,
+        flops=flops,
+        is_compiled=False,
+    )
+  memory = compiled.memory_analysis()
+  fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return Needs(
+      arguments=memory.argument_size_in_bytes,
+      temporaries=memory.temp_size_in_bytes,
+      peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh,
+      flops=flops,
+      accumulate=accumulate,
+      received=collectives.by_axes(
+          collectives.read(compiled.as_text(), mesh.shape, unknown_trips)
+      ),
+  )
