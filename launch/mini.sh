@@ -17,6 +17,7 @@ bash "$root/launch/setup.sh"
 # of asking the kernel for zeroed ones again and again.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 export MALLOC_TOP_PAD_=268435456 JAX_PLATFORMS=cpu
+unset PYTHONDONTWRITEBYTECODE # Or JAX's sources are compiled at every start.
 export TRANSFORMERS_VERBOSITY=error # No banner that torch is not here.
 cd "$root"
 .venv/bin/python -m valley_jax.study --config configs/valley.py:mini \

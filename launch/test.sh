@@ -9,6 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh "${EXTRA:-test}"
 venv="${VENV:-.venv}"
 export PATH="$PWD/$venv/bin:$PATH"
+# Where it is set, every start compiles JAX's sources anew: 5 s of each.
+unset PYTHONDONTWRITEBYTECODE
 # Ask no registry whether there is a newer pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS=1
 echo 'test: ruff'

@@ -19,7 +19,7 @@ ENTRY_POINTS = VERBS | {'plan', 'convert', 'study'}
 MAY_IMPORT = {
     'execution': {'records'},
     'scoring': {'execution', 'records'},
-    'data': {'records'},
+    'data': {'buckets', 'records'},
     'models': {'partitioning'},
     'training': {'models', 'partitioning'},
     'sampling': {'models', 'records'},
@@ -40,7 +40,11 @@ MAY_IMPORT = {
     'config_arg': set(),
     'entry': set(),
     'partitioning': set(),
-    'checkpoints': set(),
+    'initial': {'checkpoints', 'models'},
+    'buckets': set(),
+    'checkpoints': {'buckets'},
+    'preemption': set(),
+    'processes': set(),
     'metrics': {'records'},
 }
 PARTS = set(MAY_IMPORT)
@@ -58,7 +62,7 @@ PROGRAMS = {
 
 # Files that may import a library which we keep at arm's length.
 MAY_USE = {
-    'torch': set(),
+    'torch': {'convert.py'},  # Inside the function that compares with it.
     'tensorflow': set(),
     'orbax': {'checkpoints.py', 'models/pretrained.py'},
 }

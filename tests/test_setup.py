@@ -85,7 +85,7 @@ def _imported(path: pathlib.Path) -> set[str]:
 
 def test_every_package_that_the_code_imports_is_required():
   providers = metadata.packages_distributions()
-  listed = _required() + _required('ray')
+  listed = _required() + _required('ray') + _required('parity')
   required = {utils.canonicalize_name(each.name) for each in listed}
   required.add('jaxlib')  # It comes with jax, at jax's version.
   missing = [
