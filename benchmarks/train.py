@@ -2,7 +2,7 @@
 
     python benchmarks/train.py                     a small student on the CPU
     python benchmarks/train.py --student qwen2_5_1_5b --row_len 8192 \\
-        --dtype bfloat16 --rows 2 --traces 8       on a GPU, where there is one
+        --rows 2 --dtype bfloat16 --remat full     on a GPU, where there is one
 
 Needs torch (extra `parity`). Both sides begin with the same weights, which
 torch writes and we read, take the same AdamW steps on the same traces in the
@@ -103,7 +103,7 @@ def make_steps(args: argparse.Namespace, vocab_size: int) -> list[Step]:
     for n in lengths:
       tokens = rng.integers(0, vocab_size, n + 1).astype(np.int32)
       weights = (np.arange(n + 1) > n // 8).astype(np.uint8)
-      traces.append(tokenization.Example(tokens, weights))
+      traces.append(tokenization.Example(tokens, weights, n))
     members = packing.plan(lengths, args.row_len)
     members += [[]] * (args.rows - len(members))
     rows = [packing.row([traces[i] for i in m], args.row_len) for m in members]
@@ -181,9 +181,10 @@ class Torch:
     inputs = put(rows['inputs'].astype(np.int64))
     targets = put(rows['targets'].astype(np.int64))
     weights = put(rows['weights'])
-    mixed = torch.autocast(DEVICE, self._dtype)
     exact = self._dtype is torch.float32
-    with contextlib.nullcontext() if exact else mixed:
+    with contextlib.nullcontext() if exact else torch.autocast(
+        DEVICE, self._dtype
+    ):
       logits = self._model(input_ids=inputs, use_cache=False, **more).logits
     loss = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), reduction='none'
