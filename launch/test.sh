@@ -1,8 +1,8 @@
 #!/bin/bash
 # Lints and tests; arguments go to pytest: bash launch/test.sh -k packing.
 #
-# With the newest Python. `PYTHON=3.11 VENV=.venv-3.11 EXTRA=test,parity` tests
-# on the oldest, with torch, and so compares with it; CI runs both.
+# With the newest Python; PYTHON=3.11 VENV=.venv-3.11 for another, beside it.
+# EXTRA=test,parity also installs torch and so compares with it.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -143,10 +143,11 @@ def rates(
   figure, axes = figure_style.new()
   places = figure_style.places(list(by_size))
   for i, (key, label) in enumerate(names.items()):
-    known = sorted(n for n in by_size if by_size[n][key] is not None)
+    rates = {n: by_size[n][key] for n in sorted(by_size)}
+    known = {n: rate for n, rate in rates.items() if rate is not None}
     axes.plot(
         [places[n] for n in known],
-        [by_size[n][key] for n in known],
+        [*known.values()],
         ('o-', 's-', '^-', 'D--')[i % 4],
         color=figure_style.SERIES[i % len(figure_style.SERIES)],
         markeredgecolor=figure_style.PAPER,

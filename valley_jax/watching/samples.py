@@ -98,5 +98,5 @@ class Samples:
     }
 
   def _page(self, request: engine_lib.Request, text: str) -> str:
-    prompt = str(self._tokenizer.decode(request.prompt))
+    prompt = str(self._tokenizer.decode(list(request.prompt)))
     return '\n'.join([_FENCE, prompt, _FENCE, '', _FENCE, text, _FENCE])
