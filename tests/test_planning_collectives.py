@@ -53,6 +53,7 @@ source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
         'replica_groups=[2,4]<=[8]',
         "replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}, dimensions={1}",
         "replica_groups=mesh['a'=8] {'a':(2)4}",
+        "replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}",
     ],
 )
 def test_bytes_are_summed_by_axis_over_loops_and_channels(groups):

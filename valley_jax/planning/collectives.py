@@ -27,6 +27,10 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_MESH_GROUPS = re.compile(
+    r'replica_groups=mesh\[([^]]*)\]'
+    r'(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}'
+)
 _SHAPE = re.compile(r'\b([a-z]+[0-9a-z]*)\[([0-9,]*)\]')
 
 
@@ -169,8 +173,8 @@ def _group(
     line: str, mesh_shape: Mapping[str, int]
 ) -> tuple[tuple[str, ...], int]:
   """Returns along which axes a collective's groups lie, and their size."""
-  if match := re.search(r'replica_groups=mesh\[([^]]*)\] \{([^}]*)\}', line):
-    return _group_of_mesh(match[1], match[2], mesh_shape)
+  if match := _MESH_GROUPS.search(line):
+    return _group_of_mesh(*match.groups(), mesh_shape)
   if match := re.search(r'source_target_pairs=\{(\{[\d,{} ]*\})\}', line):
     pairs = re.findall(r'\{(\d+),(\d+)\}', match[1])
     moved = [tuple(map(int, pair)) for pair in pairs]
@@ -198,11 +202,16 @@ def _group(
 
 
 def _group_of_mesh(
-    sizes: str, along: str, mesh_shape: Mapping[str, int]
+    sizes: str,
+    tiles: str | None,
+    order: str | None,
+    along: str,
+    mesh_shape: Mapping[str, int],
 ) -> tuple[tuple[str, ...], int]:
   """Reads groups such as mesh['a'=2,'b'=4] {'a', 'b':(2)2}.
 
-  The latter is a part of `b`: of size 2, below the first 2.
+  The latter is a part of `b`: of size 2, below the first 2. In between may be
+  said how the devices lie in the mesh: device_ids=([4,2]T(1,0)).
   """
   shape = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", sizes)}
   parts, chosen = [], []
@@ -216,7 +225,12 @@ def _group_of_mesh(
     before, middle = cuts.get(name, (size, 1))
     parts += [before, middle, size // (before * middle)]
     chosen += [False, True, False]
-  ids = np.arange(math.prod(parts)).reshape(parts)
+  ids = np.arange(math.prod(parts))
+  if tiles:
+    ids = ids.reshape([int(n) for n in tiles.split(',')])
+  if order:
+    ids = ids.transpose([int(n) for n in order.split(',')])
+  ids = ids.reshape(parts)
   first = ids[tuple(slice(None) if c else 0 for c in chosen)].ravel()
   return _axes_of([first], mesh_shape), len(first)
 
