@@ -174,7 +174,8 @@ def _group(
 ) -> tuple[tuple[str, ...], int]:
   """Returns along which axes a collective's groups lie, and their size."""
   if match := _MESH_GROUPS.search(line):
-    return _group_of_mesh(*match.groups(), mesh_shape)
+    sizes, tiles, order, along = match.group(1, 2, 3, 4)
+    return _group_of_mesh(sizes, tiles, order, along, mesh_shape)
   if match := re.search(r'source_target_pairs=\{(\{[\d,{} ]*\})\}', line):
     pairs = re.findall(r'\{(\d+),(\d+)\}', match[1])
     moved = [tuple(map(int, pair)) for pair in pairs]
