@@ -18,22 +18,9 @@ packed batch holds more of them than a padded one: 10 epochs of 925 traces of
 8k tokens are about a hundred steps.
 """
 
-import importlib.util
-import pathlib
-
 import ml_collections as mlc
 
 from valley_jax import config_arg
-
-
-def _valley(arg: str) -> mlc.ConfigDict:
-  """Reads the file beside this one; configs are files, not a package."""
-  path = pathlib.Path(__file__).with_name('valley.py')
-  spec = importlib.util.spec_from_file_location('valley', path)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
@@ -45,9 +32,11 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       num_traces=925,  # Right, Hard and Diverse: the paper's best for code.
       seed=0,
   )
-  c = _valley(
+  c = config_arg.read_beside(
+      __file__,
+      'valley.py',
       f'mini={a.mini},student={a.student},num_traces={a.num_traces}'
-      f',seed={a.seed}'
+      f',seed={a.seed}',
   ).unlock()
   c.name = 'distill-mini' if a.mini else 'distill'
   if not a.mini:

@@ -21,9 +21,6 @@ What is the same as in training stands in valley.py and comes from there: the
 prompt, the decoding, the limits.
 """
 
-import importlib.util
-import pathlib
-
 import ml_collections as mlc
 
 from valley_jax import config_arg
@@ -53,16 +50,6 @@ _FIELDS = (
 )
 
 
-def _valley(arg: str) -> mlc.ConfigDict:
-  """Reads the file beside this one; configs are files, not a package."""
-  path = pathlib.Path(__file__).with_name('valley.py')
-  spec = importlib.util.spec_from_file_location('valley', path)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(arg)
-
-
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One evaluation of one student."""
   a = config_arg.parse(
@@ -73,7 +60,9 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       seed=0,
       num_samples=0,  # 0: as many as in valley.py.
   )
-  valley = _valley(f'mini={a.mini},student={a.student}')
+  valley = config_arg.read_beside(
+      __file__, 'valley.py', f'mini={a.mini},student={a.student}'
+  )
   c = mlc.ConfigDict({name: valley[name] for name in _FIELDS})
   c.name = f'evaluate-{c.student}'
   c.num_traces = a.num_traces

@@ -1,6 +1,7 @@
 """Products are counted as often as they run."""
 
 import jax
+from jax.experimental import pallas
 import jax.numpy as jnp
 import numpy as np
 import tiny
@@ -53,3 +54,18 @@ def test_a_shard_mapped_product_counts_on_every_device():
       return product(jax.sharding.reshard(x, jax.P('data', None)), w)
 
     assert arithmetic.flops(jax.make_jaxpr(f)(_X, _WS[0])) == _ONE
+
+
+def test_a_kernel_counts_by_its_grid_and_the_share_that_it_computes():
+  def kernel(x_ref, w_ref, y_ref):
+    y_ref[...] = x_ref[...] @ w_ref[...]
+
+  f = pallas.pallas_call(
+      kernel,
+      out_shape=jax.ShapeDtypeStruct((8, 16), jnp.float32),
+      grid=(6,),
+      interpret=True,
+  )
+  jaxpr = jax.make_jaxpr(f)(_X, _WS[0])
+  assert arithmetic.flops(jaxpr) == 6 * _ONE
+  assert arithmetic.flops(jaxpr, kernel_share=0.5) == 3 * _ONE

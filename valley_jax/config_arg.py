@@ -1,5 +1,7 @@
 """The argument of a config file: `configs/valley.py:mini,seeds=3`."""
 
+import importlib.util
+import pathlib
 from typing import Any
 
 import ml_collections as mlc
@@ -48,3 +50,19 @@ def parse(arg: str | None, **defaults: Any) -> mlc.ConfigDict:
       )
     values[name] = _cast(name, text if equals else 'true', defaults[name])
   return mlc.ConfigDict(values).lock()
+
+
+def read_beside(file: str, name: str, arg: str) -> mlc.ConfigDict:
+  """Reads another config file; configs are files, not a package.
+
+  Args:
+    file: `__file__` of the one that asks.
+    name: Of the one beside it, such as valley.py.
+    arg: Its argument.
+  """
+  path = pathlib.Path(file).with_name(name)
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
