@@ -1,9 +1,13 @@
 """plan compiles the step that train would run, and says what fits where."""
 
 import dataclasses
+import functools
 import json
+import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import valley
@@ -129,3 +133,64 @@ def test_the_table_and_the_file_say_the_same(lines):
 def test_a_batch_that_the_chips_cannot_share_is_refused():
   with pytest.raises(ValueError, match='batch_size=8.*micro-batches of 12'):
     plan.plan_train(_config(), chips.parse('v5e:2x2'), 'full', rows=3)
+
+
+def _needs_of_layers(num_layers):
+  """Compiles a step of layers without any parts for one chip of 16 GB."""
+  devices = programs.devices(chips.parse('v5e:2x2'))[:1]
+  mesh = jax.sharding.Mesh(np.asarray(devices), ('x',))
+  of = functools.partial(
+      jax.ShapeDtypeStruct, sharding=jax.NamedSharding(mesh, jax.P())
+  )
+  weights = of((num_layers, 2048, 2048), jnp.float32)
+  x = of((65_536, 2048), jnp.bfloat16)
+
+  @jax.checkpoint
+  def layer(x, w):
+    return jnp.tanh(x @ w.astype(x.dtype)), None
+
+  def loss(weights, x):
+    return jax.lax.scan(layer, x, weights)[0].astype(jnp.float32).sum()
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(weights, mean, x):
+    grads = jax.grad(loss)(weights, x)
+    mean = 0.9 * mean + grads / jnp.linalg.norm(grads)
+    return weights - mean, mean
+
+  with jax.set_mesh(mesh):
+    return programs.needs_of(step.trace(weights, weights, x))
+
+
+def test_memory_is_what_the_layers_need():
+  n = 24
+  needs = _needs_of_layers(n)
+  x, w = 65_536 * 2048 * 2, 2048 * 2048 * 4
+  assert needs.arguments == pytest.approx(2 * n * w + x, rel=0.01)
+  # Inputs of all layers, gradients, and the weights in bfloat16; and two to
+  # four activations at a time. (`temp_size_in_bytes`
+  # counts some of it twice.)
+  known = n * (x + w + w / 2)
+  assert known + x < needs.temporaries < known + 4 * x
+  assert needs.peak == pytest.approx(needs.arguments + needs.temporaries)
+
+
+def test_what_the_compiler_refuses_is_a_size_and_no_error():
+  needs = _needs_of_layers(80)
+  assert not needs.is_compiled
+  assert needs.peak > 80 * 65_536 * 2048 * 2 > 16e9
+  line = plan.Line('v5e:2x2', 'train', 'full', 1, 1, needs, None)
+  assert not line.fits
+  assert f'{needs.peak / 1e9:.1f}' in plan.table([line])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(sys.version_info < (3, 12), reason='Once is enough.')
+def test_qwen2_5_7b_at_32k_fits_sixteen_v6e():
+  config = valley.get_config('student=qwen2_5_7b')
+  line = plan.plan_train(config, chips.parse('v6e:4x4'), 'full', rows=1)
+  assert line.accumulate == 8
+  # Parameters and two moments in float32, a sixteenth of 7.6e9 each.
+  assert line.needs.arguments == pytest.approx(12 * 7.616e9 / 16, rel=0.01)
+  assert line.fits
+  assert line.needs.peak < 30e9

@@ -175,9 +175,9 @@ def _cells(line: Line) -> list[str]:
   gb = lambda x: f'{x / 1e9:.1f}'
   cells = [line.topology, line.program, line.remat]
   cells += [f'{line.rows} x {line.accumulate}']
-  if bound is None:  # The compiler gave up; it told the temporaries alone.
+  if bound is None:  # The compiler gave up; it told the sum alone.
     no = f'{line.share_of_hbm:.0%}, does not fit'
-    return [*cells, '', gb(needs.temporaries), '', no, *[''] * 7]
+    return [*cells, '', '', gb(needs.peak), no, *[''] * 7]
   share = f'{line.share_of_hbm:.0%}{"" if line.fits else ", does not fit"}'
   cells += [gb(needs.arguments), gb(needs.temporaries), gb(needs.peak), share]
   axes = '; '.join(

@@ -31,8 +31,8 @@ from valley_jax.training import step as step_lib
 class Needs:
   """What one program needs of each chip; bytes.
 
-  If the compiler refuses it for want of HBM, `temporaries` and `peak` are what
-  it said that it needs, and nothing is known of what travels.
+  If the compiler refuses it for want of HBM, `peak` is what it said that the
+  program needs, and nothing is known of its parts and of what travels.
   """
 
   arguments: float
@@ -120,7 +120,7 @@ def train_needs(
       abstract_state(student, tx), batch, jax.ShapeDtypeStruct((), jnp.float32)
   )
   # The loss is a loop over as many chunks as there are supervised tokens.
-  return _needs(traced, batch['inputs'].shape[0], max_chunks)
+  return needs_of(traced, batch['inputs'].shape[0], max_chunks)
 
 
 def decode_needs(
@@ -142,18 +142,25 @@ def decode_needs(
       ),
       slots,
   )
-  return _needs(
+  return needs_of(
       decode.decode_chunk.trace(
           student, params_lib.abstract(student), slots, method, chunk_len
       )
   )
 
 
-_TOO_BIG = re.compile(r'Used ([\d.]+)([KMGT]) of')
+# Of the compiler's error, as its versions put it.
+_TOO_BIG = re.compile(r'(?:Used |HLO temporaries \()([\d.]+)([KMGT])')
 
 
-def _needs(traced: Any, accumulate: int = 1, unknown_trips: int = 1) -> Needs:
-  """Compiles, and reads what the compiler found."""
+def needs_of(traced: Any, accumulate: int = 1, unknown_trips: int = 1) -> Needs:
+  """Compiles a traced program on the current mesh; reads what was found.
+
+  Args:
+    traced: By `jax.jit(…).trace`.
+    accumulate: Micro-batches of a batch.
+    unknown_trips: Of loops whose number of trips is data.
+  """
   mesh = jax.sharding.get_mesh()
   # Attention is causal: of the blocks of a row, half and the diagonal.
   flops = arithmetic.flops(traced.jaxpr, unknown_trips, 0.5) / mesh.size
@@ -163,20 +170,25 @@ def _needs(traced: Any, accumulate: int = 1, unknown_trips: int = 1) -> Needs:
     used = _TOO_BIG.search(str(e))
     if 'RESOURCE_EXHAUSTED' not in str(e) or not used:
       raise
-    size = float(used[1]) * 1024 ** ('KMGT'.index(used[2]) + 1)
     return Needs(
         arguments=0.0,
-        temporaries=size,
-        peak=size,
+        temporaries=0.0,
+        peak=float(used[1]) * 1024 ** ('KMGT'.index(used[2]) + 1),
         flops=flops,
         is_compiled=False,
     )
   memory = compiled.memory_analysis()
+  arguments = memory.argument_size_in_bytes
   fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  # What the compiler holds against the HBM: all of it, arguments included. The
+  # sum with `temp_size_in_bytes` counts twice what one loop hands to the next.
+  # Older compilers do not tell the gaps between buffers (some 3 %).
+  peak = getattr(memory, 'total_allocation_bytes', 0)
+  peak = peak or memory.peak_memory_in_bytes
   return Needs(
-      arguments=memory.argument_size_in_bytes,
-      temporaries=memory.temp_size_in_bytes,
-      peak=memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh,
+      arguments=arguments,
+      temporaries=peak - arguments - fresh,
+      peak=peak,
       flops=flops,
       accumulate=accumulate,
       received=collectives.by_axes(
