@@ -184,6 +184,23 @@ def test_what_the_compiler_refuses_is_a_size_and_no_error():
   assert f'{needs.peak / 1e9:.1f}' in plan.table([line])
 
 
+def test_lora_needs_less_than_learning_it_all(lines):
+  [full, _], _ = lines
+  config = _config(lora_rank=4)
+  adapted = plan.plan_train(config, chips.parse('v5e:2x2'), 'full', rows=1)
+  # Two bytes a frozen parameter, where there were twelve.
+  assert adapted.needs.arguments < 0.4 * full.needs.arguments
+  assert adapted.needs.flops < 0.9 * full.needs.flops
+
+
+def test_parameters_in_bfloat16_take_half(lines):
+  [full, _], _ = lines
+  config = _config(param_dtype='bfloat16')
+  half = plan.plan_train(config, chips.parse('v5e:2x2'), 'full', rows=1)
+  ratio = half.needs.arguments / full.needs.arguments
+  assert ratio == pytest.approx(10 / 12, rel=0.05)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.version_info < (3, 12), reason='Once is enough.')
 def test_qwen2_5_7b_at_32k_fits_sixteen_v6e():

@@ -55,13 +55,6 @@ MAX_KL = 1e-3
 MIN_AGREEMENT = 0.99  # Of the most probable tokens; ties may fall either way.
 
 
-def _with_dtype(params: Any, dtype: str) -> Any:
-  return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding),
-      params,
-  )
-
-
 def _tokenizer(
     run: pathlib.Path, identity: dict[str, Any]
 ) -> tuple[pathlib.Path, tokenization.Tokenizer]:
@@ -136,15 +129,13 @@ def export(
     print(f'export: {directory} is complete.')
     return
   source, tokenizer = _tokenizer(run, identity)
-  student = initial.of_checkpoint(run / 'checkpoints')
   # Whole or not at all: written aside, then renamed.
   scratch = directory.with_name(f'.{directory.name}.tmp')
   shutil.rmtree(scratch, ignore_errors=True)
   shutil.copytree(source, scratch)
-  _write_configs(scratch, student, tokenizer, dtype)
   with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
-    like = _with_dtype(params_lib.abstract(student), dtype)
-    params = checkpoints.load_params(run / 'checkpoints', like)
+    student, params = initial.trained(run / 'checkpoints', dtype)
+    _write_configs(scratch, student, tokenizer, dtype)
     export_lib.write_weights(scratch, params, dtype, max_file_bytes)
   records.write_json(scratch / 'export.json', settings)
   os.replace(scratch, directory)

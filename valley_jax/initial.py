@@ -7,8 +7,12 @@
 The last two say themselves what the student is. A preset beside them must
 agree; '' takes what is there. Their vocabulary is theirs too: rows added to it
 would take probability from the others.
+
+What LoRA adds to a student lives as long as a run trains it: whoever begins
+with the student of a run, samples from it or exports it has one without.
 """
 
+import dataclasses
 import os
 from typing import Any
 
@@ -16,6 +20,7 @@ import jax
 
 from valley_jax import checkpoints
 from valley_jax.models import hf_config
+from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
@@ -89,11 +94,55 @@ def student(
   return found
 
 
-def params(init: str, student: student_lib.Student, seed: int) -> Any:
-  """Returns its parameters, laid out over the current mesh."""
+def trained(
+    directory: str | os.PathLike, dtype: Any = None
+) -> tuple[student_lib.Student, Any]:
+  """Returns the student of a finished run and its parameters, LoRA merged.
+
+  Args:
+    directory: Of checkpoints.
+    dtype: Of the parameters; default float32.
+
+  Raises:
+    ValueError: no finished run there.
+  """
+  student = of_checkpoint(directory)
+  identity = checkpoints.finished_identity(directory)
+  chosen = lora.of(
+      {name.removeprefix('config.train.'): x for name, x in identity.items()}
+  )
+  like = params_lib.abstract(dataclasses.replace(student, lora=chosen))
+  if dtype is not None:
+    added, rest = lora.split(like) if chosen else ({}, like)
+    rest = jax.tree.map(lambda x: x.update(dtype=dtype), rest)
+    like = lora.join(added, rest)
+  return student, lora.merge(chosen, checkpoints.load_params(directory, like))
+
+
+def params(
+    init: str, student: student_lib.Student, seed: int, dtype: Any
+) -> Any:
+  """Returns its parameters, laid out over the current mesh.
+
+  Args:
+    init: Where they come from; see above.
+    student: What they are of. What LoRA adds is new.
+    seed: Of what is random.
+    dtype: Of frozen matrices; all else is float32.
+  """
   kind, _, directory = init.partition(':')
+  key = jax.random.key(seed)
+  plain = dataclasses.replace(student, lora=None)
   if kind == 'hf':
-    return pretrained.load_params(directory, params_lib.abstract(student))
-  if kind == 'checkpoint':
-    return checkpoints.load_params(directory, params_lib.abstract(student))
-  return params_lib.init(student, jax.random.key(seed))
+    like = params_lib.abstract(plain)
+    if student.lora:
+      like = lora.cast_matrices(like, dtype)
+    found = pretrained.load_params(directory, like)
+  elif kind == 'checkpoint':
+    _, found = trained(directory)
+  else:
+    found = params_lib.init(plain, key)
+  if student.lora is None:
+    return found
+  added = params_lib.init_added(student, key)
+  return lora.join(added, lora.cast_matrices(found, dtype))

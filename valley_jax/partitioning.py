@@ -34,6 +34,14 @@ _SPECS = (
     (r'blocks/q_bias_KGH$', P(None, 'tp', None, None)),
     (r'blocks/[kv]_bias_KH$', P(None, 'tp', None)),
     (r'norm/scale$', P()),
+    # Of LoRA, R being the rank: as the matrices are cut, R whole.
+    (r'blocks/\w+_lora_a_DR$', P(None, 'fsdp', None)),
+    (r'blocks/out_lora_a_KGHR$', P(None, 'tp', None, None, None)),
+    (r'blocks/down_lora_a_FR$', P(None, 'tp', None)),
+    (r'blocks/q_lora_b_RKGH$', P(None, None, 'tp', None, None)),
+    (r'blocks/[kv]_lora_b_RKH$', P(None, None, 'tp', None)),
+    (r'blocks/(gate|up)_lora_b_RF$', P(None, None, 'tp')),
+    (r'blocks/(out|down)_lora_b_RD$', P(None, None, 'fsdp')),
 )
 
 
@@ -124,6 +132,11 @@ def spec_of(path: str) -> P:
       f'Parameter {path!r} matches no partition spec; add a line to the table'
       ' in partitioning.py.'
   )
+
+
+def spec_in_use(path: str) -> P:
+  """Returns how a parameter of one layer lies while it is used: not on fsdp."""
+  return P(*(None if axis == 'fsdp' else axis for axis in spec_of(path)[1:]))
 
 
 def _check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:

@@ -41,6 +41,7 @@ from valley_jax import metrics
 from valley_jax import partitioning
 from valley_jax import records
 from valley_jax.data import packing
+from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 from valley_jax.planning import bounds
 from valley_jax.planning import chips
@@ -73,9 +74,10 @@ class Line:
 def student_of(config: mlc.ConfigDict) -> student_lib.Student:
   """Returns the student with the vocabulary of its preset."""
   student = student_lib.preset(config.student)
-  return student_lib.of(
+  student = student_lib.of(
       config.student, student.vocab_size, config.vocab_multiple
   )
+  return dataclasses.replace(student, lora=lora.of(config.train))
 
 
 def _mesh(
@@ -110,8 +112,12 @@ def plan_train(
     made = recipe.of(fields, config.attention, student)
     row = packing.row([], config.data.max_len)
     needs = programs.train_needs(
-        student,
-        made.tx,
+        programs.abstract_state(
+            student,
+            made.tx,
+            recipe.DTYPES[config.train.dtype],
+            recipe.DTYPES[config.train.param_dtype],
+        ),
         made.step,
         programs.abstract_batch(row, accumulate, micro),
         -(-config.data.max_len // config.train.loss_chunk_len),
@@ -130,7 +136,8 @@ def plan_train(
 def plan_decode(config: mlc.ConfigDict, topology: chips.Topology) -> Line:
   """Compiles a chunk of decoding, of all slots at their longest."""
   mesh = _mesh(config, topology)
-  student, s = student_of(config), config.sample
+  student = dataclasses.replace(student_of(config), lora=None)  # Merged.
+  s = config.sample
   with jax.set_mesh(mesh):
     needs = programs.decode_needs(
         student,

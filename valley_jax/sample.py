@@ -32,8 +32,6 @@ from valley_jax import partitioning
 from valley_jax import records
 from valley_jax.data import problems
 from valley_jax.data import tokenization
-from valley_jax.models import params as params_lib
-from valley_jax.models import student as student_lib
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
 
@@ -75,13 +73,11 @@ def _engine(
     directory: str,
     requests: list[engine_lib.Request],
     end_token: int,
-    student: student_lib.Student,
 ) -> engine_lib.Engine:
   """Loads the student and allocates slots for it."""
   s = config.sample
   return engine_lib.Engine(
-      student,
-      checkpoints.load_params(directory, params_lib.abstract(student)),
+      *initial.trained(directory),
       method=methods.of(s.temperature, s.top_p),
       seed=config.seed,
       end_token=end_token,
@@ -199,10 +195,9 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   _check(path, rows, requests, config.sample.max_new_tokens)
   done = {records.key(row) for row in rows}
   if len(done) < len(requests):
-    student = initial.of_checkpoint(directory)
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
       end_token: Any = tokenizer.eos_token_id
-      engine = _engine(config, directory, requests, end_token, student)
+      engine = _engine(config, directory, requests, end_token)
       _sample_missing(path, requests, done, engine, tokenizer)
     rows = list(records.read_rows(path, records.Completion))
   # In the problems' order, whatever the order of finishing was.

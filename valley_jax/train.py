@@ -43,6 +43,7 @@ Steps with something beside them (compilation, a checkpoint) have no speed.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -66,6 +67,7 @@ from valley_jax.data import shards as shards_lib
 from valley_jax.data import subset
 from valley_jax.data import tokenization
 from valley_jax.models import hf_config
+from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 from valley_jax.sampling import engine as engine_lib
@@ -114,7 +116,8 @@ def _identity(
     identity[f'config.{name}'] = config[name]
   for part in ('data', 'train'):
     for name, value in config[part].items():
-      identity[f'config.{part}.{name}'] = value
+      is_tuple = isinstance(value, tuple)  # JSON has lists.
+      identity[f'config.{part}.{name}'] = list(value) if is_tuple else value
   for name in ('checkpoint_every', 'keep', 'keep_every'):  # Change no bit.
     del identity[f'config.train.{name}']
   identity['prompt'] = shards.manifest['prompt']
@@ -136,6 +139,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
       multiple=config.vocab_multiple,
       max_len=config.data.max_len,
   )
+  student = dataclasses.replace(student, lora=lora.of(config.train))
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
     notice = stack.enter_context(preemption.Notice())
@@ -155,12 +159,14 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
       )
     made = recipe.of(config.train, config.attention, student)
     schedule = recipe.schedule(config.train, num_steps)
-    params = initial.params(config.init, student, config.seed)
-    dtype = recipe.DTYPES[config.train.param_dtype]
-    state = step_lib.init_state(params, made.tx, dtype)
-    del params
+    state = step_lib.init_state(
+        initial.params(config.init, student, config.seed, config.train.dtype),
+        made.tx,
+        recipe.DTYPES[config.train.param_dtype],
+    )
     print(
-        f'train: {params_lib.count(state.params):,} parameters,'
+        f'train: {params_lib.count(lora.split(state.params)[0]):,} of'
+        f' {params_lib.count(state.params):,} parameters,'
         f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )

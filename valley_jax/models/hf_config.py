@@ -15,7 +15,7 @@ from valley_jax.models import rope
 from valley_jax.models import student as student_lib
 
 # What tells the families apart; transformers has a class for each.
-_FAMILIES = {
+_FAMILIES: dict[str, Any] = {
     'qwen2': {'qkv_bias': True, 'qk_norm': False},
     'qwen3': {'qkv_bias': False, 'qk_norm': True},
     'llama': {'qkv_bias': False, 'qk_norm': False},

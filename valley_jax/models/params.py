@@ -11,6 +11,7 @@ from flax import nnx
 import jax
 
 from valley_jax import partitioning
+from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 from valley_jax.models import transformer
 
@@ -57,6 +58,13 @@ def _compiled_init() -> Any:
 def init(student: student_lib.Student, key: jax.Array) -> Any:
   """Returns random parameters (float32), laid out over the current mesh."""
   return _compiled_init()(student, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init_added(student: student_lib.Student, key: jax.Array) -> Any:
+  """Returns what LoRA adds to the parameters, as it begins; nothing else."""
+  added, _ = lora.split(_init(student, key))
+  return added
 
 
 def abstract(student: student_lib.Student) -> Any:

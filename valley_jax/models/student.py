@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from valley_jax.models import lora as lora_lib
 from valley_jax.models import rope
 
 
@@ -27,6 +28,7 @@ class Student:
   qkv_bias: bool = False
   qk_norm: bool = False
   max_positions: int = 32_768  # What it is made for; changes no number.
+  lora: lora_lib.Lora | None = None  # While it is being adapted.
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:

@@ -12,6 +12,7 @@ Letters of all shapes, here and in training and sampling:
     H width of a head              F width of the MLP
     V vocabulary                   Y layers
     C chunks of positions          A accumulated micro-batches
+    R rank of LoRA
 """
 
 import math
@@ -24,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 from valley_jax.models import attention as attention_lib
+from valley_jax.models import lora as lora_lib
 from valley_jax.models import remat as remat_lib
 from valley_jax.models import rope
 from valley_jax.models import student as student_lib
@@ -38,13 +40,13 @@ def _rows(x: jax.Array) -> P:
   return P(partitioning.BATCH, cut, *[None] * (x.ndim - 2))
 
 
-def _use(param: nnx.Param, dtype: Any, *spec: str | None) -> jax.Array:
+def _use(param: nnx.Param, dtype: Any, spec: P) -> jax.Array:
   """Gathers a parameter from `fsdp` for one use, in the compute dtype.
 
   The cast comes first: half the bytes travel, and the gradient is summed over
   devices in the dtype of the parameter's own copy.
   """
-  return jax.sharding.reshard(param[...].astype(dtype), P(*spec))
+  return jax.sharding.reshard(param[...].astype(dtype), spec)
 
 
 class RMSNorm(nnx.Module):
@@ -88,6 +90,38 @@ class Block(nnx.Module):
     self.gate_DF = normal(s.embed_dim, s.embed_dim, s.mlp_dim)
     self.up_DF = normal(s.embed_dim, s.embed_dim, s.mlp_dim)
     self.down_FD = normal(s.mlp_dim, s.mlp_dim, s.embed_dim, scale=residual)
+    if s.lora:
+      for name in s.lora.matrices:
+        shape = getattr(self, lora_lib.matrix(name)).shape
+        num_ins = len(lora_lib.MATRICES[name][0])
+        ins, outs = shape[:num_ins], shape[num_ins:]
+        a_name, b_name = lora_lib.pair(name)
+        setattr(self, a_name, normal(math.prod(ins), *ins, s.lora.rank))
+        setattr(self, b_name, nnx.Param(jnp.zeros((s.lora.rank, *outs))))
+
+  def _times(self, x: jax.Array, name: str) -> jax.Array:
+    """Returns x times the matrix of that name, in the dtype of x."""
+
+    def product(x, ins, outs, param):
+      w = _use(
+          getattr(self, param),
+          x.dtype,
+          partitioning.spec_in_use(f'blocks/{param}'),
+      )
+      # Sums over what `tp` cuts; what it cuts of the output stays cut.
+      rows = _rows(x)
+      cut = None if 'D' in ins else P(*rows[:2], *[None] * len(outs))
+      equation = f'BL{ins},{ins}{outs}->BL{outs}'
+      return jnp.einsum(equation, x, w, out_sharding=cut)
+
+    ins, outs = lora_lib.MATRICES[name]
+    y = product(x, ins, outs, lora_lib.matrix(name))
+    lora = self.student.lora
+    if lora and name in lora.matrices:
+      a_name, b_name = lora_lib.pair(name)
+      x_BLR = product(x, ins, 'R', a_name)
+      y += lora.scale * product(x_BLR, 'R', outs, b_name)
+    return y
 
   def qkv(
       self, x_BLD: jax.Array, positions_BL: jax.Array
@@ -95,12 +129,9 @@ class Block(nnx.Module):
     """Returns q_BLKGH, k_BLKH (both turned to their positions) and v_BLKH."""
     s, dtype = self.student, x_BLD.dtype
     x_BLD = self.attention_norm(x_BLD)
-    w_DKGH = _use(self.q_DKGH, dtype, None, 'tp', None, None)
-    q_BLKGH = jnp.einsum('BLD,DKGH->BLKGH', x_BLD, w_DKGH)
-    w_DKH = _use(self.k_DKH, dtype, None, 'tp', None)
-    k_BLKH = jnp.einsum('BLD,DKH->BLKH', x_BLD, w_DKH)
-    w_DKH = _use(self.v_DKH, dtype, None, 'tp', None)
-    v_BLKH = jnp.einsum('BLD,DKH->BLKH', x_BLD, w_DKH)
+    q_BLKGH = self._times(x_BLD, 'q')
+    k_BLKH = self._times(x_BLD, 'k')
+    v_BLKH = self._times(x_BLD, 'v')
     if s.qkv_bias:
       q_BLKGH += self.q_bias_KGH[...].astype(dtype)
       k_BLKH += self.k_bias_KH[...].astype(dtype)
@@ -113,16 +144,11 @@ class Block(nnx.Module):
 
   def finish(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
     """Adds what attention found, then what the MLP makes of it."""
-    w_KGHD = _use(self.out_KGHD, x_BLD.dtype, 'tp', None, None, None)
-    rows = _rows(x_BLD)
-    x_BLD += jnp.einsum('BLKGH,KGHD->BLD', y_BLKGH, w_KGHD, out_sharding=rows)
+    x_BLD += self._times(y_BLKGH, 'out')
     y_BLD = self.mlp_norm(x_BLD)
-    gate_BLF = y_BLD @ _use(self.gate_DF, x_BLD.dtype, None, 'tp')
-    up_BLF = y_BLD @ _use(self.up_DF, x_BLD.dtype, None, 'tp')
-    w_FD = _use(self.down_FD, x_BLD.dtype, 'tp', None)
-    return x_BLD + jnp.einsum(
-        'BLF,FD->BLD', jax.nn.silu(gate_BLF) * up_BLF, w_FD, out_sharding=rows
-    )
+    gate_BLF = self._times(y_BLD, 'gate')
+    up_BLF = self._times(y_BLD, 'up')
+    return x_BLD + self._times(jax.nn.silu(gate_BLF) * up_BLF, 'down')
 
   def __call__(
       self,
@@ -168,7 +194,7 @@ class Transformer(nnx.Module):
 
   def embed(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
     """Looks tokens up: x_BLD."""
-    table_VD = _use(self.embed_VD, dtype, None, 'tp')
+    table_VD = _use(self.embed_VD, dtype, P(None, 'tp'))
     cut = P(*_rows(tokens_BL), 'tp')
     x_BLD = table_VD.at[tokens_BL].get(out_sharding=cut)
     return jax.sharding.reshard(x_BLD, _rows(x_BLD))
@@ -179,8 +205,8 @@ class Transformer(nnx.Module):
       tied = self.student.tied_head
       return self.embed_VD[...].T if tied else self.head_DV[...]
     if self.student.tied_head:
-      return _use(self.embed_VD, dtype, 'tp', None).T
-    return _use(self.head_DV, dtype, None, 'tp')
+      return _use(self.embed_VD, dtype, P('tp', None)).T
+    return _use(self.head_DV, dtype, P(None, 'tp'))
 
   def __call__(
       self,

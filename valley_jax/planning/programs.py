@@ -8,6 +8,7 @@ are shapes, dtypes and shardings only.
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from valley_jax import partitioning
+from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
@@ -65,19 +67,29 @@ def devices(topology: chips.Topology) -> list[Any]:
   return list(found)
 
 
-def abstract_state(student: student_lib.Student, tx: Any) -> step_lib.State:
-  """Returns a training state of shapes and shardings on the current mesh."""
+def abstract_state(
+    student: student_lib.Student, tx: Any, dtype: Any, param_dtype: Any
+) -> step_lib.State:
+  """Returns a training state of shapes and shardings on the current mesh.
+
+  Args:
+    student: Sizes.
+    tx: The optimiser.
+    dtype: Of the computation, and of what LoRA leaves frozen.
+    param_dtype: Of the parameters that learn.
+  """
+  params = params_lib.abstract(student)
+  if student.lora:
+    learning, frozen = lora.split(params)
+    params = lora.join(learning, lora.cast_matrices(frozen, dtype))
+  init = functools.partial(step_lib.init_state, tx=tx, dtype=param_dtype)
   mesh = jax.sharding.get_mesh()
 
   def place(x: Any) -> jax.ShapeDtypeStruct:
     spec = x.sharding.spec if x.sharding else jax.P()
-    sharding = jax.NamedSharding(mesh, spec)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    return x.update(sharding=jax.NamedSharding(mesh, spec))
 
-  params = params_lib.abstract(student)
-  opt_state = jax.tree.map(place, jax.eval_shape(tx.init, params))
-  step: Any = place(jax.ShapeDtypeStruct((), jnp.int32))
-  return step_lib.State(step, params, opt_state)
+  return jax.tree.map(place, jax.eval_shape(init, params))
 
 
 def abstract_batch(
@@ -101,8 +113,7 @@ def abstract_batch(
 
 
 def train_needs(
-    student: student_lib.Student,
-    tx: Any,
+    state: step_lib.State,
     train_step: Callable[..., Any],
     batch: dict[str, jax.ShapeDtypeStruct],
     max_chunks: int,
@@ -110,15 +121,13 @@ def train_needs(
   """Compiles one training step on the current mesh.
 
   Args:
-    student: Sizes.
-    tx: The optimiser of `train_step`.
+    state: Of `abstract_state`.
     train_step: Jitted: (state, batch, learning rate) -> (state, metrics).
     batch: Of `abstract_batch`.
     max_chunks: Of a row, for the loss; it loops over those it needs.
   """
-  traced = train_step.trace(
-      abstract_state(student, tx), batch, jax.ShapeDtypeStruct((), jnp.float32)
-  )
+  rate = jax.ShapeDtypeStruct((), jnp.float32)
+  traced = train_step.trace(state, batch, rate)
   # The loss is a loop over as many chunks as there are supervised tokens.
   return needs_of(traced, batch['inputs'].shape[0], max_chunks)
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 
 # Dense bfloat16 FLOP/s of a chip by `device_kind`; the first match wins.
@@ -60,7 +61,7 @@ def num_chips(devices: Sequence[Any]) -> int:
 
 
 def num_matrix_params(student: student_lib.Student) -> int:
-  """Returns the parameters of all matrices but the embedding's lookup."""
+  """Returns the parameters of all matrices but the embedding's and LoRA's."""
   s = student
   attention = 2 * s.embed_dim * s.head_dim * (s.num_heads + s.num_kv_heads)
   mlp = 3 * s.embed_dim * s.mlp_dim
@@ -70,7 +71,9 @@ def num_matrix_params(student: student_lib.Student) -> int:
 def step_flops(
     student: student_lib.Student, num_tokens: float, squared_lengths: float
 ) -> float:
-  """Returns the model FLOPs of a training step, all parameters learning.
+  """Returns the model FLOPs of a training step.
+
+  A frozen matrix, under LoRA, counts twice backward: it has no gradient.
 
   Args:
     student: Sizes.
@@ -85,7 +88,20 @@ def step_flops(
   width = student.num_heads * student.head_dim
   # Two products, queries with keys and weights with values, each half.
   attention = student.num_layers * width * squared_lengths
-  return 6 * num_matrix_params(student) * num_tokens + 6 * attention
+  adapters = student.num_layers * lora.num_params(student.lora, _sizes(student))
+  matrices = (4 if student.lora else 6) * num_matrix_params(student)
+  return (matrices + 6 * adapters) * num_tokens + 6 * attention
+
+
+def _sizes(s: student_lib.Student) -> dict[str, int]:
+  """Returns the sizes of the letters of `lora.MATRICES`."""
+  return {
+      'D': s.embed_dim,
+      'K': s.num_kv_heads,
+      'G': s.num_heads // s.num_kv_heads,
+      'H': s.head_dim,
+      'F': s.mlp_dim,
+  }
 
 
 def count(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -165,14 +165,15 @@ def adafactor(
 def _sides(params: Any) -> Any:
   """Returns which axes of a matrix are its inputs and which its outputs.
 
-  By name: D is one side and the other letters are the other, whichever comes
-  first is the input; stacked layers lead and are matrices of their own.
+  By name: D, or LoRA's rank R, is one side and the other letters are the other;
+  whichever comes first is the input. Stacked layers lead and are matrices of
+  their own.
   """
 
   def sides(path, x):
     letters = path[-1].key.split('_')[-1]
     axes = tuple(range(x.ndim - len(letters), x.ndim))
-    cut = 1 if letters.startswith('D') else len(axes) - 1
+    cut = 1 if letters[0] in 'DR' else len(axes) - 1
     return contrib.MuonDimensionNumbers(axes[:cut], axes[cut:])
 
   return jax.tree_util.tree_map_with_path(sides, params)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from valley_jax.models import lora
 from valley_jax.training import flops
 from valley_jax.training import rounding
 
@@ -22,7 +23,7 @@ class State(NamedTuple):
 
   step: jax.Array  # Steps done, int32.
   params: Any
-  opt_state: Any
+  opt_state: Any  # Of the parameters that learn: with LoRA not of all.
 
 
 def _float32(tree: Any) -> Any:
@@ -37,14 +38,9 @@ def init_state(
   Args:
     params: Where to begin.
     tx: The optimiser.
-    dtype: Of the parameters between steps, float32 or bfloat16; the optimiser
-      sees them, and their gradients, in float32.
+    dtype: Of the parameters that learn between steps, float32 or bfloat16; the
+      optimiser sees them, and their gradients, in float32.
   """
-  mesh = jax.sharding.get_mesh()
-  step = jax.device_put(
-      jnp.zeros((), jnp.int32),
-      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()),
-  )
 
   @jax.jit
   def init(params):
@@ -52,16 +48,18 @@ def init_state(
     state = tx.init(params)
     # Some of it, such as factored moments, finds its place in the first step.
     _, after = jax.eval_shape(tx.update, params, state, params)
-    return jax.tree.map(
+    state = jax.tree.map(
         lambda x, like: jax.sharding.reshard(x, like.sharding.spec),
         state,
         after,
     )
+    return jnp.zeros((), jnp.int32), state
 
-  opt_state = init(params)
+  learning, frozen = lora.split(params)
+  step, opt_state = init(learning)
   if dtype != jnp.float32:
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
-  return State(step, params, opt_state)
+    learning = jax.tree.map(lambda x: x.astype(dtype), learning)
+  return State(step, lora.join(learning, frozen), opt_state)
 
 
 def train_step(
@@ -75,7 +73,8 @@ def train_step(
   """Takes one optimiser step on the micro-batches of a batch.
 
   The gradient is that of (sum of losses) / (sum of weights), both over *all*
-  micro-batches and devices: accumulating changes memory, not the result.
+  micro-batches and devices: accumulating changes memory, not the result. With
+  LoRA, only its matrices have gradients, and change.
 
   Args:
     state: Before.
@@ -89,23 +88,27 @@ def train_step(
     means of `loss_fn`, NaN where there are no such tokens; grad_norm before
     clipping, num_supervised tokens, and what `flops.count` counts.
   """
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+  learning, frozen = lora.split(state.params)
+  grad_fn = jax.value_and_grad(
+      lambda learning, rows: loss_fn(lora.join(learning, frozen), rows),
+      has_aux=True,
+  )
 
   def accumulate(sums, micro_batch):
-    (_, pairs), grads = grad_fn(state.params, micro_batch)
+    (_, pairs), grads = grad_fn(learning, micro_batch)
     return jax.tree.map(jnp.add, sums, (pairs, grads)), None
 
   one = jax.tree.map(lambda x: x[0], batch)
-  (_, pairs), _ = jax.eval_shape(grad_fn, state.params, one)
+  (_, pairs), _ = jax.eval_shape(grad_fn, learning, one)
   # Gradients of bfloat16 parameters, too, are summed in float32.
   zeros = jax.tree.map(
-      lambda x: jnp.zeros_like(x, dtype=jnp.float32), (pairs, state.params)
+      lambda x: jnp.zeros_like(x, dtype=jnp.float32), (pairs, learning)
   )
   (pairs, grads), _ = jax.lax.scan(accumulate, zeros, batch)
   weight = pairs['loss'][1]
   count = jnp.maximum(weight, 1.0)
   grads = jax.tree.map(lambda g: g / count, grads)
-  updates, opt_state = tx.update(grads, state.opt_state, _float32(state.params))
+  updates, opt_state = tx.update(grads, state.opt_state, _float32(learning))
   metrics = {
       **{name: x / n for name, (x, n) in pairs.items()},
       'loss': pairs['loss'][0] / count,
@@ -114,5 +117,6 @@ def train_step(
       **flops.count(batch),
   }
   updates = jax.tree.map(lambda u: -learning_rate * u, updates)
-  params = rounding.apply(state.params, updates, state.step)
+  learning = rounding.apply(learning, updates, state.step)
+  params = lora.join(learning, frozen)
   return State(state.step + 1, params, opt_state), metrics
