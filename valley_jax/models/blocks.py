@@ -6,151 +6,174 @@ memory grows with the length, not with its square. Pairs of blocks in which no
 query sees any key are skipped at run time, so that packed rows cost what their
 segments cost.
 
-Letters as in `transformer.py`; l and m are the positions of one block, and C
-blocks are scanned over. `rows` and `columns` are the positions and segments,
-a pair, of queries and of keys.
+Letters as in `transformer.py`, for one row at a time; l and m are the positions
+of one block, n its queries, G for each of l, and C blocks are scanned over.
+Heads lead and n are side by side, so that all products are of matrices: XLA
+would write others anew on a CPU. `rows` and `columns` are the positions and
+segments, a pair, of queries and of keys.
 """
-
-from typing import Any
 
 import jax
 from jax import ad_checkpoint
 import jax.numpy as jnp
 
-BLOCK_LEN = 256  # Queries, and keys, of a pair of blocks.
+BLOCK_LEN = 256  # Positions of queries, and of keys, of a pair of blocks.
 _MASKED = -1e30
 
 Rows = tuple[jax.Array, jax.Array]
 
 
-def _cut(tree: Any) -> Any:
-  """Cuts positions into blocks, evenly: BL… -> CBl…."""
-
-  def cut(x: jax.Array) -> jax.Array:
-    b, length = x.shape[:2]
-    size = max(n for n in range(1, BLOCK_LEN + 1) if length % n == 0)
-    x = x.reshape(b, length // size, size, *x.shape[2:])
-    return jnp.moveaxis(x, 1, 0)
-
-  return jax.tree.map(cut, tree)
+def _cut(x: jax.Array) -> jax.Array:
+  """Cuts positions into blocks, evenly: L… -> Cl…."""
+  size = max(n for n in range(1, BLOCK_LEN + 1) if x.shape[0] % n == 0)
+  return x.reshape(-1, size, *x.shape[1:])
 
 
-def _join(x: jax.Array) -> jax.Array:
-  """Undoes `_cut`."""
-  x = jnp.moveaxis(x, 0, 1)
-  return x.reshape(x.shape[0], -1, *x.shape[3:])
+def _cut_queries(x_LKGH: jax.Array) -> jax.Array:
+  """Returns x_CKnH."""
+  x_CKlGH = jnp.swapaxes(_cut(x_LKGH), 1, 2)
+  c, k, size, g, h = x_CKlGH.shape
+  return x_CKlGH.reshape(c, k, size * g, h)
+
+
+def _join_queries(x_CKnH: jax.Array, like_LKGH: jax.Array) -> jax.Array:
+  """Undoes `_cut_queries`; returns the shape and the dtype of `like`."""
+  c, k, _, h = x_CKnH.shape
+  x_CKlGH = x_CKnH.reshape(c, k, -1, like_LKGH.shape[2], h)
+  x_LKGH = jnp.swapaxes(x_CKlGH, 1, 2).reshape(like_LKGH.shape)
+  return x_LKGH.astype(like_LKGH.dtype)
+
+
+def _cut_keys(x_MKH: jax.Array) -> jax.Array:
+  """Returns x_CKmH."""
+  return jnp.swapaxes(_cut(x_MKH), 1, 2)
+
+
+def _join_keys(x_CKmH: jax.Array, like_MKH: jax.Array) -> jax.Array:
+  """Undoes `_cut_keys`; returns the shape and the dtype of `like`."""
+  x_MKH = jnp.swapaxes(x_CKmH, 1, 2).reshape(like_MKH.shape)
+  return x_MKH.astype(like_MKH.dtype)
 
 
 def _mask(rows: Rows, columns: Rows) -> jax.Array:
-  """Returns mask_Blm, as `attention.causal_mask` does."""
-  (position_Bl, segment_Bl), (position_Bm, segment_Bm) = rows, columns
-  same_Blm = segment_Bl[:, :, None] == segment_Bm[:, None, :]
-  return same_Blm & (position_Bl[:, :, None] >= position_Bm[:, None, :])
+  """Returns mask_lm, as `attention.causal_mask` does."""
+  (position_l, segment_l), (position_m, segment_m) = rows, columns
+  same_lm = segment_l[:, None] == segment_m[None, :]
+  return same_lm & (position_l[:, None] >= position_m[None, :])
 
 
 def _product(subscripts: str, *operands: jax.Array) -> jax.Array:
   return jnp.einsum(subscripts, *operands, preferred_element_type=jnp.float32)
 
 
-def _scores(q_BlKGH, k_BmKH, mask_Blm) -> jax.Array:
-  scores_BlKGm = _product('BlKGH,BmKH->BlKGm', q_BlKGH, k_BmKH)
-  return jnp.where(mask_Blm[:, :, None, None], scores_BlKGm, _MASKED)
+def _scores(q_KnH, k_KmH, mask_lm) -> jax.Array:
+  scores_Knm = _product('KnH,KmH->Knm', q_KnH, k_KmH)
+  mask_nm = jnp.repeat(mask_lm, q_KnH.shape[1] // mask_lm.shape[0], axis=0)
+  return jnp.where(mask_nm, scores_Knm, _MASKED)
 
 
-def _forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns):
-  """Returns y_BLKGH and lse_BLKG, the log of each softmax's sum; float32."""
-  keys = _cut((k_BMKH, v_BMKH, columns))
+def _forward(q_LKGH, k_MKH, v_MKH, rows, columns):
+  """Returns y_LKGH and lse_CKn, the log of each softmax's sum; float32."""
+  keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut, columns)
 
   def of_queries(xs):
-    q_BlKGH, rows = xs
+    q_KnH, rows = xs
 
     def add_keys(carry, xs):
-      k_BmKH, v_BmKH, columns = xs
-      mask_Blm = _mask(rows, columns)
+      k_KmH, v_KmH, columns = xs
+      mask_lm = _mask(rows, columns)
 
-      def add(top_BlKG, sum_BlKG, y_BlKGH):
-        scores_BlKGm = _scores(q_BlKGH, k_BmKH, mask_Blm)
-        new_BlKG = jnp.maximum(top_BlKG, scores_BlKGm.max(axis=-1))
-        weights_BlKGm = jnp.exp(scores_BlKGm - new_BlKG[..., None])
-        old_BlKG = jnp.exp(top_BlKG - new_BlKG)
-        sum_BlKG = sum_BlKG * old_BlKG + weights_BlKGm.sum(axis=-1)
-        weights_BlKGm = weights_BlKGm.astype(v_BmKH.dtype)
-        y_BlKGH = y_BlKGH * old_BlKG[..., None]
-        y_BlKGH += _product('BlKGm,BmKH->BlKGH', weights_BlKGm, v_BmKH)
-        return new_BlKG, sum_BlKG, y_BlKGH
+      def add(top_Kn, sum_Kn, y_KnH):
+        scores_Knm = _scores(q_KnH, k_KmH, mask_lm)
+        new_Kn = jnp.maximum(top_Kn, scores_Knm.max(axis=-1))
+        weights_Knm = jnp.exp(scores_Knm - new_Kn[..., None])
+        old_Kn = jnp.exp(top_Kn - new_Kn)
+        sum_Kn = sum_Kn * old_Kn + weights_Knm.sum(axis=-1)
+        weights_Knm = weights_Knm.astype(v_KmH.dtype)
+        y_KnH = y_KnH * old_Kn[..., None]
+        y_KnH += _product('Knm,KmH->KnH', weights_Knm, v_KmH)
+        return new_Kn, sum_Kn, y_KnH
 
       skip = lambda *carry: carry
-      return jax.lax.cond(mask_Blm.any(), add, skip, *carry), None
+      return jax.lax.cond(mask_lm.any(), add, skip, *carry), None
 
-    zeros_BlKGH = jnp.zeros(q_BlKGH.shape, jnp.float32)
-    zeros_BlKG = zeros_BlKGH[..., 0]
-    carry = zeros_BlKG + _MASKED, zeros_BlKG, zeros_BlKGH
-    (top_BlKG, sum_BlKG, y_BlKGH), _ = jax.lax.scan(add_keys, carry, keys)
-    y_BlKGH /= sum_BlKG[..., None]
-    return y_BlKGH.astype(q_BlKGH.dtype), top_BlKG + jnp.log(sum_BlKG)
+    zeros_KnH = jnp.zeros(q_KnH.shape, jnp.float32)
+    zeros_Kn = zeros_KnH[..., 0]
+    carry = zeros_Kn + _MASKED, zeros_Kn, zeros_KnH
+    (top_Kn, sum_Kn, y_KnH), _ = jax.lax.scan(add_keys, carry, keys)
+    return y_KnH / sum_Kn[..., None], top_Kn + jnp.log(sum_Kn)
 
-  y, lse = jax.lax.map(of_queries, _cut((q_BLKGH, rows)))
-  return _join(y), _join(lse)
+  queries = _cut_queries(q_LKGH), jax.tree.map(_cut, rows)
+  y_CKnH, lse_CKn = jax.lax.map(of_queries, queries)
+  return _join_queries(y_CKnH, q_LKGH), lse_CKn
 
 
-def _backward(residuals, dy_BLKGH):
+def _backward(residuals, dy_LKGH):
   """Returns the gradients of queries, keys and values."""
-  q_BLKGH, k_BMKH, v_BMKH, rows, columns, y_BLKGH, lse_BLKG = residuals
-  mean_BLKG = _product('BLKGH,BLKGH->BLKG', dy_BLKGH, y_BLKGH)
-  queries = _cut((q_BLKGH, dy_BLKGH, lse_BLKG, mean_BLKG, rows))
+  q_LKGH, k_MKH, v_MKH, rows, columns, y_LKGH, lse_CKn = residuals
+  dy_CKnH = _cut_queries(dy_LKGH)
+  mean_CKn = _product('CKnH,CKnH->CKn', dy_CKnH, _cut_queries(y_LKGH))
+  rows = jax.tree.map(_cut, rows)
+  queries = _cut_queries(q_LKGH), dy_CKnH, lse_CKn, mean_CKn, rows
 
-  def of_keys(dq_CBlKGH, xs):
-    k_BmKH, v_BmKH, columns = xs
+  def of_keys(dq_CKnH, xs):
+    k_KmH, v_KmH, columns = xs
 
     def add_queries(carry, xs):
-      (q_BlKGH, dy_BlKGH, lse_BlKG, mean_BlKG, rows), dq_BlKGH = xs
-      mask_Blm = _mask(rows, columns)
+      (q_KnH, dy_KnH, lse_Kn, mean_Kn, rows), dq_KnH = xs
+      mask_lm = _mask(rows, columns)
 
-      def add(dk_BmKH, dv_BmKH, dq_BlKGH):
-        scores_BlKGm = _scores(q_BlKGH, k_BmKH, mask_Blm)
-        weights_BlKGm = jnp.exp(scores_BlKGm - lse_BlKG[..., None])
-        low = weights_BlKGm.astype(dy_BlKGH.dtype)
-        dv_BmKH += _product('BlKGm,BlKGH->BmKH', low, dy_BlKGH)
-        d_BlKGm = _product('BlKGH,BmKH->BlKGm', dy_BlKGH, v_BmKH)
-        d_BlKGm = weights_BlKGm * (d_BlKGm - mean_BlKG[..., None])
-        d_BlKGm = d_BlKGm.astype(q_BlKGH.dtype)
-        dk_BmKH += _product('BlKGm,BlKGH->BmKH', d_BlKGm, q_BlKGH)
-        dq_BlKGH += _product('BlKGm,BmKH->BlKGH', d_BlKGm, k_BmKH)
-        return dk_BmKH, dv_BmKH, dq_BlKGH
+      def add(dk_KmH, dv_KmH, dq_KnH):
+        scores_Knm = _scores(q_KnH, k_KmH, mask_lm)
+        weights_Knm = jnp.exp(scores_Knm - lse_Kn[..., None])
+        low_Knm = weights_Knm.astype(dy_KnH.dtype)
+        dv_KmH += _product('Knm,KnH->KmH', low_Knm, dy_KnH)
+        d_Knm = _product('KnH,KmH->Knm', dy_KnH, v_KmH)
+        d_Knm = weights_Knm * (d_Knm - mean_Kn[..., None])
+        d_Knm = d_Knm.astype(q_KnH.dtype)
+        dk_KmH += _product('Knm,KnH->KmH', d_Knm, q_KnH)
+        dq_KnH += _product('Knm,KmH->KnH', d_Knm, k_KmH)
+        return dk_KmH, dv_KmH, dq_KnH
 
       skip = lambda *grads: grads
-      *carry, dq_BlKGH = jax.lax.cond(
-          mask_Blm.any(), add, skip, *carry, dq_BlKGH
-      )
-      return tuple(carry), dq_BlKGH
+      *carry, dq_KnH = jax.lax.cond(mask_lm.any(), add, skip, *carry, dq_KnH)
+      return tuple(carry), dq_KnH
 
-    zeros_BmKH = jnp.zeros(k_BmKH.shape, jnp.float32)
-    grads, dq_CBlKGH = jax.lax.scan(
-        add_queries, (zeros_BmKH, zeros_BmKH), (queries, dq_CBlKGH)
+    zeros_KmH = jnp.zeros(k_KmH.shape, jnp.float32)
+    grads, dq_CKnH = jax.lax.scan(
+        add_queries, (zeros_KmH, zeros_KmH), (queries, dq_CKnH)
     )
-    return dq_CBlKGH, grads
+    return dq_CKnH, grads
 
-  zeros = jnp.zeros(queries[0].shape, jnp.float32)
-  dq, (dk, dv) = jax.lax.scan(of_keys, zeros, _cut((k_BMKH, v_BMKH, columns)))
-  dq, dk, dv = map(_join, (dq, dk, dv))
-  grads = (dq, q_BLKGH), (dk, k_BMKH), (dv, v_BMKH)
-  return *(grad.astype(x.dtype) for grad, x in grads), None, None
+  keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut, columns)
+  zeros_CKnH = jnp.zeros(dy_CKnH.shape, jnp.float32)
+  dq_CKnH, (dk_CKmH, dv_CKmH) = jax.lax.scan(of_keys, zeros_CKnH, keys)
+  return (
+      _join_queries(dq_CKnH, q_LKGH),
+      _join_keys(dk_CKmH, k_MKH),
+      _join_keys(dv_CKmH, v_MKH),
+  )
 
 
 @jax.custom_vjp
 def _attend(q_BLKGH, k_BMKH, v_BMKH, rows, columns):
-  return _forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns)[0]
+  return _attend_forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns)[0]
 
 
-def _attend_forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns):
-  found = _forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns)
+def _attend_forward(*args):
+  # Row by row, each skipping the pairs of blocks that it has no use for.
+  found = jax.lax.map(lambda row: _forward(*row), args)
   # Both: with the output alone, the backward pass would make it all again.
-  y_BLKGH, lse_BLKG = ad_checkpoint.checkpoint_name(found, 'attention')
-  residuals = q_BLKGH, k_BMKH, v_BMKH, rows, columns, y_BLKGH, lse_BLKG
-  return y_BLKGH, residuals
+  y_BLKGH, lse = ad_checkpoint.checkpoint_name(found, 'attention')
+  return y_BLKGH, (*args, y_BLKGH, lse)
 
 
-_attend.defvjp(_attend_forward, _backward)
+def _attend_backward(residuals, dy_BLKGH):
+  grads = jax.lax.map(lambda row: _backward(*row), (residuals, dy_BLKGH))
+  return *grads, None, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def attend(

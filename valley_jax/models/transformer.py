@@ -49,6 +49,36 @@ def _use(param: nnx.Param, dtype: Any, spec: P) -> jax.Array:
   return jax.sharding.reshard(param[...].astype(dtype), spec)
 
 
+def _matmul(x: jax.Array, w: jax.Array, spec: P) -> jax.Array:
+  """Returns x BL… times w, over as many dimensions as x has more than B and L.
+
+  As one product of two matrices, unless positions are cut and cannot be joined
+  with rows: to sum over B and L, for the gradient of w, XLA would transpose
+  both operands on a CPU.
+
+  Args:
+    x: Of activations.
+    w: Gathered from `fsdp`.
+    spec: Of w.
+  """
+  num_ins = x.ndim - 2
+  cuts = [*spec, *[None] * (w.ndim - len(spec))]
+  ins, outs = w.shape[:num_ins], w.shape[num_ins:]
+  rows = _rows(x)[:2]
+  if partitioning.num_cuts() > 1:
+    i, o = 'xyz'[:num_ins], 'tuv'[: w.ndim - num_ins]
+    cut = P(*rows, *cuts[num_ins:])
+    return jnp.einsum(f'BL{i},{i}{o}->BL{o}', x, w, out_sharding=cut)
+  first, last = cuts[0], cuts[num_ins]
+  reshape = jax.lax.reshape
+  n = x.shape[0] * x.shape[1]
+  shape = *x.shape[:2], *outs
+  x = reshape(x, (n, math.prod(ins)), out_sharding=P(rows[0], first))
+  w = reshape(w, (math.prod(ins), math.prod(outs)), out_sharding=P(first, last))
+  y = jnp.dot(x, w, out_sharding=P(rows[0], last))
+  return reshape(y, shape, out_sharding=P(*rows, *cuts[num_ins:]))
+
+
 class RMSNorm(nnx.Module):
   """Root-mean-square norm over the last dimension, in float32."""
 
@@ -102,25 +132,15 @@ class Block(nnx.Module):
   def _times(self, x: jax.Array, name: str) -> jax.Array:
     """Returns x times the matrix of that name, in the dtype of x."""
 
-    def product(x, ins, outs, param):
-      w = _use(
-          getattr(self, param),
-          x.dtype,
-          partitioning.spec_in_use(f'blocks/{param}'),
-      )
-      # Sums over what `tp` cuts; what it cuts of the output stays cut.
-      rows = _rows(x)
-      cut = None if 'D' in ins else P(*rows[:2], *[None] * len(outs))
-      equation = f'BL{ins},{ins}{outs}->BL{outs}'
-      return jnp.einsum(equation, x, w, out_sharding=cut)
+    def times(x, param):
+      spec = partitioning.spec_in_use(f'blocks/{param}')
+      return _matmul(x, _use(getattr(self, param), x.dtype, spec), spec)
 
-    ins, outs = lora_lib.MATRICES[name]
-    y = product(x, ins, outs, lora_lib.matrix(name))
+    y = times(x, lora_lib.matrix(name))
     lora = self.student.lora
     if lora and name in lora.matrices:
-      a_name, b_name = lora_lib.pair(name)
-      x_BLR = product(x, ins, 'R', a_name)
-      y += lora.scale * product(x_BLR, 'R', outs, b_name)
+      a, b = lora_lib.pair(name)
+      y += lora.scale * times(times(x, a), b)
     return y
 
   def qkv(
