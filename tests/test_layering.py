@@ -30,6 +30,7 @@ MAY_IMPORT = {
         'metrics',
         'models',
         'partitioning',
+        'processes',
         'records',
         'sampling',
         'training',

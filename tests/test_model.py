@@ -9,6 +9,7 @@ import tiny
 
 from valley_jax import partitioning
 from valley_jax.models import params as params_lib
+from valley_jax.models import remat as remat_lib
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames='remat')
@@ -189,25 +190,41 @@ def test_rows_do_not_see_one_another():
     np.testing.assert_allclose(together[row], alone, rtol=0, atol=1e-5)
 
 
-def test_remat_changes_nothing():
+@functools.cache
+def _value_and_grads(attention, remat, **mesh):
   student = tiny.student(qk_norm=True)
-  batch = tiny.batch(2, 12)
-  rows = [batch[k] for k in ('inputs', 'positions', 'segments')]
 
-  @functools.partial(jax.jit, static_argnums=1)
-  def value_and_grads(params, remat):
-    def loss(params):
-      return (_hidden(student, params, *rows, remat=remat) ** 3).sum()
+  def loss(params, rows):
+    model = params_lib.bind(student, params)
+    hidden_BLD, _ = model(*rows, attention=attention, remat=remat)
+    return (hidden_BLD**3).sum()
 
-    return jax.value_and_grad(loss)(params)
+  batch = tiny.batch(4, 16)
+  names = ('inputs', 'positions', 'segments')
+  with tiny.mesh(**mesh):
+    rows = partitioning.put_batch({name: batch[name] for name in names})
+    rows = [rows[name] for name in names]
+    found = jax.jit(jax.value_and_grad(loss))(
+        tiny.put(tiny.params(student)), rows
+    )
+    return jax.device_get(found)
 
-  with tiny.mesh():
-    params = tiny.put(tiny.params(student))
-    kept, again = (value_and_grads(params, x) for x in ('none', 'full'))
+
+@pytest.mark.parametrize('attention', ['dense', 'blocks'])
+@pytest.mark.parametrize('remat', list(remat_lib.POLICIES))
+def test_remat_changes_nothing(attention, remat):
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-      kept,
-      again,
+      _value_and_grads(attention, remat),
+      _value_and_grads(attention, 'none'),
+  )
+
+
+def test_remat_offloads_on_several_devices():
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
+      _value_and_grads('blocks', 'offload', fsdp=2, tp=2),
+      _value_and_grads('blocks', 'none'),
   )
 
 

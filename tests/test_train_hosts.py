@@ -7,6 +7,8 @@ same sums; that is what is tested here, bit for bit. On four devices XLA's sums
 within a process and gloo's between processes differ in order.
 """
 
+import functools
+
 import pytest
 import tiny
 import train_program
@@ -45,6 +47,7 @@ def whole(tmp_path_factory):
           world,
           num_traces=12,
           train={'batch_size': 4, 'epochs': 4, 'checkpoint_every': 1000},
+          watch={'prompts': 4, 'prompts_every': 6, 'max_new_tokens': 8},
       ),
   )
   started = train_program.start(config, world / 'whole', devices=2)
@@ -75,8 +78,30 @@ def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
   rows = train_program.metrics(other)
   assert [row['step'] for row in rows] == list(range(1, NUM_STEPS + 1))
   assert rows == train_program.metrics(workdir)
+  looks = [row['step'] for row in rows if 'samples/mean_tokens' in row]
+  assert looks == [6, 12]
   state = train_program.state(other, NUM_STEPS)
   expected = train_program.state(workdir, NUM_STEPS)
   assert state.keys() == expected.keys()
   wrong = [k for k in state if state[k].tobytes() != expected[k].tobytes()]
   assert not wrong, wrong
+
+
+@pytest.mark.timeout(400)
+def test_a_run_goes_on_with_four_hosts(whole, tmp_path):
+  """The same data to the token, and the same losses but for rounding."""
+  config, workdir = whole
+  run = functools.partial(train_program.start, config, tmp_path / 'run')
+  statuses, said = train_program.wait(
+      run(devices=4, program=('-c', _TOLD_TO_GO))
+  )
+  assert statuses == [preemption.EXIT_STATUS], said
+  done = checkpoints.latest_step(tmp_path / 'run' / 'checkpoints')
+  assert 0 < done < NUM_STEPS
+  statuses, said = train_program.wait(run(hosts=4, devices=1))
+  assert statuses == [0] * 4, said
+  rows = train_program.metrics(tmp_path / 'run')
+  expected = train_program.metrics(workdir)
+  for row, other in zip(rows, expected, strict=True):
+    assert (row['step'], row['fill']) == (other['step'], other['fill'])
+    assert row['loss'] == pytest.approx(other['loss'], rel=1e-4)

@@ -56,29 +56,20 @@ from valley_jax import buckets
 from valley_jax import checkpoints
 from valley_jax import entry
 from valley_jax import initial
-from valley_jax import metrics
 from valley_jax import partitioning
 from valley_jax import preemption
 from valley_jax import processes
 from valley_jax import records
 from valley_jax.data import pipeline
-from valley_jax.data import problems
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import subset
-from valley_jax.data import tokenization
 from valley_jax.models import hf_config
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
-from valley_jax.sampling import engine as engine_lib
-from valley_jax.sampling import methods
 from valley_jax.training import recipe
 from valley_jax.training import step as step_lib
-from valley_jax.watching import held_out as held_out_lib
-from valley_jax.watching import profile as profile_lib
-from valley_jax.watching import reporter as reporter_lib
-from valley_jax.watching import samples as samples_lib
-from valley_jax.watching import watch as watch_lib
+from valley_jax.watching import begin as begin_lib
 
 
 def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
@@ -171,7 +162,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         f' {fill:.1%} full.'
     )
     begin_watch = functools.partial(
-        _watch, config, files.directory, shards, held_out, student,
+        begin_lib.begin, config, files.directory, shards, held_out, student,
         made.loss_fn, schedule, num_steps,
     )  # fmt: skip
     save = functools.partial(
@@ -183,96 +174,6 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     )  # fmt: skip
   if done < num_steps:
     preemption.leave(workdir, done, num_steps)
-
-
-def _held_out(
-    config: mlc.ConfigDict, shards: shards_lib.Shards, traces, loss_fn
-) -> held_out_lib.HeldOut:
-  rows = held_out_lib.load(
-      shards,
-      traces,
-      row_len=config.data.max_len,
-      pack=config.data.pack,
-      max_rows=config.train.batch_size // config.train.accumulate,
-  )
-  part, num_parts = partitioning.batch_part()
-  return held_out_lib.HeldOut(rows, loss_fn, part, num_parts)
-
-
-def _samples(
-    config: mlc.ConfigDict, shards: shards_lib.Shards, traces, student
-) -> samples_lib.Samples:
-  """Returns what answers the first problems, or else held-out traces."""
-  n, s = config.watch.prompts, config.sample
-  tokenizer = tokenization.load(shards.directory / 'tokenizer')
-  if config.problems:
-    requests = samples_lib.of_problems(
-        problems.read_problems(config.problems)[:n],
-        tokenizer,
-        config.prompt,
-        config.function_prompt,
-    )
-  elif len(traces):
-    requests = samples_lib.of_traces(shards, traces[:n])
-  else:
-    raise ValueError(
-        f'watch.prompts={n}, but there is nothing to ask: name'
-        ' config.problems, or hold traces out (watch.held_out).'
-    )
-  devices = partitioning.num_batch_devices()
-  num_slots = -(-len(requests) // devices) * devices
-  end_token: Any = tokenizer.eos_token_id
-  engine = functools.partial(
-      engine_lib.Engine,
-      student,
-      method=methods.of(s.temperature, s.top_p),
-      seed=config.seed,
-      end_token=end_token,
-      max_new_tokens=config.watch.max_new_tokens,
-      cache_len=engine_lib.cache_len(requests, config.watch.max_new_tokens),
-      num_slots=num_slots,
-      chunk_len=s.chunk_len,
-      prefill_rows=num_slots,
-      dtype=s.dtype,
-  )
-  return samples_lib.Samples(requests, tokenizer, engine)
-
-
-def _watch(
-    config,
-    workdir,
-    shards,
-    traces,
-    student,
-    loss_fn,
-    schedule,
-    num_steps,
-    first,
-) -> watch_lib.Watch:
-  """Begins to watch a run that goes on behind step `first`."""
-  w = config.watch
-  profile = profile_lib.Profile(f'{workdir}/profile', w.profile, num_steps)
-  held_out = _held_out(config, shards, traces, loss_fn) if w.held_out else None
-  samples = None
-  if w.prompts and jax.process_count() > 1:
-    print('train: no samples are drawn: the sampler runs in one process only.')
-  elif w.prompts:
-    samples = _samples(config, shards, traces, student)
-  writer = metrics.Writer(workdir, first) if processes.is_first() else None
-  if writer:
-    shown = ['loss', 'loss_answer', *['held_out/loss'] * bool(held_out)]
-    writer.write_hparams(config.to_dict(), shown)
-  bar = metrics.progress(num_steps, 'step', 'train', initial=first)
-  return watch_lib.Watch(
-      writer=writer,
-      reporter=reporter_lib.Reporter(writer, bar, schedule, student),
-      profile=profile,
-      num_steps=num_steps,
-      held_out=held_out,
-      held_out_every=w.held_out_every,
-      samples=samples,
-      prompts_every=w.prompts_every,
-  )
 
 
 def _save(files, *what, **of_the_run) -> None:

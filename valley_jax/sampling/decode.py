@@ -51,7 +51,9 @@ def prefill(
     tokens_BL: jax.Array,
     lengths_B: jax.Array,
     slot_B: jax.Array,
-    key_B: jax.Array,
+    seed: jax.Array,
+    problem_B: jax.Array,
+    index_B: jax.Array,
 ) -> Slots:
   """Puts new samples into slots.
 
@@ -66,7 +68,10 @@ def prefill(
     lengths_B: Their lengths.
     slot_B: Which slot each goes to; a number past the last slot is dropped, so
       that a short group has the shape of a full one.
-    key_B: The samples' keys.
+    seed: Of all samples.
+    problem_B: A number for each sample's problem, uint32; and
+    index_B: which sample of the problem it is, uint32. A sample's key depends
+      on these three alone.
   """
   model = params_lib.bind(student, params)
   length = tokens_BL.shape[1]
@@ -81,6 +86,9 @@ def prefill(
       return_kv=True,
   )
   last_B = jnp.take_along_axis(tokens_BL, lengths_B[:, None] - 1, axis=1)[:, 0]
+  fold = jax.vmap(jax.random.fold_in)
+  key_B = jnp.broadcast_to(jax.random.key(seed), problem_B.shape)
+  key_B = fold(fold(key_B, problem_B), index_B)
   return Slots(
       cache_lib.put_rows(slots.token_B, slot_B, last_B),
       cache_lib.put_rows(slots.position_B, slot_B, lengths_B - 1),
@@ -101,7 +109,8 @@ def decode_chunk(
 
   Returns:
     The slots after (the cache in place), and of each step and slot the token
-    drawn and its log-probability under the raw model, [chunk_len, slots].
+    drawn and its log-probability under the raw model, [chunk_len, slots], on
+    every device: each process of a run has to know what all slots drew.
   """
   model = params_lib.bind(student, params)
   blocks = cache_lib.unstack(model)
@@ -130,4 +139,7 @@ def decode_chunk(
     return slots, (token_B, log_prob_B)
 
   slots, (tokens, log_probs) = jax.lax.scan(step, slots, length=chunk_len)
+  tokens, log_probs = (
+      jax.sharding.reshard(x, jax.P()) for x in (tokens, log_probs)
+  )
   return slots, tokens, log_probs

@@ -42,12 +42,10 @@ def _bucket(length: int) -> int:
   return max(_SMALLEST_BUCKET, 1 << (length - 1).bit_length())
 
 
-def _key(seed: int, request: Request) -> jax.Array:
-  """Returns the sample's key: of seed, problem and sample index alone."""
-  digest = hashlib.blake2b(request.problem_id.encode(), digest_size=4).digest()
-  problem = int.from_bytes(digest, 'little')
-  key = jax.random.fold_in(jax.random.key(seed), problem)
-  return jax.random.fold_in(key, request.sample_index)
+def _number(problem_id: str) -> int:
+  """Returns a problem's number among 2^32."""
+  digest = hashlib.blake2b(problem_id.encode(), digest_size=4).digest()
+  return int.from_bytes(digest, 'little')
 
 
 class Engine:
@@ -113,13 +111,13 @@ class Engine:
     tokens_BL = np.zeros((rows, bucket), np.int32)
     lengths_B = np.ones(rows, np.int32)
     slot_B = np.full(rows, len(self._live), np.int32)  # Past the end: dropped.
-    keys = []
+    problem_B, index_B = np.zeros((2, rows), np.uint32)
     for row, (slot, request) in enumerate(group):
       n = len(request.prompt)
       tokens_BL[row, :n] = request.prompt
       lengths_B[row], slot_B[row] = n, slot
-      keys.append(_key(self._seed, request))
-    keys += [keys[0]] * (rows - len(keys))
+      problem_B[row] = _number(request.problem_id)
+      index_B[row] = request.sample_index
     self._slots = decode.prefill(
         self._student,
         self._params,
@@ -127,7 +125,9 @@ class Engine:
         tokens_BL,
         lengths_B,
         slot_B,
-        jax.numpy.stack(keys),
+        np.int32(self._seed),
+        problem_B,
+        index_B,
     )
 
   def _refill(self, waiting: list[Request]) -> None:

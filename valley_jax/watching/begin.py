@@ -1,0 +1,128 @@
+"""From a run's config to what watches it."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+import os
+from typing import Any
+
+import ml_collections as mlc
+import optax
+
+from valley_jax import metrics
+from valley_jax import partitioning
+from valley_jax import processes
+from valley_jax.data import problems
+from valley_jax.data import shards as shards_lib
+from valley_jax.data import tokenization
+from valley_jax.models import student as student_lib
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import methods
+from valley_jax.watching import held_out as held_out_lib
+from valley_jax.watching import profile as profile_lib
+from valley_jax.watching import reporter as reporter_lib
+from valley_jax.watching import samples as samples_lib
+from valley_jax.watching import watch as watch_lib
+
+
+def _held_out(
+    config: mlc.ConfigDict, shards: shards_lib.Shards, traces, loss_fn
+) -> held_out_lib.HeldOut:
+  rows = held_out_lib.load(
+      shards,
+      traces,
+      row_len=config.data.max_len,
+      pack=config.data.pack,
+      max_rows=config.train.batch_size // config.train.accumulate,
+  )
+  part, num_parts = partitioning.batch_part()
+  return held_out_lib.HeldOut(rows, loss_fn, part, num_parts)
+
+
+def _samples(
+    config: mlc.ConfigDict, shards: shards_lib.Shards, traces, student
+) -> samples_lib.Samples:
+  """Returns what answers the first problems, or else held-out traces."""
+  n, s = config.watch.prompts, config.sample
+  tokenizer = tokenization.load(shards.directory / 'tokenizer')
+  if config.problems:
+    requests = samples_lib.of_problems(
+        problems.read_problems(config.problems)[:n],
+        tokenizer,
+        config.prompt,
+        config.function_prompt,
+    )
+  elif len(traces):
+    requests = samples_lib.of_traces(shards, traces[:n])
+  else:
+    raise ValueError(
+        f'watch.prompts={n}, but there is nothing to ask: name'
+        ' config.problems, or hold traces out (watch.held_out).'
+    )
+  devices = partitioning.num_batch_devices()
+  num_slots = -(-len(requests) // devices) * devices
+  end_token: Any = tokenizer.eos_token_id
+  engine = functools.partial(
+      engine_lib.Engine,
+      student,
+      method=methods.of(s.temperature, s.top_p),
+      seed=config.seed,
+      end_token=end_token,
+      max_new_tokens=config.watch.max_new_tokens,
+      cache_len=engine_lib.cache_len(requests, config.watch.max_new_tokens),
+      num_slots=num_slots,
+      chunk_len=s.chunk_len,
+      prefill_rows=num_slots,
+      dtype=s.dtype,
+  )
+  return samples_lib.Samples(requests, tokenizer, engine)
+
+
+def begin(
+    config: mlc.ConfigDict,
+    workdir: str | os.PathLike,
+    shards: shards_lib.Shards,
+    traces: Sequence[int],
+    student: student_lib.Student,
+    loss_fn: Callable[..., Any],
+    schedule: optax.Schedule,
+    num_steps: int,
+    first: int,
+) -> watch_lib.Watch:
+  """Begins to watch a run that goes on behind step `first`.
+
+  Args:
+    config: Of the run; `watch` says what to look at.
+    workdir: Where metrics, TensorBoard's files and the profile go.
+    shards: That the run reads.
+    traces: Of them those that are held out.
+    student: Sizes.
+    loss_fn: Of the recipe.
+    schedule: Learning rates.
+    num_steps: Of the whole run.
+    first: Steps that are done.
+
+  Raises:
+    ValueError: there is nothing to ask, or too little to hold out.
+  """
+  w = config.watch
+  profile = profile_lib.Profile(f'{workdir}/profile', w.profile, num_steps)
+  held_out = _held_out(config, shards, traces, loss_fn) if w.held_out else None
+  samples = None
+  if w.prompts:
+    samples = _samples(config, shards, traces, student)
+  writer = metrics.Writer(workdir, first) if processes.is_first() else None
+  if writer:
+    shown = ['loss', 'loss_answer', *['held_out/loss'] * bool(held_out)]
+    writer.write_hparams(config.to_dict(), shown)
+  bar = metrics.progress(num_steps, 'step', 'train', initial=first)
+  return watch_lib.Watch(
+      writer=writer,
+      reporter=reporter_lib.Reporter(writer, bar, schedule, student),
+      profile=profile,
+      num_steps=num_steps,
+      held_out=held_out,
+      held_out_every=w.held_out_every,
+      samples=samples,
+      prompts_every=w.prompts_every,
+  )
