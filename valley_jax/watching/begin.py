@@ -1,12 +1,12 @@
 """From a run's config to what watches it."""
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import functools
 import os
 from typing import Any
 
 import ml_collections as mlc
+import numpy as np
 import optax
 
 from valley_jax import metrics
@@ -82,7 +82,7 @@ def begin(
     config: mlc.ConfigDict,
     workdir: str | os.PathLike,
     shards: shards_lib.Shards,
-    traces: Sequence[int],
+    traces: np.ndarray,
     student: student_lib.Student,
     loss_fn: Callable[..., Any],
     schedule: optax.Schedule,
