@@ -180,6 +180,10 @@ class Engine:
 
 def cache_len(requests: Sequence[Request], max_new_tokens: int) -> int:
   """Returns the positions that every one of the requests fits into."""
-  longest = max(len(r.prompt) for r in requests)
+  return positions(max(len(r.prompt) for r in requests), max_new_tokens)
+
+
+def positions(longest: int, max_new_tokens: int) -> int:
+  """Returns the positions of a slot for prompts of up to `longest` tokens."""
   needed = max(_bucket(longest), longest + max_new_tokens)
   return -(-needed // 64) * 64
