@@ -21,6 +21,7 @@ from valley_jax.models import export
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
+from valley_jax.sampling import methods
 from valley_jax.training import losses
 
 torch = pytest.importorskip('torch')
@@ -172,3 +173,36 @@ def test_check_finds_agreement_and_its_lack(case, tmp_path, capsys):
   scaled = convert.compare(theirs, 1.05 * theirs)
   assert scaled['kl_mean'] > convert.MAX_MEAN_KL
   assert scaled['agreement'] == 1
+
+
+@pytest.mark.parametrize(
+    'filters',
+    [
+        {'top_p': 0.8},
+        {'top_k': 20},
+        {'min_p': 0.2},
+        {'top_k': 30, 'top_p': 0.7},
+        {'top_k': 30, 'top_p': 0.9, 'min_p': 0.1},
+    ],
+)
+@pytest.mark.parametrize('temperature', [0.6, 1.0, 1.7])
+def test_sampling_filters_are_those_of_transformers(filters, temperature):
+  logits_BV = np.random.default_rng(0).normal(size=(50, 300), scale=2)
+  logits_BV = logits_BV.astype(np.float32)
+  warpers = [transformers.TemperatureLogitsWarper(temperature)]
+  if 'top_k' in filters:
+    warpers.append(transformers.TopKLogitsWarper(filters['top_k']))
+  if 'top_p' in filters:
+    warpers.append(transformers.TopPLogitsWarper(filters['top_p']))
+  if 'min_p' in filters:
+    warpers.append(transformers.MinPLogitsWarper(filters['min_p']))
+  theirs = transformers.LogitsProcessorList(warpers)(
+      torch.zeros((50, 1), dtype=torch.long), torch.from_numpy(logits_BV)
+  )
+  theirs = theirs.softmax(-1).numpy()
+  method = methods.Sampling(temperature=temperature, **filters)
+  probs_BV = jax.nn.softmax(logits_BV / temperature)
+  ours = jax.vmap(functools.partial(methods.filtered, method))(probs_BV)
+  ours /= ours.sum(axis=-1, keepdims=True)
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+  assert 0 < (theirs == 0).mean() < 1

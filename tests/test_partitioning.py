@@ -228,7 +228,7 @@ def _sampled_on_one_device(method):
 
 @pytest.mark.parametrize('mesh', MESHES, ids=_named)
 def test_samples_do_not_depend_on_the_mesh(mesh):
-  method = methods.TopP(p=0.8) if len(mesh) == 3 else methods.Greedy()
+  method = methods.Sampling(top_p=0.8) if len(mesh) == 3 else methods.Greedy()
   samples, expected = _sample(mesh, method), _sampled_on_one_device(method)
   assert samples.keys() == expected.keys()
   for name, (tokens, reason, log_prob) in expected.items():

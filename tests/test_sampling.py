@@ -1,6 +1,7 @@
 """A sample depends on student, prompt, problem, index, seed and method only."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from valley_jax.sampling import methods
 
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 GREEDY = methods.Greedy()
-TOP_P = methods.TopP(p=0.9, temperature=1.0)
+TOP_P = methods.Sampling(top_p=0.9, temperature=1.0)
 
 
 def _request(name, length, sample_index=0):
@@ -131,12 +132,15 @@ def test_logits_of_every_position_equal_the_full_forward(variant):
   np.testing.assert_allclose(found_LV, expected_LV, rtol=0, atol=1e-4)
 
 
-def test_log_prob_is_of_the_raw_model_whatever_the_method():
-  method = methods.TopP(p=0.7, temperature=2.0)
+def test_log_probs_are_of_the_raw_model_and_of_the_tempered_one():
+  method = methods.Sampling(top_p=0.7, temperature=2.0)
   for sample in _samples(REQUESTS[:3], method=method):
     log_probs_LV = _full_forward(STUDENT, sample)
     expected = log_probs_LV[np.arange(12), sample.tokens].sum()
     np.testing.assert_allclose(sample.log_prob, expected, atol=1e-4)
+    tempered_LV = jax.nn.log_softmax(log_probs_LV / 2, axis=-1)
+    expected = tempered_LV[np.arange(12), sample.tokens].sum()
+    np.testing.assert_allclose(sample.log_prob_tempered, expected, atol=1e-4)
 
 
 # The same bits: tokens, log-probabilities and finish reasons.
@@ -265,24 +269,22 @@ def _counts(method, logits=LOGITS):
   return np.bincount(tokens, minlength=len(logits))
 
 
-def _exact(p, temperature):
-  """Probabilities of nucleus sampling, by sorting."""
-  probs = np.exp(LOGITS / temperature)
+def _exact(method, logits=LOGITS):
+  """Probabilities of a method, filter by filter, each by sorting."""
+  probs = np.exp(logits.astype(np.float64) / method.temperature)
   probs /= probs.sum()
+  if method.top_k:
+    least = np.sort(probs)[::-1][: method.top_k][-1]
+    probs = np.where(probs >= least, probs, 0) / probs[probs >= least].sum()
   order = np.argsort(-probs)
-  size = 1 + np.searchsorted(np.cumsum(probs[order]), p - 1e-9)
+  size = 1 + np.searchsorted(np.cumsum(probs[order]), method.top_p - 1e-9)
   nucleus = np.zeros(len(probs), bool)
   nucleus[order[:size]] = True
+  nucleus &= probs >= method.min_p * probs.max()
   return np.where(nucleus, probs, 0) / probs[nucleus].sum()
 
 
-@pytest.mark.parametrize(
-    'p, temperature',
-    [(0.6, 1.0), (0.9, 1.0), (0.95, 0.6), (1.0, 1.0), (1.0, 3.0), (0.01, 1.0)],
-)
-def test_top_p_draws_from_the_renormalised_nucleus(p, temperature):
-  counts = _counts(methods.TopP(p=p, temperature=temperature))
-  exact = _exact(p, temperature)
+def _assert_draws_from(exact, counts):
   assert not counts[exact == 0].any()
   inside = exact > 0
   if inside.sum() > 1:
@@ -290,31 +292,105 @@ def test_top_p_draws_from_the_renormalised_nucleus(p, temperature):
     assert scipy.stats.chisquare(counts[inside], expected).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(
+    'p, temperature',
+    [(0.6, 1.0), (0.9, 1.0), (0.95, 0.6), (1.0, 1.0), (1.0, 3.0), (0.01, 1.0)],
+)
+def test_top_p_draws_from_the_renormalised_nucleus(p, temperature):
+  method = methods.Sampling(top_p=p, temperature=temperature)
+  _assert_draws_from(_exact(method), _counts(method))
+
+
+@pytest.mark.parametrize(
+    'filters, survivors',
+    [
+        ({'top_k': 1}, [1]),
+        ({'top_k': 3}, [1, 4, 6]),
+        ({'top_k': 100}, [0, 1, 2, 3, 4, 6, 7]),
+        ({'min_p': 0.5}, [1, 4, 6]),
+        ({'min_p': 1.0}, [1]),
+        # Of the mass that top-k leaves, .75, and not of all.
+        ({'top_k': 3, 'top_p': 0.7}, [1, 4]),
+        ({'top_p': 0.7}, [1, 4, 6]),
+        ({'top_k': 5, 'top_p': 0.9, 'min_p': 0.3}, [1, 4, 6, 7]),
+        ({'top_k': 4, 'temperature': 2.0, 'min_p': 0.6}, [1, 4, 6]),
+    ],
+)
+def test_filters_leave_what_they_shall_and_renormalise(filters, survivors):
+  method = methods.Sampling(**filters)
+  exact = _exact(method)
+  assert np.flatnonzero(exact).tolist() == survivors
+  _assert_draws_from(exact, _counts(method))
+
+
+@pytest.mark.parametrize(
+    'filters',
+    [
+        {'top_k': 3},
+        {'top_p': 0.012},
+        {'min_p': 0.98},
+        {'top_k': 5, 'top_p': 0.5},
+    ],
+)
+def test_a_small_share_of_many_tokens_is_drawn_from_exactly(filters):
+  """So small that most rows are drawn by sorting, after 64 draws in vain."""
+  logits = np.linspace(1, 0, 400)[np.random.default_rng(0).permutation(400)]
+  method = methods.Sampling(**filters)
+  exact = _exact(method, logits)
+  assert 1 < (exact > 0).sum() < 20
+  _assert_draws_from(exact, _counts(method, logits))
+
+
+def test_equally_likely_tokens_pass_together():
+  logits = np.log([0.3, 0.2, 0.2, 0.2, 0.1])
+  cases: list[dict[str, Any]] = [{'top_k': 2}, {'top_p': 0.4}, {'min_p': 0.6}]
+  for filters in cases:
+    counts = _counts(methods.Sampling(**filters), logits)
+    assert np.flatnonzero(counts).tolist() == [0, 1, 2, 3], filters
+
+
 def test_temperature_comes_before_top_p():
   # At temperature 0.5 three tokens have mass .88; at 1 it takes five.
-  counts = _counts(methods.TopP(p=0.88, temperature=0.5))
+  counts = _counts(methods.Sampling(top_p=0.88, temperature=0.5))
   assert np.flatnonzero(counts).tolist() == [1, 4, 6]
-  counts = _counts(methods.TopP(p=0.88, temperature=1.0))
+  counts = _counts(methods.Sampling(top_p=0.88, temperature=1.0))
   assert np.flatnonzero(counts).tolist() == [1, 2, 4, 6, 7]
 
 
 def test_a_token_above_p_is_the_only_one():
   logits = np.log(np.array([0.05, 0.9, 0.05]))
-  assert _counts(methods.TopP(p=0.9, temperature=1.0), logits)[1] == NUM_DRAWS
+  assert (
+      _counts(methods.Sampling(top_p=0.9, temperature=1.0), logits)[1]
+      == NUM_DRAWS
+  )
 
 
 def test_a_certain_token_is_drawn_and_nothing_is_nan():
   logits = np.array([-1e30, 80.0, -1e30, 0.0])
-  for method in (GREEDY, methods.TopP(p=0.5), methods.TopP(p=1.0)):
+  for method in (
+      GREEDY,
+      methods.Sampling(top_p=0.5),
+      methods.Sampling(top_p=1.0),
+  ):
     assert _counts(method, logits)[1] == NUM_DRAWS
 
 
 def test_temperature_zero_means_greedy():
   assert methods.of(0.0, 0.95) == methods.Greedy()
-  assert methods.of(0.6, 0.95) == methods.TopP(p=0.95, temperature=0.6)
+  expected = methods.Sampling(temperature=0.6, top_p=0.95, top_k=5, min_p=0.1)
+  assert methods.of(0.6, 0.95, 5, 0.1) == expected
 
 
-@pytest.mark.parametrize('p, temperature', [(0, 1), (1.1, 1), (0.9, -1)])
-def test_a_method_that_means_nothing_is_refused(p, temperature):
-  with pytest.raises(ValueError, match='want 0 < p <= 1'):
-    methods.TopP(p=p, temperature=temperature)
+@pytest.mark.parametrize(
+    'changes, said',
+    [
+        ({'top_p': 0.0}, 'top_p=0.0.*want 0 < top_p <= 1'),
+        ({'top_p': 1.1}, 'want 0 < top_p <= 1'),
+        ({'top_k': -1}, 'top_k=-1'),
+        ({'min_p': 1.5}, 'min_p=1.5'),
+        ({'temperature': -1.0}, 'temperature=-1.0: want more than 0'),
+    ],
+)
+def test_a_method_that_means_nothing_is_refused(changes, said):
+  with pytest.raises(ValueError, match=said):
+    methods.Sampling(**changes)

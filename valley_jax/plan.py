@@ -145,7 +145,7 @@ def plan_decode(config: mlc.ConfigDict, topology: chips.Topology) -> Line:
   with jax.set_mesh(mesh):
     needs = programs.decode_needs(
         student,
-        methods.of(s.temperature, s.top_p),
+        methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
         s.num_slots,
         engine.positions(_PROMPT_LEN, s.max_new_tokens),
         s.chunk_len,

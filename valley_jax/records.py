@@ -174,6 +174,7 @@ class Completion(Record):
   num_prompt_tokens: int
   tokens: tuple[int, ...]  # Without the end token.
   log_prob: float  # Sum over the sampled tokens, raw model, nats.
+  log_prob_tempered: float | None = None  # The same, at the temperature.
 
 
 class Submission(Record):

@@ -65,6 +65,7 @@ def _completion(
       num_prompt_tokens=len(sample.request.prompt),
       tokens=tuple(sample.tokens),
       log_prob=sample.log_prob,
+      log_prob_tempered=sample.log_prob_tempered,
   )
 
 
@@ -78,7 +79,7 @@ def _engine(
   s = config.sample
   return engine_lib.Engine(
       *initial.trained(directory),
-      method=methods.of(s.temperature, s.top_p),
+      method=methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
       seed=config.seed,
       end_token=end_token,
       max_new_tokens=s.max_new_tokens,
@@ -130,7 +131,8 @@ def _settings(
           ' config.prompt, or name the shards that it was trained on'
           ' (config.shards).'
       )
-  kept = ('temperature', 'top_p', 'max_new_tokens', 'num_slots', 'dtype')
+  kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
+  kept += ('num_slots', 'dtype')
   return {
       'student': student,
       'seed': config.seed,

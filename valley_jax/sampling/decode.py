@@ -109,8 +109,9 @@ def decode_chunk(
 
   Returns:
     The slots after (the cache in place), and of each step and slot the token
-    drawn and its log-probability under the raw model, [chunk_len, slots], on
-    every device: each process of a run has to know what all slots drew.
+    drawn, [chunk_len, slots], and its log-probability, raw and tempered,
+    [chunk_len, 2, slots]; on every device: each process of a run has to know
+    what all slots drew.
   """
   model = params_lib.bind(student, params)
   blocks = cache_lib.unstack(model)
@@ -132,11 +133,9 @@ def decode_chunk(
     # The key depends on the sample and the position, and on nothing else.
     keys_B = jax.vmap(jax.random.fold_in)(slots.key_B, position_B)
     token_B = draw(logits_BV, keys_B)
-    logits_BV -= jax.nn.logsumexp(logits_BV, axis=-1, keepdims=True)
-    chosen_BV = jnp.arange(logits_BV.shape[-1]) == token_B[:, None]
-    log_prob_B = jnp.where(chosen_BV, logits_BV, 0).sum(axis=-1)
+    both = jnp.stack(methods.log_probs(method, logits_BV, token_B))
     slots = Slots(token_B, slots.position_B + 1, slots.key_B, cache)
-    return slots, (token_B, log_prob_B)
+    return slots, (token_B, both)
 
   slots, (tokens, log_probs) = jax.lax.scan(step, slots, length=chunk_len)
   tokens, log_probs = (

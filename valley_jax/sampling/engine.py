@@ -34,6 +34,7 @@ class Sample:
   request: Request
   tokens: list[int] = dataclasses.field(default_factory=list)
   log_prob: float = 0.0
+  log_prob_tempered: float = 0.0
   finish_reason: records.FinishReason | None = None
 
 
@@ -145,8 +146,9 @@ class Engine:
 
   def _take(self, sample: Sample, tokens: np.ndarray, log_probs: np.ndarray):
     """Adds a chunk's tokens to a sample, up to its end."""
-    for token, log_prob in zip(tokens.tolist(), log_probs.tolist()):
-      sample.log_prob += log_prob
+    for token, (raw, tempered) in zip(tokens.tolist(), log_probs.tolist()):
+      sample.log_prob += raw
+      sample.log_prob_tempered += tempered
       if token == self._end_token:
         sample.finish_reason = records.FinishReason.EOS
         return
@@ -171,7 +173,7 @@ class Engine:
       for slot, sample in enumerate(self._live):
         if sample is None:
           continue
-        self._take(sample, tokens[:, slot], log_probs[:, slot])
+        self._take(sample, tokens[:, slot], log_probs[:, :, slot])
         if sample.finish_reason is not None:
           self._live[slot] = None
           yield sample

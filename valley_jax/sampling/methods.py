@@ -4,6 +4,7 @@ A method is hashable, so it is a static argument of the compiled decoder.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,63 +18,163 @@ class Greedy:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TopP:
-  """Nucleus sampling: the smallest set of tokens with mass >= p.
+class Sampling:
+  """Draws at a temperature, from the tokens that pass all of three filters.
 
-  Temperature comes before top-p, as in transformers and vLLM; p=1 is plain
-  temperature sampling (Holtzman et al., 1904.09751).
+  They come in the order of transformers and vLLM: temperature, top-k, top-p of
+  what top-k leaves, min-p. Equally likely tokens pass or fail together.
+
+  Attributes:
+    temperature: Of the softmax.
+    top_p: The smallest set with this mass or more (nucleus; Holtzman et al.,
+      1904.09751); 1: all.
+    top_k: The k likeliest; 0: all.
+    min_p: Those at least so likely as this times the likeliest (Nguyen et al.,
+      2407.01082); 0: all.
   """
 
-  p: float = 0.95
-  temperature: float = 0.6
+  temperature: float = 1.0
+  top_p: float = 1.0
+  top_k: int = 0
+  min_p: float = 0.0
 
   def __post_init__(self):
-    if not 0 < self.p <= 1 or self.temperature <= 0:
+    if self.temperature <= 0:
       raise ValueError(
-          f'TopP(p={self.p}, temperature={self.temperature}): want 0 < p <= 1'
-          ' and temperature > 0; greedy decoding is Greedy().'
+          f'temperature={self.temperature}: want more than 0; greedy decoding'
+          ' is Greedy().'
+      )
+    if not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
+      raise ValueError(
+          f'top_p={self.top_p}, top_k={self.top_k}, min_p={self.min_p}: want'
+          ' 0 < top_p <= 1, top_k of 0 or more, 0 <= min_p <= 1.'
       )
 
 
-Method = Greedy | TopP
+Method = Greedy | Sampling
 
 
-def of(temperature: float, top_p: float) -> Method:
-  """Returns the method that a config's two numbers mean."""
-  return TopP(p=top_p, temperature=temperature) if temperature else Greedy()
+def of(
+    temperature: float, top_p: float, top_k: int = 0, min_p: float = 0.0
+) -> Method:
+  """Returns the method that a config's numbers mean; temperature 0: greedy."""
+  if not temperature:
+    return Greedy()
+  return Sampling(
+      temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
+  )
 
 
-def _nucleus(method: TopP, logits_V: jax.Array, key: jax.Array) -> jax.Array:
-  """Draws from the nucleus exactly, without sorting the vocabulary.
+class _Likelier(NamedTuple):
+  """Of a token, or of each: the tokens that are strictly likelier than it."""
 
-  Draw by inverse CDF; accept if the tokens that are strictly likelier have
-  mass < p, which is what being in the nucleus means; else draw again. At least
-  a share p of draws is accepted, so 64 of them fail with (1-p)^64; then the
-  likeliest token is taken.
-  """
-  probs_V = jax.nn.softmax(logits_V / method.temperature)
+  number: jax.Array
+  mass: jax.Array
+
+
+def _passes(
+    method: Sampling, probs_V: jax.Array, prob: jax.Array, likelier: _Likelier
+) -> jax.Array:
+  """Says whether tokens of this probability pass the filters."""
+  mass = 1.0
+  if method.top_k and method.top_p < 1:  # The share that top-k leaves.
+    k = min(method.top_k, probs_V.shape[-1])
+    least = jax.lax.top_k(probs_V, k)[0][-1]
+    mass = jnp.where(probs_V >= least, probs_V, 0).sum()
+  passes = likelier.mass < method.top_p * mass
+  if method.top_k:
+    passes &= likelier.number < method.top_k
+  if method.min_p:
+    passes &= prob >= method.min_p * probs_V.max()
+  return passes
+
+
+def _inverse_cdf(probs_V: jax.Array, key: jax.Array) -> jax.Array:
   cumulative_V = jnp.cumsum(probs_V)
+  u = jax.random.uniform(key) * cumulative_V[-1]
+  token = jnp.searchsorted(cumulative_V, u, side='right')
+  return jnp.minimum(token, probs_V.shape[-1] - 1).astype(jnp.int32)
+
+
+def _by_rejection(
+    method: Sampling, probs_V: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Draws until a token passes; returns it, and whether one did.
+
+  Nothing is sorted: to know how likely a token is among the others takes one
+  look at all of them.
+  """
 
   def draw(carry):
-    unused_token, unused_accepted, n = carry
-    u = jax.random.uniform(jax.random.fold_in(key, n)) * cumulative_V[-1]
-    token = jnp.searchsorted(cumulative_V, u, side='right')
-    token = jnp.minimum(token, logits_V.shape[-1] - 1).astype(jnp.int32)
-    likelier = jnp.where(probs_V > probs_V[token], probs_V, 0).sum()
-    return token, likelier < method.p, n + 1
+    unused_token, unused_passes, n = carry
+    token = _inverse_cdf(probs_V, jax.random.fold_in(key, n))
+    prob = probs_V[token]
+    is_likelier_V = probs_V > prob
+    likelier = _Likelier(
+        is_likelier_V.sum(), jnp.where(is_likelier_V, probs_V, 0).sum()
+    )
+    return token, _passes(method, probs_V, prob, likelier), n + 1
 
-  token, accepted, _ = jax.lax.while_loop(
+  token, passes, _ = jax.lax.while_loop(
       lambda carry: ~carry[1] & (carry[2] < _MAX_DRAWS),
       draw,
       (jnp.int32(0), jnp.bool_(False), jnp.int32(0)),
   )
-  return jnp.where(accepted, token, jnp.argmax(logits_V).astype(jnp.int32))
+  return token, passes
+
+
+def filtered(method: Sampling, probs_V: jax.Array) -> jax.Array:
+  """Returns probabilities with 0 for tokens that do not pass; by sorting.
+
+  Args:
+    method: Whose filters.
+    probs_V: At its temperature. The result is not normalised.
+  """
+  sorted_V = -jnp.sort(-probs_V)
+  number_V = jnp.searchsorted(-sorted_V, -probs_V, side='left')
+  mass_V = (jnp.cumsum(sorted_V) - sorted_V)[number_V]
+  passes_V = _passes(method, probs_V, probs_V, _Likelier(number_V, mass_V))
+  return jnp.where(passes_V, probs_V, 0)
+
+
+def _by_sorting(
+    method: Sampling, probs_V: jax.Array, key: jax.Array
+) -> jax.Array:
+  """Draws from the tokens that pass: slow, and in one go."""
+  key = jax.random.fold_in(key, _MAX_DRAWS)
+  return _inverse_cdf(filtered(method, probs_V), key)
 
 
 def draw(method: Method, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
-  """Draws a token a row, each with its own key: int32 [B]."""
+  """Draws a token a row, each with its own key: int32 [B].
+
+  Exactly, whatever the method: rows of which no draw has passed after 64 of
+  them (a share 1 - m^64 where tokens of mass 1 - m pass) are drawn by sorting.
+  """
   if isinstance(method, Greedy):
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-  return jax.vmap(lambda logits_V, key: _nucleus(method, logits_V, key))(
-      logits_BV, keys_B
+  probs_BV = jax.nn.softmax(logits_BV / method.temperature)
+  reject = jax.vmap(lambda probs_V, key: _by_rejection(method, probs_V, key))
+  sort = jax.vmap(lambda probs_V, key: _by_sorting(method, probs_V, key))
+  token_B, passes_B = reject(probs_BV, keys_B)
+  return jax.lax.cond(
+      passes_B.all(),
+      lambda: token_B,
+      lambda: jnp.where(passes_B, token_B, sort(probs_BV, keys_B)),
   )
+
+
+def log_probs(
+    method: Method, logits_BV: jax.Array, token_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns log p of tokens in nats: raw, and at the method's temperature.
+
+  Filters do not count. For greedy decoding both are raw.
+  """
+  chosen_BV = jnp.arange(logits_BV.shape[-1]) == token_B[:, None]
+  logit_B = jnp.where(chosen_BV, logits_BV, 0).sum(axis=-1)
+  raw_B = logit_B - jax.nn.logsumexp(logits_BV, axis=-1)
+  if isinstance(method, Greedy) or method.temperature == 1:
+    return raw_B, raw_B
+  t = method.temperature
+  return raw_B, logit_B / t - jax.nn.logsumexp(logits_BV / t, axis=-1)

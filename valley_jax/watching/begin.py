@@ -65,7 +65,7 @@ def _samples(
   engine = functools.partial(
       engine_lib.Engine,
       student,
-      method=methods.of(s.temperature, s.top_p),
+      method=methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
       seed=config.seed,
       end_token=end_token,
       max_new_tokens=config.watch.max_new_tokens,
