@@ -61,6 +61,7 @@ class FinishReason(enum.Enum):
   EOS = 'eos'  # The student's end-of-turn token.
   STOP = 'stop'  # A stop string.
   LENGTH = 'length'  # The token budget: the completion is truncated.
+  LOOP = 'loop'  # It said the same over and over: cut off.
 
 
 class Record(

@@ -34,6 +34,7 @@ from valley_jax.data import problems
 from valley_jax.data import tokenization
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import stops as stops_lib
 
 Key = tuple[str, int]
 
@@ -73,10 +74,11 @@ def _engine(
     config: mlc.ConfigDict,
     directory: str,
     requests: list[engine_lib.Request],
-    end_token: int,
+    tokenizer: tokenization.Tokenizer,
 ) -> engine_lib.Engine:
   """Loads the student and allocates slots for it."""
   s = config.sample
+  end_token: Any = tokenizer.eos_token_id
   return engine_lib.Engine(
       *initial.trained(directory),
       method=methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
@@ -88,6 +90,12 @@ def _engine(
       chunk_len=s.chunk_len,
       prefill_rows=s.prefill_rows,
       dtype=s.dtype,
+      stops=stops_lib.Stops(
+          decode=lambda tokens: str(tokenizer.decode(tokens)),
+          strings=tuple(s.stop),
+          after=s.stop_after,
+          loop_tokens=s.loop_tokens,
+      ),
   )
 
 
@@ -132,12 +140,13 @@ def _settings(
           ' (config.shards).'
       )
   kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
-  kept += ('num_slots', 'dtype')
+  kept += ('num_slots', 'dtype', 'stop_after', 'loop_tokens')
   return {
       'student': student,
       'seed': config.seed,
       'function_prompt': config.function_prompt,
       **{f'sample.{name}': config.sample[name] for name in kept},
+      'sample.stop': list(config.sample.stop),
   }
 
 
@@ -198,8 +207,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   done = {records.key(row) for row in rows}
   if len(done) < len(requests):
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
-      end_token: Any = tokenizer.eos_token_id
-      engine = _engine(config, directory, requests, end_token)
+      engine = _engine(config, directory, requests, tokenizer)
       _sample_missing(path, requests, done, engine, tokenizer)
     rows = list(records.read_rows(path, records.Completion))
   # In the problems' order, whatever the order of finishing was.
@@ -210,7 +218,11 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   truncated = sum(
       row.finish_reason is records.FinishReason.LENGTH for row in ordered
   )
-  print(f'sample: {len(ordered):,} completions, {truncated:,} truncated.')
+  looping = sum(row.finish_reason is records.FinishReason.LOOP for row in rows)
+  print(
+      f'sample: {len(ordered):,} completions, {truncated:,} truncated,'
+      f' {looping:,} cut off in a loop.'
+  )
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from valley_jax.models import cache as cache_lib
 from valley_jax.models import student as student_lib
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
+from valley_jax.sampling import stops as stops_lib
 
 _SMALLEST_BUCKET = 64
 
@@ -36,6 +37,7 @@ class Sample:
   log_prob: float = 0.0
   log_prob_tempered: float = 0.0
   finish_reason: records.FinishReason | None = None
+  opened: int | None = None  # Behind so many tokens stop strings count.
 
 
 def _bucket(length: int) -> int:
@@ -71,6 +73,7 @@ class Engine:
       chunk_len: int,
       prefill_rows: int,
       dtype: Any,
+      stops: stops_lib.Stops | None = None,
   ):
     """Allocates the cache.
 
@@ -87,6 +90,7 @@ class Engine:
       chunk_len: Steps between two looks of the host.
       prefill_rows: Samples put into slots by one call.
       dtype: Of computation and cache.
+      stops: What else ends a sample.
 
     Raises:
       ValueError: the devices cannot share the slots, or a prefill, evenly.
@@ -103,6 +107,7 @@ class Engine:
     self._end_token, self._max_new_tokens = end_token, max_new_tokens
     self._chunk_len, self._prefill_rows = chunk_len, prefill_rows
     self._slots = decode.empty_slots(student, num_slots, cache_len, dtype)
+    self._stops = stops or stops_lib.Stops()
     self._live: list[Sample | None] = [None] * num_slots
 
   def _start(self, group: list[tuple[int, Request]]) -> None:
@@ -146,16 +151,39 @@ class Engine:
 
   def _take(self, sample: Sample, tokens: np.ndarray, log_probs: np.ndarray):
     """Adds a chunk's tokens to a sample, up to its end."""
-    for token, (raw, tempered) in zip(tokens.tolist(), log_probs.tolist()):
+    before = len(sample.tokens)
+    log_probs = log_probs.tolist()
+    room = self._max_new_tokens - before
+    new = tokens[:room].tolist()
+    reason = records.FinishReason.LENGTH if len(new) == room else None
+    counted = len(new)
+    if self._end_token in new:
+      new = new[: new.index(self._end_token)]
+      reason, counted = records.FinishReason.EOS, len(new) + 1
+    sample.tokens += new
+    if stop := self._stop(sample, before):
+      end, reason = stop
+      del sample.tokens[end:]
+      counted = end - before
+    for raw, tempered in log_probs[:counted]:
       sample.log_prob += raw
       sample.log_prob_tempered += tempered
-      if token == self._end_token:
-        sample.finish_reason = records.FinishReason.EOS
-        return
-      sample.tokens.append(token)
-      if len(sample.tokens) == self._max_new_tokens:
-        sample.finish_reason = records.FinishReason.LENGTH
-        return
+    sample.finish_reason = reason
+
+  def _stop(
+      self, sample: Sample, before: int
+  ) -> tuple[int, records.FinishReason] | None:
+    """Returns the first stop behind so many tokens: where it is, and which."""
+    stops, tokens = self._stops, sample.tokens
+    if sample.opened is None:
+      sample.opened = stops.opened(tokens, before)
+    found = []
+    if sample.opened is not None:
+      end = stops.string_end(tokens, before, sample.opened)
+      found += [(end, records.FinishReason.STOP)] if end else []
+    if end := stops.loop_end(tokens, before):
+      found.append((end, records.FinishReason.LOOP))
+    return min(found, key=lambda stop: stop[0], default=None)
 
   def run(self, requests: Sequence[Request]) -> Iterator[Sample]:
     """Yields samples as they finish."""

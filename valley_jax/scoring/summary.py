@@ -25,11 +25,14 @@ _VERDICTS = tuple(
 )
 
 
+_COMPLETED = (records.FinishReason.EOS, records.FinishReason.STOP)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
   """The form of a completion, whatever its program is worth."""
 
-  completed: bool  # Ended within the token budget.
+  completed: bool  # Ended within the token budget, and by itself.
   think_tag: bool  # Begins with `<think>`.
   think_closed: bool  # ... and has a `</think>`.
   no_program: bool  # Nothing in it to execute.
@@ -41,7 +44,7 @@ def form_of(completion: records.Completion) -> Form:
   text = completion.text.lstrip()
   think_tag = text.startswith('<think>')
   return Form(
-      completed=completion.finish_reason is not records.FinishReason.LENGTH,
+      completed=completion.finish_reason in _COMPLETED,
       think_tag=think_tag,
       think_closed=think_tag and '</think>' in text,
       no_program=programs.extract(completion.text) is None,
