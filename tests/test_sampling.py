@@ -341,6 +341,54 @@ def test_a_small_share_of_many_tokens_is_drawn_from_exactly(filters):
   _assert_draws_from(exact, _counts(method, logits))
 
 
+@pytest.mark.parametrize(
+    'filters', [{}, {'top_p': 0.5}, {'top_k': 50}, {'top_k': 3000}], ids=str
+)
+def test_a_large_vocabulary_loses_no_token_and_gains_none(filters):
+  """One sum over so many would pass over a quarter of them, or step back."""
+  size, num_draws = 151_936, 2_000
+  rng = np.random.default_rng(0)
+  logits = np.where(rng.random(size) < 0.1, rng.normal(size=size), -np.inf)
+  method = methods.Sampling(**filters)
+  logits_V = jnp.asarray(logits.astype(np.float32))
+  keys = jax.random.split(jax.random.key(0), num_draws)
+  one = lambda key: methods.draw(method, logits_V[None], key[None])[0]
+  tokens = jax.device_get(jax.jit(lambda keys: jax.lax.map(one, keys))(keys))
+  exact = _exact(method, logits)
+  assert (exact[tokens] > 0).all()
+  # By rank, in tenths of the mass.
+  ranks = np.argsort(-exact)
+  mass = np.empty(size)
+  mass[ranks] = np.cumsum(exact[ranks]) - exact[ranks] / 2
+  counts, _ = np.histogram(mass[tokens], bins=10, range=(0, 1))
+  edges = np.histogram(mass, bins=10, range=(0, 1), weights=exact)[0]
+  expected = num_draws * edges / edges.sum()
+  assert scipy.stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize('filters', [{}, {'top_p': 0.9}, {'top_k': 3000}])
+def test_no_number_between_0_and_1_leads_outside(filters):
+  rng = np.random.default_rng(1)
+  logits = rng.normal(size=151_936).astype(np.float32)
+  method = methods.Sampling(**filters)
+  probs_V = jax.nn.softmax(jnp.asarray(logits))
+  order_V, sorted_V, num_passing = methods._sort(method, probs_V)
+  kept_V = jnp.where(jnp.arange(len(logits)) < num_passing, sorted_V, 0)
+  keys = jax.random.split(jax.random.key(1), 20_000)
+  at = jax.jit(jax.vmap(lambda key: methods._inverse_cdf(kept_V, key)))(keys)
+  outside = np.mean(np.asarray(at) >= int(num_passing))
+  assert outside < 1e-3  # And then the last of them is taken.
+  # Every token has its share: the 20 % least likely are drawn as often.
+  tail = jnp.sum(kept_V[len(logits) * 8 // 10 :])
+  share = np.mean(np.asarray(at) >= len(logits) * 8 // 10)
+  assert share == pytest.approx(float(tail / kept_V.sum()), abs=2e-3)
+
+
+def test_any_seed_is_a_seed():
+  for seed in (0, 2**31, -1):
+    assert len(_samples(REQUESTS[:1], seed=seed)) == 1
+
+
 def test_equally_likely_tokens_pass_together():
   logits = np.log([0.3, 0.2, 0.2, 0.2, 0.1])
   cases: list[dict[str, Any]] = [{'top_k': 2}, {'top_p': 0.4}, {'min_p': 0.6}]

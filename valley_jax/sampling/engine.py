@@ -131,7 +131,7 @@ class Engine:
         tokens_BL,
         lengths_B,
         slot_B,
-        np.int32(self._seed),
+        np.uint32(self._seed % 2**32),
         problem_B,
         index_B,
     )

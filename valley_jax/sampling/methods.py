@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 _MAX_DRAWS = 64
+_BLOCK_LEN = 512  # Of a vocabulary.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,8 @@ class Greedy:
 class Sampling:
   """Draws at a temperature, from the tokens that pass all of three filters.
 
-  They come in the order of transformers and vLLM: temperature, top-k, top-p of
-  what top-k leaves, min-p. Equally likely tokens pass or fail together.
+  They come in the order of transformers: temperature, top-k, top-p of what
+  top-k leaves, min-p. Equally likely tokens pass or fail together.
 
   Attributes:
     temperature: Of the softmax.
@@ -76,12 +77,14 @@ def _passes(
     method: Sampling, probs_V: jax.Array, prob: jax.Array, likelier: _Likelier
 ) -> jax.Array:
   """Says whether tokens of this probability pass the filters."""
-  mass = 1.0
-  if method.top_k and method.top_p < 1:  # The share that top-k leaves.
-    k = min(method.top_k, probs_V.shape[-1])
-    least = jax.lax.top_k(probs_V, k)[0][-1]
-    mass = jnp.where(probs_V >= least, probs_V, 0).sum()
-  passes = likelier.mass < method.top_p * mass
+  passes = prob > 0
+  if method.top_p < 1:
+    mass = 1.0
+    if method.top_k:  # The share that top-k leaves.
+      k = min(method.top_k, probs_V.shape[-1])
+      least = jax.lax.top_k(probs_V, k)[0][-1]
+      mass = jnp.where(probs_V >= least, probs_V, 0).sum()
+    passes &= likelier.mass < method.top_p * mass
   if method.top_k:
     passes &= likelier.number < method.top_k
   if method.min_p:
@@ -89,11 +92,25 @@ def _passes(
   return passes
 
 
+def _pick(probs: jax.Array, u: jax.Array) -> jax.Array:
+  cumulative = jnp.cumsum(probs)
+  at = jnp.searchsorted(cumulative, u * cumulative[-1], side='right')
+  return jnp.minimum(at, probs.shape[0] - 1)
+
+
 def _inverse_cdf(probs_V: jax.Array, key: jax.Array) -> jax.Array:
-  cumulative_V = jnp.cumsum(probs_V)
-  u = jax.random.uniform(key) * cumulative_V[-1]
-  token = jnp.searchsorted(cumulative_V, u, side='right')
-  return jnp.minimum(token, probs_V.shape[-1] - 1).astype(jnp.int32)
+  """Draws a block of the vocabulary, then a token of it.
+
+  One sum over a whole vocabulary is too coarse in float32: it passes over tens
+  of thousands of the less likely tokens, and steps back here and there, which
+  makes room for tokens of probability 0.
+  """
+  free = -probs_V.shape[0] % _BLOCK_LEN
+  blocks = jnp.pad(probs_V, (0, free)).reshape(-1, _BLOCK_LEN)
+  u = jax.random.uniform(key, (2,))
+  block = _pick(blocks.sum(axis=-1), u[0])
+  token = block * _BLOCK_LEN + _pick(blocks[block], u[1])
+  return jnp.minimum(token, probs_V.shape[0] - 1).astype(jnp.int32)
 
 
 def _by_rejection(
@@ -123,6 +140,24 @@ def _by_rejection(
   return token, passes
 
 
+class _Sorted(NamedTuple):
+  """A vocabulary, the likeliest first; those that pass are the first few."""
+
+  order_V: jax.Array
+  probs_V: jax.Array
+  num_passing: jax.Array
+
+
+def _sort(method: Sampling, probs_V: jax.Array) -> _Sorted:
+  order_V = jnp.argsort(-probs_V)
+  sorted_V = probs_V[order_V]
+  number_V = jnp.searchsorted(-sorted_V, -sorted_V, side='left')
+  mass_V = (jnp.cumsum(sorted_V) - sorted_V)[number_V]
+  likelier = _Likelier(number_V, mass_V)
+  num_passing = _passes(method, sorted_V, sorted_V, likelier).sum()
+  return _Sorted(order_V, sorted_V, jnp.maximum(num_passing, 1))
+
+
 def filtered(method: Sampling, probs_V: jax.Array) -> jax.Array:
   """Returns probabilities with 0 for tokens that do not pass; by sorting.
 
@@ -130,26 +165,29 @@ def filtered(method: Sampling, probs_V: jax.Array) -> jax.Array:
     method: Whose filters.
     probs_V: At its temperature. The result is not normalised.
   """
-  sorted_V = -jnp.sort(-probs_V)
-  number_V = jnp.searchsorted(-sorted_V, -probs_V, side='left')
-  mass_V = (jnp.cumsum(sorted_V) - sorted_V)[number_V]
-  passes_V = _passes(method, probs_V, probs_V, _Likelier(number_V, mass_V))
-  return jnp.where(passes_V, probs_V, 0)
+  order_V, sorted_V, num_passing = _sort(method, probs_V)
+  passes_V = jnp.arange(len(probs_V)) < num_passing
+  kept_V = jnp.where(passes_V, sorted_V, 0)
+  return jnp.zeros_like(probs_V).at[order_V].set(kept_V)
 
 
 def _by_sorting(
     method: Sampling, probs_V: jax.Array, key: jax.Array
 ) -> jax.Array:
   """Draws from the tokens that pass: slow, and in one go."""
+  order_V, sorted_V, num_passing = _sort(method, probs_V)
+  passes_V = jnp.arange(len(probs_V)) < num_passing
   key = jax.random.fold_in(key, _MAX_DRAWS)
-  return _inverse_cdf(filtered(method, probs_V), key)
+  at = _inverse_cdf(jnp.where(passes_V, sorted_V, 0), key)
+  return order_V[jnp.minimum(at, num_passing - 1)].astype(jnp.int32)
 
 
 def draw(method: Method, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
   """Draws a token a row, each with its own key: int32 [B].
 
-  Exactly, whatever the method: rows of which no draw has passed after 64 of
-  them (a share 1 - m^64 where tokens of mass 1 - m pass) are drawn by sorting.
+  Exactly, to float32, whatever the method: rows of which no draw has passed
+  after 64 of them (a share m^64 where tokens of mass 1 - m pass) are drawn by
+  sorting.
   """
   if isinstance(method, Greedy):
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
@@ -157,6 +195,8 @@ def draw(method: Method, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
   reject = jax.vmap(lambda probs_V, key: _by_rejection(method, probs_V, key))
   sort = jax.vmap(lambda probs_V, key: _by_sorting(method, probs_V, key))
   token_B, passes_B = reject(probs_BV, keys_B)
+  if method.top_p == 1 and not method.top_k and not method.min_p:
+    return token_B
   return jax.lax.cond(
       passes_B.all(),
       lambda: token_B,
