@@ -19,6 +19,8 @@ from valley_jax import train
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import methods
 from valley_jax.training import flops
 from valley_jax.training import losses
 from valley_jax.training import optimizer
@@ -187,6 +189,34 @@ def test_what_is_frozen_has_no_gradient_in_memory():
   assert not any(shape in text(STUDENT) for shape in shapes)
 
 
+@pytest.mark.parametrize('mesh', MESHES, ids=str)
+def test_an_adapted_student_is_sampled_as_the_merged_one(mesh):
+  requests = [
+      engine_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(8)
+  ]
+
+  def samples(student, params, **mesh):
+    with tiny.mesh(**mesh):
+      engine = engine_lib.Engine(
+          student,
+          params(),
+          method=methods.Greedy(),
+          seed=0,
+          end_token=-1,
+          max_new_tokens=8,
+          cache_len=64,
+          num_slots=8,
+          chunk_len=4,
+          prefill_rows=8,
+          dtype=jnp.float32,
+      )
+      return {s.request.problem_id: s.tokens for s in engine.run(requests)}
+
+  adapted = lambda: tiny.put(tiny.params(STUDENT))
+  merged = lambda: lora.merge(LORA, adapted())
+  assert samples(STUDENT, adapted, **mesh) == samples(PLAIN, merged)
+
+
 def test_model_flops_leave_out_gradients_that_are_not_made():
   plain, adapted = (flops.step_flops(s, 100, 0) for s in (PLAIN, STUDENT))
   pairs = PLAIN.num_layers * LORA.rank * (64 + 32 + 32 + 64 + 3 * 48)
@@ -278,6 +308,7 @@ def test_another_rank_is_another_run(run):
         ({'lora_rank': -1}, 'lora_rank=-1: want 1 or more'),
         ({'lora_matrices': ('q', 'o')}, r"\['q', 'o'\]: want some of q, k, v"),
         ({'lora_matrices': ()}, 'want some of'),
+        ({'lora_matrices': ('q', 'q')}, 'each once'),
     ],
 )
 def test_what_a_user_can_get_wrong_is_said(changes, said):

@@ -211,7 +211,7 @@ def _value_and_grads(attention, remat, **mesh):
 
 
 @pytest.mark.parametrize('attention', ['dense', 'blocks'])
-@pytest.mark.parametrize('remat', list(remat_lib.POLICIES))
+@pytest.mark.parametrize('remat', sorted({*remat_lib.POLICIES} - {'none'}))
 def test_remat_changes_nothing(attention, remat):
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),

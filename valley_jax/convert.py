@@ -133,8 +133,9 @@ def export(
   scratch = directory.with_name(f'.{directory.name}.tmp')
   shutil.rmtree(scratch, ignore_errors=True)
   shutil.copytree(source, scratch)
+  cast = lambda tree: jax.tree.map(lambda x: x.update(dtype=dtype), tree)
   with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
-    student, params = initial.trained(run / 'checkpoints', dtype)
+    student, params = initial.trained(run / 'checkpoints', cast)
     _write_configs(scratch, student, tokenizer, dtype)
     export_lib.write_weights(scratch, params, dtype, max_file_bytes)
   records.write_json(scratch / 'export.json', settings)

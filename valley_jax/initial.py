@@ -12,7 +12,9 @@ What LoRA adds to a student lives as long as a run trains it: whoever begins
 with the student of a run, samples from it or exports it has one without.
 """
 
+from collections.abc import Callable
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -95,13 +97,14 @@ def student(
 
 
 def trained(
-    directory: str | os.PathLike, dtype: Any = None
+    directory: str | os.PathLike, cast: Callable[[Any], Any] = lambda x: x
 ) -> tuple[student_lib.Student, Any]:
   """Returns the student of a finished run and its parameters, LoRA merged.
 
   Args:
     directory: Of checkpoints.
-    dtype: Of the parameters; default float32.
+    cast: From descriptions of the parameters, float32, to those of which they
+      shall be.
 
   Raises:
     ValueError: no finished run there.
@@ -112,10 +115,8 @@ def trained(
       {name.removeprefix('config.train.'): x for name, x in identity.items()}
   )
   like = params_lib.abstract(dataclasses.replace(student, lora=chosen))
-  if dtype is not None:
-    added, rest = lora.split(like) if chosen else ({}, like)
-    rest = jax.tree.map(lambda x: x.update(dtype=dtype), rest)
-    like = lora.join(added, rest)
+  added, rest = lora.split(like) if chosen else ({}, like)
+  like = lora.join(added, cast(rest))
   return student, lora.merge(chosen, checkpoints.load_params(directory, like))
 
 
@@ -133,16 +134,16 @@ def params(
   kind, _, directory = init.partition(':')
   key = jax.random.key(seed)
   plain = dataclasses.replace(student, lora=None)
+  cast = functools.partial(lora.cast_matrices, dtype=dtype)
+  cast = cast if student.lora else lambda x: x
   if kind == 'hf':
-    like = params_lib.abstract(plain)
-    if student.lora:
-      like = lora.cast_matrices(like, dtype)
+    like = cast(params_lib.abstract(plain))
     found = pretrained.load_params(directory, like)
   elif kind == 'checkpoint':
-    _, found = trained(directory)
+    _, found = trained(directory, cast)
   else:
     found = params_lib.init(plain, key)
   if student.lora is None:
     return found
   added = params_lib.init_added(student, key)
-  return lora.join(added, lora.cast_matrices(found, dtype))
+  return lora.join(added, cast(found))

@@ -160,6 +160,7 @@ def _make_world(
       seed=w.seed,
       train__epochs=w.epochs,
       train__learning_rate=w.learning_rate,
+      train__lora_rank=0,  # It begins with nothing: all has to learn.
   )
   clock.run(shard.shard, base, root / 'base')
   clock.run(train.train, base, root / 'base')

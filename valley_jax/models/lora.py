@@ -43,10 +43,11 @@ class Lora:
   def __post_init__(self):
     if self.rank < 1:
       raise ValueError(f'lora_rank={self.rank}: want 1 or more, or 0 for none.')
-    if not self.matrices or set(self.matrices) - set(MATRICES):
+    names = set(self.matrices)
+    if not names or names - set(MATRICES) or len(names) < len(self.matrices):
       raise ValueError(
           f'lora_matrices={list(self.matrices)}: want some of'
-          f' {", ".join(MATRICES)}.'
+          f' {", ".join(MATRICES)}, each once.'
       )
 
   @property
@@ -130,6 +131,7 @@ def _merge(lora: Lora, frozen: Any, learning: Any) -> Any:
         f'Y{ins}R,YR{outs}->Y{ins}{outs}',
         a.astype(jnp.float32),
         b.astype(jnp.float32),
+        precision='highest',
         out_sharding=jax.typeof(w).sharding.spec,
     )
     blocks[matrix(name)] = (w + lora.scale * added).astype(w.dtype)

@@ -72,8 +72,9 @@ def of_train(
 ) -> Bound | None:
   """Returns the bound of a training step of full rows of one example each.
 
-  HBM: the state is read and written, and each micro-batch reads the gathered
-  bfloat16 parameters forward and backward, having written them.
+  HBM: the state is read, what learns of it is written, and each micro-batch
+  reads the gathered bfloat16 parameters forward and backward, having written
+  them.
 
   Args:
     topology: Of chips.
@@ -89,7 +90,9 @@ def of_train(
   chip = topology.chip
   model = flops_lib.step_flops(student, num_tokens, num_tokens * row_len)
   gathered = 2 * flops_lib.num_matrix_params(student) / mesh.shape['tp']
-  hbm = 2 * needs.arguments + 4 * gathered * needs.accumulate
+  # Under LoRA next to nothing is written.
+  state = (1 if student.lora else 2) * needs.arguments
+  hbm = state + 4 * gathered * needs.accumulate
   times = {
       'flops_seconds': needs.flops / peak,
       'hbm_seconds': hbm / chip.hbm_bytes_per_second,

@@ -45,6 +45,7 @@ def _samples(
   """Returns what answers the first problems, or else held-out traces."""
   n, s = config.watch.prompts, config.sample
   tokenizer = tokenization.load(shards.directory / 'tokenizer')
+  requests = []
   if config.problems:
     requests = samples_lib.of_problems(
         problems.read_problems(config.problems)[:n],
@@ -54,7 +55,7 @@ def _samples(
     )
   elif len(traces):
     requests = samples_lib.of_traces(shards, traces[:n])
-  else:
+  if not requests:
     raise ValueError(
         f'watch.prompts={n}, but there is nothing to ask: name'
         ' config.problems, or hold traces out (watch.held_out).'
