@@ -12,6 +12,12 @@ Writes  RUN/completions.jsonl  text, finish reason and tokens of
                                config.sample.num_samples samples a problem
         RUN/sampling.json      of which student and how; others are refused
 
+How it is drawn, config.sample: temperature (0: greedy), and of the tokens those
+that pass top_k, top_p and min_p, in this order. How it ends: by the student's
+end token (finish reason eos); at one of the strings stop, behind stop_after
+(stop); at max_new_tokens (length), which is a truncated sample; or, with
+loop_tokens, when it says the same over and over (loop).
+
 A sample depends on the student, the problem, its index and config.seed, not on
 what else is sampled. Finished samples are appended as they come; killed, the
 next run draws the missing ones, and the file ends up in the problems' order,
