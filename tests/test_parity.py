@@ -21,6 +21,7 @@ from valley_jax.models import export
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
+from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
 from valley_jax.training import losses
 
@@ -106,6 +107,47 @@ def test_logits_equal_those_of_transformers(case):
   assert np.abs(theirs).max() > 1
   ours = convert.our_logits(path, TOKENS)
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_greedy_samples_are_those_of_transformers(case):
+  """48 prompts, more than there are slots.
+
+  One pass of transformers over prompt and sample says whether its own greedy
+  token would have been ours, everywhere.
+  """
+  path, model, student = case
+  rng = np.random.default_rng(1)
+  requests = [
+      engine_lib.Request(
+          f'p{n}', 0, tuple(rng.integers(0, 96, rng.integers(1, 90)).tolist())
+      )
+      for n in range(48)
+  ]
+  with tiny.mesh():
+    params = pretrained.load_params(path, params_lib.abstract(student))
+    engine = engine_lib.Engine(
+        student,
+        params,
+        method=methods.Greedy(),
+        seed=0,
+        end_token=5,
+        max_new_tokens=40,
+        cache_len=engine_lib.cache_len(requests, 40),
+        num_slots=16,
+        chunk_len=8,
+        prefill_rows=8,
+        dtype=jnp.float32,
+    )
+    samples = list(engine.run(requests))
+  assert len(samples) == 48
+  for sample in samples:
+    prompt, tokens = list(sample.request.prompt), list(sample.tokens)
+    if sample.finish_reason is records.FinishReason.EOS:
+      tokens.append(5)
+    with torch.no_grad():
+      logits = model(torch.tensor([prompt + tokens])).logits[0]
+    theirs = logits.argmax(-1)[len(prompt) - 1 : -1].tolist()
+    assert tokens == theirs
 
 
 @functools.partial(jax.jit, static_argnums=0)
