@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -358,6 +359,20 @@ int main() {
 """
 
 
+@pytest.fixture(params=['as a shell has them', 'ignored'])
+def signals(request):
+  """A shell's job in the background ignores SIGINT; under nohup, SIGHUP too."""
+  names = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+  before = {n: signal.getsignal(n) for n in names}
+  if request.param == 'ignored':
+    for n in names:
+      signal.signal(n, signal.SIG_IGN)
+  yield
+  for n, handler in before.items():
+    signal.signal(n, handler)
+
+
+@pytest.mark.usefixtures('signals')
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_what_is_usual_works_behind_the_walls(tier):
   limits = records.Limits(cpu_seconds=5.0, memory_mib=128)

@@ -36,10 +36,11 @@ _PRELOADED = (
 
 def harden() -> None:
   """Makes this process untouchable for its children."""
-  for number in range(1, _signal.NSIG):
-    if _signal.getsignal(number) not in (None, _signal.SIG_IGN):
-      if number not in (_signal.SIGKILL, _signal.SIGSTOP):
-        _signal.signal(number, _signal.SIG_DFL)
+  # Also what our caller ignores, as a shell's background job does SIGINT. What
+  # Python itself ignores stays.
+  kept = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ}
+  for number in _signal.valid_signals() - kept:
+    _signal.signal(number, _signal.SIG_DFL)
   while os.open('/dev/null', os.O_RDONLY) < child.PROGRAM:
     pass  # Reserve the descriptors that a test will use.
   child.set_dumpable(0)
