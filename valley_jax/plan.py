@@ -284,10 +284,8 @@ def main() -> None:
         output.value,
     )
 
-  # Nothing runs here: the compiler need not look for a TPU, nor say so.
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5p-8')
+  for name, value in programs.ENVIRON.items():
+    os.environ.setdefault(name, value)
   jax.config.update('jax_platforms', 'cpu')
   entry.run(verb, needs_workdir=False)
 

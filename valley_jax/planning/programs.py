@@ -28,6 +28,15 @@ from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.training import step as step_lib
 
+# For the compiler, before JAX begins: nothing runs here, so it need not look
+# for a TPU, nor say that there is none, nor be alone.
+ENVIRON = {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_ACCELERATOR_TYPE': 'v5p-8',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Needs:
