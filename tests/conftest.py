@@ -18,11 +18,6 @@ os.environ.update(
     TOKENIZERS_PARALLELISM='false',
     TRANSFORMERS_VERBOSITY='error',  # No banner that torch is not here.
     MPLBACKEND='agg',
-    # The TPU compiler looks for no TPU, and beside another process.
-    TPU_SKIP_MDS_QUERY='1',
-    TPU_WORKER_HOSTNAMES='localhost',
-    TPU_ACCELERATOR_TYPE='v5p-8',
-    ALLOW_MULTIPLE_LIBTPU_LOAD='1',
 )
 
 # The same examples on every run, and no deadline: a first call compiles.
