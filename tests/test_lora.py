@@ -20,7 +20,6 @@ from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.sampling import engine as engine_lib
-from valley_jax.sampling import methods
 from valley_jax.training import flops
 from valley_jax.training import losses
 from valley_jax.training import optimizer
@@ -197,20 +196,8 @@ def test_an_adapted_student_is_sampled_as_the_merged_one(mesh):
 
   def samples(student, params, **mesh):
     with tiny.mesh(**mesh):
-      engine = engine_lib.Engine(
-          student,
-          params(),
-          method=methods.Greedy(),
-          seed=0,
-          end_token=-1,
-          max_new_tokens=8,
-          cache_len=64,
-          num_slots=8,
-          chunk_len=4,
-          prefill_rows=8,
-          dtype=jnp.float32,
-      )
-      return {s.request.problem_id: s.tokens for s in engine.run(requests)}
+      samples = tiny.engine(student, params()).run(requests)
+      return {s.request.problem_id: s.tokens for s in samples}
 
   adapted = lambda: tiny.put(tiny.params(STUDENT))
   merged = lambda: lora.merge(LORA, adapted())
@@ -266,6 +253,10 @@ def test_a_run_is_exported_sampled_and_gone_on_from_without_lora(run):
         exported['blocks']['up_DF'].astype('bfloat16'),
     )
     assert not added['blocks'][lora.pair('up')[1]].any()
+    learnt = initial.params(f'checkpoint:{checkpoint}', adapted, 0, 'bfloat16')
+    _, frozen = lora.split(learnt)
+    assert frozen['embed_VD'].dtype == jnp.bfloat16
+    assert frozen['final_norm']['scale'].dtype == jnp.float32
     gone_on = initial.params(f'checkpoint:{checkpoint}', student, 0, 'float32')
     jax.tree.map(np.testing.assert_array_equal, gone_on, merged)
   sample.sample(_config(run), str(run))

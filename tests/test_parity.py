@@ -125,18 +125,13 @@ def test_greedy_samples_are_those_of_transformers(case):
   ]
   with tiny.mesh():
     params = pretrained.load_params(path, params_lib.abstract(student))
-    engine = engine_lib.Engine(
+    engine = tiny.engine(
         student,
         params,
-        method=methods.Greedy(),
-        seed=0,
         end_token=5,
         max_new_tokens=40,
         cache_len=engine_lib.cache_len(requests, 40),
         num_slots=16,
-        chunk_len=8,
-        prefill_rows=8,
-        dtype=jnp.float32,
     )
     samples = list(engine.run(requests))
   assert len(samples) == 48

@@ -197,24 +197,10 @@ REQUESTS = [
 ]
 
 
-def _engine(method, **sizes):
-  sizes = {'cache_len': 64, 'num_slots': 8, 'prefill_rows': 8, **sizes}
-  return engine_lib.Engine(
-      STUDENT,
-      tiny.put(tiny.params(STUDENT)),
-      method=method,
-      seed=0,
-      end_token=0,
-      max_new_tokens=12,
-      chunk_len=4,
-      dtype=jnp.float32,
-      **sizes,
-  )
-
-
 def _sample(mesh, method):
   with tiny.mesh(**mesh):
-    samples = list(_engine(method).run(REQUESTS))
+    engine = tiny.engine(STUDENT, method=method, end_token=0)
+    samples = list(engine.run(REQUESTS))
   return {
       s.request.problem_id: (s.tokens, s.finish_reason, s.log_prob)
       for s in samples
@@ -240,7 +226,7 @@ def test_samples_do_not_depend_on_the_mesh(mesh):
 def test_slots_that_the_devices_cannot_share_are_refused(name):
   with tiny.mesh(data=2, fsdp=2):
     with pytest.raises(ValueError, match=f'{name}=6 .* 4 devices'):
-      _engine(methods.Greedy(), **{name: 6})
+      tiny.engine(STUDENT, **{name: 6})
 
 
 def test_a_mesh_that_cannot_cut_the_student_names_the_parameter():

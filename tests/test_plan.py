@@ -191,6 +191,7 @@ def test_lora_needs_less_than_learning_it_all(lines):
   # Two bytes a frozen parameter, where there were twelve.
   assert adapted.needs.arguments < 0.4 * full.needs.arguments
   assert adapted.needs.flops < 0.9 * full.needs.flops
+  assert adapted.bound.hbm_bytes < full.bound.hbm_bytes
 
 
 def test_parameters_in_bfloat16_take_half(lines):

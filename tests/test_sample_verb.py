@@ -173,6 +173,37 @@ def test_the_seed_makes_the_samples(world, whole, tmp_path):
   assert sum(a.tokens == b.tokens for a, b in pairs) < 3
 
 
+def _with_sample(world, **changes):
+  config = _config(world).unlock()
+  config.sample.update(changes)
+  return config.lock()
+
+
+def test_a_stop_string_ends_a_sample_and_stays(world, whole, tmp_path):
+  [first, *_] = _rows(whole)
+  stop = first.text[2:5]
+  config = _with_sample(world, stop=(stop,))
+  sample.sample(config, str(tmp_path))
+  rows = _rows(tmp_path)
+  assert any(row.finish_reason is records.FinishReason.STOP for row in rows)
+  for row, other in zip(rows, _rows(whole), strict=True):
+    is_stopped = row.finish_reason is records.FinishReason.STOP
+    assert is_stopped == (stop in other.text) == (stop in row.text)
+    assert row.tokens == other.tokens[: len(row.tokens)]
+  sample.sample(config, str(tmp_path))  # Goes on with its own.
+  with pytest.raises(ValueError, match='sample.stop'):
+    sample.sample(_with_sample(world, stop=('x',)), str(tmp_path))
+
+
+@pytest.mark.parametrize('filters', [{'top_k': 1}, {'min_p': 1.0}], ids=str)
+def test_filters_that_leave_the_likeliest_are_greedy(world, tmp_path, filters):
+  found = []
+  for i, changes in enumerate([{'temperature': 0.0}, filters]):
+    sample.sample(_with_sample(world, **changes), str(tmp_path / str(i)))
+    found.append([row.tokens for row in _rows(tmp_path / str(i))])
+  assert found[0] == found[1]
+
+
 def test_no_student_is_an_error_with_its_remedy(world, tmp_path):
   config = _config(world, checkpoint='/nowhere')
   with pytest.raises(ValueError, match='/nowhere holds no checkpoint.*train'):

@@ -105,22 +105,18 @@ REQUESTS = [
 
 def _samples(chunk_len, stops=None, end_token=-1):
   with tiny.mesh():
-    engine = engine_lib.Engine(
+    engine = tiny.engine(
         STUDENT,
-        tiny.put(tiny.params(STUDENT)),
         method=methods.Sampling(),
-        seed=0,
         end_token=end_token,
         max_new_tokens=70,
-        cache_len=128,
         num_slots=4,
         chunk_len=chunk_len,
         prefill_rows=2,
-        dtype='float32',
         stops=stops,
     )
-    samples = sorted(engine.run(REQUESTS), key=lambda s: s.request.problem_id)
-  return samples
+    samples = engine.run(REQUESTS)
+    return sorted(samples, key=lambda s: s.request.problem_id)
 
 
 @pytest.mark.parametrize('chunk_len', [1, 7, 32])
@@ -151,8 +147,8 @@ def test_a_stop_before_the_end_token_comes_first():
   text = _decode(whole.tokens[:3])
   stops = stops_lib.Stops(decode=_decode, strings=(text,))
   stopped = _samples(7, stops, end_token=whole.tokens[3])[0]
-  if whole.tokens[3] not in whole.tokens[:3]:
-    assert stopped.finish_reason is records.FinishReason.STOP
+  assert whole.tokens[3] not in whole.tokens[:3]
+  assert stopped.finish_reason is records.FinishReason.STOP
   assert stopped.tokens == whole.tokens[:3]
 
 
@@ -160,18 +156,14 @@ def test_a_looping_sample_is_cut_off():
   """A student without any weights but the head's says one token for ever."""
   params = tiny.params(STUDENT)
   with tiny.mesh():
-    engine = engine_lib.Engine(
+    engine = tiny.engine(
         STUDENT,
         tiny.put({**params, 'head_DV': 0 * params['head_DV']}),
-        method=methods.Greedy(),
-        seed=0,
-        end_token=-1,
         max_new_tokens=200,
         cache_len=256,
         num_slots=1,
         chunk_len=50,
         prefill_rows=1,
-        dtype='float32',
         stops=stops_lib.Stops(loop_tokens=64),
     )
     [sample] = engine.run(REQUESTS[:1])

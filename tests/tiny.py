@@ -15,6 +15,8 @@ from valley_jax import records
 from valley_jax import shard
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import methods
 
 # What the families differ in, one at a time.
 VARIANTS = {
@@ -58,6 +60,25 @@ def params(student: student_lib.Student, seed: int = 0) -> Any:
     return 1 + 0.3 * x if 'scale' in str(path[-1]) else 0.3 * x
 
   return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def engine(
+    student: student_lib.Student, params: Any = None, **changes: Any
+) -> engine_lib.Engine:
+  """An engine on the current mesh, greedy and without an end token."""
+  settings: dict[str, Any] = {
+      'method': methods.Greedy(),
+      'seed': 0,
+      'end_token': -1,  # No token.
+      'max_new_tokens': 12,
+      'cache_len': 128,
+      'num_slots': 8,
+      'chunk_len': 5,
+      'prefill_rows': 8,
+      'dtype': 'float32',
+  }
+  params = put(globals()['params'](student)) if params is None else params
+  return engine_lib.Engine(student, params, **{**settings, **changes})
 
 
 def put(params: Any) -> Any:

@@ -131,6 +131,7 @@ def plan_train(
         mesh,
         student,
         needs,
+        accumulate=accumulate,
         num_tokens=config.train.batch_size * config.data.max_len,
         row_len=config.data.max_len,
     )
@@ -284,8 +285,12 @@ def main() -> None:
         output.value,
     )
 
-  for name, value in programs.ENVIRON.items():
-    os.environ.setdefault(name, value)
+  # Nothing runs here: the compiler need not look for a TPU, nor say that there
+  # is none, nor be alone.
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5p-8')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   jax.config.update('jax_platforms', 'cpu')
   entry.run(verb, needs_workdir=False)
 

@@ -67,6 +67,7 @@ def of_train(
     mesh: jax.sharding.Mesh,
     student: student_lib.Student,
     needs: programs.Needs,
+    accumulate: int,
     num_tokens: int,
     row_len: int,
 ) -> Bound | None:
@@ -81,6 +82,7 @@ def of_train(
     mesh: Over all of them.
     student: Sizes.
     needs: Of the compiled step.
+    accumulate: Micro-batches of a batch.
     num_tokens: Of a batch.
     row_len: Tokens of a row, which is one example: no packing costs more.
   """
@@ -92,7 +94,7 @@ def of_train(
   gathered = 2 * flops_lib.num_matrix_params(student) / mesh.shape['tp']
   # Under LoRA next to nothing is written.
   state = (1 if student.lora else 2) * needs.arguments
-  hbm = state + 4 * gathered * needs.accumulate
+  hbm = state + 4 * gathered * accumulate
   times = {
       'flops_seconds': needs.flops / peak,
       'hbm_seconds': hbm / chip.hbm_bytes_per_second,

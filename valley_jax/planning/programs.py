@@ -28,15 +28,6 @@ from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.training import step as step_lib
 
-# For the compiler, before JAX begins: nothing runs here, so it need not look
-# for a TPU, nor say that there is none, nor be alone.
-ENVIRON = {
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_ACCELERATOR_TYPE': 'v5p-8',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Needs:
@@ -50,7 +41,6 @@ class Needs:
   temporaries: float
   peak: float  # Arguments, results that are not donated, and temporaries.
   flops: float  # Of matrix products, recomputed ones included.
-  accumulate: int = 1
   received: dict[tuple[str, ...], float] = dataclasses.field(
       default_factory=dict
   )  # By the mesh axes that they travel along.
@@ -138,7 +128,7 @@ def train_needs(
   rate = jax.ShapeDtypeStruct((), jnp.float32)
   traced = train_step.trace(state, batch, rate)
   # The loss is a loop over as many chunks as there are supervised tokens.
-  return needs_of(traced, batch['inputs'].shape[0], max_chunks)
+  return needs_of(traced, max_chunks)
 
 
 def decode_needs(
@@ -171,12 +161,11 @@ def decode_needs(
 _TOO_BIG = re.compile(r'(?:Used |HLO temporaries \()([\d.]+)([KMGT])')
 
 
-def needs_of(traced: Any, accumulate: int = 1, unknown_trips: int = 1) -> Needs:
+def needs_of(traced: Any, unknown_trips: int = 1) -> Needs:
   """Compiles a traced program on the current mesh; reads what was found.
 
   Args:
     traced: By `jax.jit(…).trace`.
-    accumulate: Micro-batches of a batch.
     unknown_trips: Of loops whose number of trips is data.
   """
   mesh = jax.sharding.get_mesh()
@@ -208,7 +197,6 @@ def needs_of(traced: Any, accumulate: int = 1, unknown_trips: int = 1) -> Needs:
       temporaries=peak - arguments - fresh,
       peak=peak,
       flops=flops,
-      accumulate=accumulate,
       received=collectives.by_axes(
           collectives.read(compiled.as_text(), mesh.shape, unknown_trips)
       ),

@@ -144,7 +144,7 @@ class _Sorted(NamedTuple):
   """A vocabulary, the likeliest first; those that pass are the first few."""
 
   order_V: jax.Array
-  probs_V: jax.Array
+  kept_V: jax.Array  # Probabilities; 0 for tokens that do not pass.
   num_passing: jax.Array
 
 
@@ -153,9 +153,10 @@ def _sort(method: Sampling, probs_V: jax.Array) -> _Sorted:
   sorted_V = probs_V[order_V]
   number_V = jnp.searchsorted(-sorted_V, -sorted_V, side='left')
   mass_V = (jnp.cumsum(sorted_V) - sorted_V)[number_V]
-  likelier = _Likelier(number_V, mass_V)
-  num_passing = _passes(method, sorted_V, sorted_V, likelier).sum()
-  return _Sorted(order_V, sorted_V, jnp.maximum(num_passing, 1))
+  passes_V = _passes(method, sorted_V, sorted_V, _Likelier(number_V, mass_V))
+  num_passing = jnp.maximum(passes_V.sum(), 1)
+  kept_V = jnp.where(jnp.arange(len(probs_V)) < num_passing, sorted_V, 0)
+  return _Sorted(order_V, kept_V, num_passing)
 
 
 def filtered(method: Sampling, probs_V: jax.Array) -> jax.Array:
@@ -165,9 +166,7 @@ def filtered(method: Sampling, probs_V: jax.Array) -> jax.Array:
     method: Whose filters.
     probs_V: At its temperature. The result is not normalised.
   """
-  order_V, sorted_V, num_passing = _sort(method, probs_V)
-  passes_V = jnp.arange(len(probs_V)) < num_passing
-  kept_V = jnp.where(passes_V, sorted_V, 0)
+  order_V, kept_V, _ = _sort(method, probs_V)
   return jnp.zeros_like(probs_V).at[order_V].set(kept_V)
 
 
@@ -175,10 +174,8 @@ def _by_sorting(
     method: Sampling, probs_V: jax.Array, key: jax.Array
 ) -> jax.Array:
   """Draws from the tokens that pass: slow, and in one go."""
-  order_V, sorted_V, num_passing = _sort(method, probs_V)
-  passes_V = jnp.arange(len(probs_V)) < num_passing
-  key = jax.random.fold_in(key, _MAX_DRAWS)
-  at = _inverse_cdf(jnp.where(passes_V, sorted_V, 0), key)
+  order_V, kept_V, num_passing = _sort(method, probs_V)
+  at = _inverse_cdf(kept_V, jax.random.fold_in(key, _MAX_DRAWS))
   return order_V[jnp.minimum(at, num_passing - 1)].astype(jnp.int32)
 
 
