@@ -6,10 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import ml_collections as mlc
 import pytest
 
 from configs import valley
 from valley_jax import records
+from valley_jax import study
 
 _KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
 _MEASURED = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'calibration')
@@ -55,6 +57,22 @@ def _results(workdir):
       found[name] = json.loads(path.read_bytes())
       del found[name]['calibration']
   return found
+
+
+def test_the_base_student_learns_all_of_itself(tmp_path, monkeypatch):
+  ran = []
+
+  class Clock:
+
+    def run(self, verb, config, where):
+      ran.append((verb.__name__, config.train.lora_rank))
+
+  monkeypatch.setattr(study, '_judge_teacher', lambda *_: None)
+  config = mlc.ConfigDict(json.loads(_config()))
+  config.train.lora_rank = 4
+  learner = study._make_world(config, tmp_path, Clock())
+  assert ran == [('shard', 0), ('train', 0)]
+  assert learner.train.lora_rank == 4
 
 
 @pytest.fixture(scope='module')

@@ -164,6 +164,14 @@ def test_nothing_to_ask_is_an_error(world, tmp_path):
     train.train(config, str(tmp_path))
 
 
+def test_no_problem_in_the_file_is_an_error(world, tmp_path):
+  (tmp_path / 'problems.jsonl').touch()
+  config = _config(world, held_out=0, prompts=3).unlock()
+  config.problems = f'jsonl:{tmp_path}/problems.jsonl'
+  with pytest.raises(ValueError, match='problems.jsonl|watch.prompts=3'):
+    train.train(config.lock(), str(tmp_path / 'run'))
+
+
 @pytest.mark.parametrize('seed', [0, 1])
 def test_held_out_traces_are_never_trained_on_at_any_size(seed):
   ids = [f't{i}' for i in range(40)]
