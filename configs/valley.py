@@ -121,9 +121,10 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       stop_after='',  # if they come behind this one, such as '</think>'.
       loop_tokens=0,  # Ends a sample whose last so many are a loop; 0: never.
       dtype='bfloat16',
-      num_slots=64,
+      stages=(8192, 16_384),  # Slots' positions, ahead of the longest's.
+      num_slots=0,  # Of the first stage; 0: as many as fit the memory.
       chunk_len=64,  # Steps on the device between two looks of the host.
-      prefill_rows=8,
+      prefill_tokens=8192,  # Of one call, padding included.
   )
   # Judging.
   c.cpu_seconds = 10.0  # For problems that state no limit.
@@ -181,8 +182,9 @@ def _mini(c: mlc.ConfigDict) -> None:
       temperature=0.0,
       top_p=1.0,
       dtype='float32',
+      num_slots=64,
       chunk_len=8,
-      prefill_rows=16,
+      prefill_tokens=1024,
   )
   c.watch.update(held_out=0, prompts=0)
   c.cpu_seconds = 2.0

@@ -19,7 +19,7 @@ from valley_jax import train
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
-from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import request as request_lib
 from valley_jax.training import flops
 from valley_jax.training import losses
 from valley_jax.training import optimizer
@@ -191,7 +191,7 @@ def test_what_is_frozen_has_no_gradient_in_memory():
 @pytest.mark.parametrize('mesh', MESHES, ids=str)
 def test_an_adapted_student_is_sampled_as_the_merged_one(mesh):
   requests = [
-      engine_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(8)
+      request_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(8)
   ]
 
   def samples(student, params, **mesh):

@@ -21,8 +21,9 @@ from valley_jax.models import export
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
-from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import stages as stages_lib
 from valley_jax.training import losses
 
 torch = pytest.importorskip('torch')
@@ -118,7 +119,7 @@ def test_greedy_samples_are_those_of_transformers(case):
   path, model, student = case
   rng = np.random.default_rng(1)
   requests = [
-      engine_lib.Request(
+      request_lib.Request(
           f'p{n}', 0, tuple(rng.integers(0, 96, rng.integers(1, 90)).tolist())
       )
       for n in range(48)
@@ -130,8 +131,7 @@ def test_greedy_samples_are_those_of_transformers(case):
         params,
         end_token=5,
         max_new_tokens=40,
-        cache_len=engine_lib.cache_len(requests, 40),
-        num_slots=16,
+        stages=(stages_lib.Stage(128, 16),),
     )
     samples = list(engine.run(requests))
   assert len(samples) == 48

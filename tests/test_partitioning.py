@@ -11,8 +11,8 @@ import tiny
 
 from valley_jax import partitioning
 from valley_jax.models import params as params_lib
-from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import request as request_lib
 from valley_jax.training import losses
 from valley_jax.training import optimizer
 from valley_jax.training import step as step_lib
@@ -192,7 +192,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 
 
 REQUESTS = [
-    engine_lib.Request(f'p{i}', 0, tuple(range(1 + i, 9 + 2 * i)))
+    request_lib.Request(f'p{i}', 0, tuple(range(1 + i, 9 + 2 * i)))
     for i in range(11)
 ]
 
@@ -220,13 +220,6 @@ def test_samples_do_not_depend_on_the_mesh(mesh):
   for name, (tokens, reason, log_prob) in expected.items():
     assert samples[name][:2] == (tokens, reason)
     np.testing.assert_allclose(samples[name][2], log_prob, atol=1e-3)
-
-
-@pytest.mark.parametrize('name', ['num_slots', 'prefill_rows'])
-def test_slots_that_the_devices_cannot_share_are_refused(name):
-  with tiny.mesh(data=2, fsdp=2):
-    with pytest.raises(ValueError, match=f'{name}=6 .* 4 devices'):
-      tiny.engine(STUDENT, **{name: 6})
 
 
 def test_a_mesh_that_cannot_cut_the_student_names_the_parameter():

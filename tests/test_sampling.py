@@ -14,8 +14,9 @@ from valley_jax import records
 from valley_jax.models import cache as cache_lib
 from valley_jax.models import params as params_lib
 from valley_jax.sampling import decode
-from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import stages as stages_lib
 
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 GREEDY = methods.Greedy()
@@ -25,7 +26,7 @@ TOP_P = methods.Sampling(top_p=0.9, temperature=1.0)
 def _request(name, length, sample_index=0):
   rng = np.random.default_rng(length)
   prompt = tuple(rng.integers(0, 40, length).tolist())
-  return engine_lib.Request(name, sample_index, prompt)
+  return request_lib.Request(name, sample_index, prompt)
 
 
 # More than there are slots; the last prompt is of another bucket.
@@ -36,7 +37,7 @@ REQUESTS = [
 
 
 def _samples(requests, student=STUDENT, params=None, **changes):
-  few = {'num_slots': 4, 'prefill_rows': 2}
+  few = {'stages': (stages_lib.Stage(128, 4),), 'prefill_tokens': 128}
   with tiny.mesh():
     engine = tiny.engine(student, params, **{**few, **changes})
     return list(engine.run(requests))
@@ -93,18 +94,19 @@ def test_cached_decode_equals_the_full_forward(variant):
 @functools.partial(jax.jit, static_argnums=0)
 def _cached_log_probs(student, params, tokens_L):
   """Every position by the cache alone, without a prefill: LV."""
-  model = params_lib.bind(student, params)
-  blocks = cache_lib.unstack(model)
 
   def feed(cache, at):
     slot = (
         jax.sharding.reshard(x[None], cache_lib.SLOTS)
         for x in (tokens_L[at], at)
     )
-    cache, logits_BV = cache_lib.step(model, blocks, cache, *slot)
+    token_B, at_B = slot
+    cache, logits_BV = cache_lib.step(
+        student, params, cache, token_B, at_B, at_B + 1
+    )
     return cache, jax.nn.log_softmax(logits_BV[0])
 
-  cache = cache_lib.empty(student, 1, 16, jnp.float32)
+  cache = cache_lib.empty(student, 1, 64, jnp.float32)
   return jax.lax.scan(feed, cache, jnp.arange(len(tokens_L)))[1]
 
 
@@ -114,10 +116,9 @@ def test_logits_of_every_position_equal_the_full_forward(variant):
   tokens = np.array(_request('p', 12).prompt, np.int32)
   with tiny.mesh():
     params = tiny.put(tiny.params(student))
-    found_LV, expected_LV = (
-        jax.device_get(f(student, params, tokens))
-        for f in (_cached_log_probs, _log_probs)
-    )
+    unstacked = cache_lib.unstack(params, jnp.float32)
+    found_LV = jax.device_get(_cached_log_probs(student, unstacked, tokens))
+    expected_LV = jax.device_get(_log_probs(student, params, tokens))
   np.testing.assert_allclose(found_LV, expected_LV, rtol=0, atol=1e-4)
 
 
@@ -163,7 +164,7 @@ def test_an_engine_used_again_gives_the_same_samples():
 def test_samples_differ_by_index_problem_and_seed():
   prompt = _request('p', 5).prompt
   requests = [
-      engine_lib.Request(name, index, prompt)
+      request_lib.Request(name, index, prompt)
       for name in ('p', 'q')
       for index in range(4)
   ]
@@ -185,7 +186,7 @@ def test_every_position_is_drawn_anew():
 
 def test_greedy_samples_do_not_differ():
   prompt = _request('p', 5).prompt
-  requests = [engine_lib.Request('p', index, prompt) for index in range(6)]
+  requests = [request_lib.Request('p', index, prompt) for index in range(6)]
   samples = _samples(requests)
   assert len({tuple(s.tokens) for s in samples}) == 1
   assert len({s.log_prob for s in samples}) == 1
@@ -204,7 +205,7 @@ def test_the_end_token_ends_a_sample_and_is_not_part_of_it():
     assert sample.finish_reason is records.FinishReason.EOS
     # The end token is drawn like any other: it counts.
     log_probs_LV = _full_forward(
-        STUDENT, engine_lib.Sample(sample.request, tokens[: n + 1])
+        STUDENT, request_lib.Sample(sample.request, tokens[: n + 1])
     )
     expected = log_probs_LV.max(axis=1).sum()
     np.testing.assert_allclose(sample.log_prob, expected, atol=1e-4)
@@ -220,11 +221,17 @@ def test_a_sample_of_the_greatest_length_is_truncated(length):
 
 def test_the_cache_holds_the_longest_prompt_and_its_completion():
   requests = [_request('long', 60), _request('short', 2), _request('x', 3)]
-  cache_len = engine_lib.cache_len(requests, 68)
-  assert cache_len == 128
-  samples = _samples(
-      requests, max_new_tokens=68, cache_len=cache_len, num_slots=2
-  )
+  with tiny.mesh():
+    stages = stages_lib.plan(
+        STUDENT,
+        lengths=(),
+        longest_prompt=60,
+        max_new_tokens=68,
+        num_slots=2,
+        dtype=jnp.float32,
+    )
+  assert stages == (stages_lib.Stage(128, 2),)
+  samples = _samples(requests, max_new_tokens=68, stages=stages)
   assert len(samples) == 3
   for sample in samples:
     log_probs_LV = _full_forward(STUDENT, sample)
@@ -234,7 +241,13 @@ def test_the_cache_holds_the_longest_prompt_and_its_completion():
 def test_traffic_compiles_nothing_new():
   sizes = lambda: [
       f._cache_size()
-      for f in (decode.empty_slots, decode.prefill, decode.decode_chunk)
+      for f in (
+          decode.empty_slots,
+          decode._embed,
+          decode._prefill_layer,
+          decode._put_heads,
+          decode.decode_chunk,
+      )
   ]
   _usual()
   before = sizes()
@@ -430,3 +443,146 @@ def test_temperature_zero_means_greedy():
 def test_a_method_that_means_nothing_is_refused(changes, said):
   with pytest.raises(ValueError, match=said):
     methods.Sampling(**changes)
+
+
+# Slots, stages, and going on.
+
+
+@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+@pytest.mark.parametrize('num_slots', [1, 3, 40])
+def test_the_number_of_slots_does_not_matter(method, num_slots):
+  stages = (stages_lib.Stage(128, num_slots),)
+  samples = _samples([*REQUESTS, *REQUESTS], method=method, stages=stages)
+  assert _by_request(samples) == _usual(method)
+
+
+STAGES = (stages_lib.Stage(64, 8), stages_lib.Stage(128, 3))
+STAGED = {'stages': STAGES, 'max_new_tokens': 58, 'method': TOP_P}
+
+
+@functools.cache
+def _staged():
+  return _by_request(s for s in _samples(REQUESTS, **STAGED) if s.finish_reason)
+
+
+def test_samples_that_outgrow_a_stage_go_on_in_the_next():
+  found = _samples(REQUESTS, **STAGED)
+  grown = [s.request.problem_id for s in found if s.finish_reason is None]
+  # Prompts of less than 64 tokens that with 58 more are longer.
+  assert sorted(grown) == ['p2', 'p4', 'p5', 'p6']
+  assert {len(tokens) for tokens, _, _ in _staged().values()} == {58}
+
+
+def test_greedy_samples_do_not_notice_their_stages():
+  # Only in the last bits: what was decoded is prefilled anew.
+  in_one = {**STAGED, 'stages': STAGES[1:], 'method': GREEDY}
+  found = _by_request(
+      s
+      for s in _samples(REQUESTS, **{**STAGED, 'method': GREEDY})
+      if s.finish_reason
+  )
+  expected = _by_request(_samples(REQUESTS, **in_one))
+  assert {k: v[0] for k, v in found.items()} == {
+      k: v[0] for k, v in expected.items()
+  }
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'chunk_len': 1},
+        {'chunk_len': 64},
+        {'stages': (stages_lib.Stage(64, 2), stages_lib.Stage(128, 20))},
+    ],
+    ids=str,
+)
+def test_stages_with_other_slots_and_chunks_give_the_same_bits(changes):
+  found = _samples(REQUESTS[::-1], **{**STAGED, **changes})
+  assert _by_request(s for s in found if s.finish_reason) == _staged()
+
+
+def test_a_sample_that_is_handed_in_again_ends_with_the_same_bits():
+  with tiny.mesh():
+    few = {'prefill_tokens': 128, **STAGED}
+    begun = [
+        s
+        for s in tiny.engine(STUDENT, **few).run(REQUESTS)
+        if s.finish_reason is None
+    ]
+    ended = list(tiny.engine(STUDENT, **few).run((), begun))
+  assert len(ended) == len(begun) == 4
+  for sample in ended:
+    tokens, log_prob, reason = _staged()[sample.request.problem_id, 0]
+    assert (sample.tokens, sample.finish_reason) == (tokens, reason)
+    assert sample.log_prob == log_prob
+
+
+def test_a_prompt_that_no_stage_holds_is_refused():
+  with pytest.raises(ValueError, match='p8 has a prompt of 65 .* 64 .* 128'):
+    _samples(REQUESTS, max_new_tokens=64)
+
+
+def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
+  prompt = _request('p', 9).prompt
+  requests = [request_lib.Request('p', index, prompt) for index in range(6)]
+  calls = []
+  prefill = decode.prefill
+
+  def count(*args):
+    calls.append(args)
+    return prefill(*args)
+
+  monkeypatch.setattr(decode, 'prefill', count)
+  stages = (stages_lib.Stage(128, 8),)
+  together = _samples(requests, method=TOP_P, stages=stages)
+  [(*_, length_B, places, _, _)] = calls
+  assert int(places.count) == 6
+  assert int(np.sum(length_B > 1)) == 1
+  apart = [sample for r in requests for sample in _samples([r], method=TOP_P)]
+  assert _by_request(together) == _by_request(apart)
+  assert len({tuple(s.tokens) for s in together}) == 6
+
+
+def _programs():
+  return {
+      f.__name__: f._cache_size()
+      for f in (
+          decode.empty_slots,
+          decode._embed,
+          decode._prefill_layer,
+          decode._put_heads,
+          decode.decode_chunk,
+      )
+  }
+
+
+def test_as_many_programs_are_compiled_as_predicted():
+  # Of a student that no other test has.
+  student = tiny.student(mlp_dim=72)
+  requests = [_request(f'p{n}', n) for n in (3, 5, 30, 70)]
+  with tiny.mesh():
+    engine = tiny.engine(student, **{**STAGED, 'stages': STAGES})
+    before = _programs()
+    predicted = engine.programs(requests)
+    list(engine.run(requests))
+  after = _programs()
+  assert {name: after[name] - before[name] for name in after} == predicted
+  # Prompts of 64, in the first stage; of 128, in the last; and those that
+  # come with 64 from the first.
+  assert predicted['_prefill_layer'] == 3
+  assert predicted['decode_chunk'] == 2
+
+
+def test_the_cache_is_written_in_place():
+  student = tiny.student()
+  with tiny.mesh():
+    params = cache_lib.unstack(tiny.put(tiny.params(student)), jnp.float32)
+    slots = decode.empty_slots(student, 16, 8192, jnp.float32)
+    compiled = decode.decode_chunk.lower(
+        student, params, slots, np.ones(16, bool), TOP_P, 8
+    ).compile()
+  memory = compiled.memory_analysis()
+  cache = sum(x.nbytes for x in jax.tree.leaves(slots.cache))
+  heads = sum(x.nbytes for x in jax.tree.leaves(slots.heads))
+  assert memory.alias_size_in_bytes == cache + heads
+  assert memory.temp_size_in_bytes < 0.05 * cache

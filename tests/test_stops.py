@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 from valley_jax import records
-from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import stages as stages_lib
 from valley_jax.sampling import stops as stops_lib
 
 STUDENT = tiny.student(qk_norm=True)
@@ -99,7 +100,7 @@ def test_what_means_nothing_is_refused(changes, said):
 
 
 REQUESTS = [
-    engine_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(6)
+    request_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(6)
 ]
 
 
@@ -110,9 +111,9 @@ def _samples(chunk_len, stops=None, end_token=-1):
         method=methods.Sampling(),
         end_token=end_token,
         max_new_tokens=70,
-        num_slots=4,
+        stages=(stages_lib.Stage(128, 4),),
         chunk_len=chunk_len,
-        prefill_rows=2,
+        prefill_tokens=128,
         stops=stops,
     )
     samples = engine.run(REQUESTS)
@@ -160,10 +161,8 @@ def test_a_looping_sample_is_cut_off():
         STUDENT,
         tiny.put({**params, 'head_DV': 0 * params['head_DV']}),
         max_new_tokens=200,
-        cache_len=256,
-        num_slots=1,
+        stages=(stages_lib.Stage(256, 1),),
         chunk_len=50,
-        prefill_rows=1,
         stops=stops_lib.Stops(loop_tokens=64),
     )
     [sample] = engine.run(REQUESTS[:1])

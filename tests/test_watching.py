@@ -20,7 +20,7 @@ from valley_jax.data import packing
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import subset
 from valley_jax.data import tokenization
-from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import request as request_lib
 from valley_jax.training import losses
 from valley_jax.watching import held_out
 from valley_jax.watching import profile
@@ -230,9 +230,9 @@ def test_rates_are_of_the_samples(world):
   tokenizer = tokenization.load(world / 'shards/tokenizer')
   texts = ['<think>a</think>b', '<think>a', 'c', '<think></think>']
   reasons = [records.FinishReason(r) for r in ('eos', 'length', 'eos', 'eos')]
-  requests = [engine_lib.Request(f'p{i}', 0, (i,)) for i in range(4)]
+  requests = [request_lib.Request(f'p{i}', 0, (i,)) for i in range(4)]
   drawn = [
-      engine_lib.Sample(
+      request_lib.Sample(
           request,
           tokenizer(text, add_special_tokens=False)['input_ids'],
           finish_reason=reason,

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections as mlc
 import numpy as np
 
@@ -13,10 +14,13 @@ from configs import valley
 from valley_jax import partitioning
 from valley_jax import records
 from valley_jax import shard
+from valley_jax.models import cache as cache_lib
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import lanes as lanes_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import stages as stages_lib
 
 # What the families differ in, one at a time.
 VARIANTS = {
@@ -66,19 +70,26 @@ def engine(
     student: student_lib.Student, params: Any = None, **changes: Any
 ) -> engine_lib.Engine:
   """An engine on the current mesh, greedy and without an end token."""
-  settings: dict[str, Any] = {
+  s: dict[str, Any] = {
       'method': methods.Greedy(),
       'seed': 0,
       'end_token': -1,  # No token.
       'max_new_tokens': 12,
-      'cache_len': 128,
-      'num_slots': 8,
+      'stages': (stages_lib.Stage(128, 8),),
       'chunk_len': 5,
-      'prefill_rows': 8,
-      'dtype': 'float32',
+      'prefill_tokens': 512,
+      'dtype': jnp.float32,
+      'stops': None,
+      **changes,
   }
   params = put(globals()['params'](student)) if params is None else params
-  return engine_lib.Engine(student, params, **{**settings, **changes})
+  of_engine = ('end_token', 'max_new_tokens', 'stops')
+  rest = {name: s.pop(name) for name in of_engine}
+  stages = s.pop('stages')
+  settings = lanes_lib.Settings(
+      student=student, params=cache_lib.unstack(params, s['dtype']), **s
+  )
+  return engine_lib.Engine(settings, stages, **rest)
 
 
 def put(params: Any) -> Any:
@@ -128,7 +139,7 @@ def config(workdir: pathlib.Path, **changes: Any) -> mlc.ConfigDict:
   c.num_traces = 10
   c.data.update(max_len=64, pack='none')
   c.train.update(batch_size=8, loss_chunk_len=64)
-  c.sample.update(max_new_tokens=16, num_slots=8, prefill_rows=8)
+  c.sample.update(max_new_tokens=16, num_slots=8, prefill_tokens=512)
   c.update(changes)
   return c.lock()
 

@@ -47,8 +47,8 @@ from valley_jax.models import student as student_lib
 from valley_jax.planning import bounds
 from valley_jax.planning import chips
 from valley_jax.planning import programs
-from valley_jax.sampling import engine
 from valley_jax.sampling import methods
+from valley_jax.sampling import stages
 from valley_jax.training import recipe
 
 _PROMPT_LEN = 1024  # Tokens of the longest problem, for the decode's cache.
@@ -139,21 +139,29 @@ def plan_train(
 
 
 def plan_decode(config: mlc.ConfigDict, topology: chips.Topology) -> Line:
-  """Compiles a chunk of decoding, of all slots at their longest."""
+  """Compiles a chunk of decoding of the last stage, all slots at its end."""
   mesh = _mesh(config, topology)
   student = dataclasses.replace(student_of(config), lora=None)  # Merged.
   s = config.sample
   with jax.set_mesh(mesh):
-    needs = programs.decode_needs(
+    params = programs.decode_params(student, s.dtype)
+    stage = stages.plan(
         student,
-        methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
-        s.num_slots,
-        engine.positions(_PROMPT_LEN, s.max_new_tokens),
-        s.chunk_len,
-        jnp.dtype(s.dtype),
+        lengths=s.stages,
+        longest_prompt=_PROMPT_LEN,
+        max_new_tokens=s.max_new_tokens,
+        num_slots=s.num_slots,
+        dtype=s.dtype,
+        free=topology.chip.hbm_bytes - programs.bytes_a_device(params),
+    )[-1]
+    method = methods.of(s.temperature, s.top_p, s.top_k, s.min_p)
+    needs = programs.decode_needs(
+        student, params, method, stage, s.chunk_len, jnp.dtype(s.dtype)
     )
-    bound = bounds.of_decode(topology, mesh, needs, s.num_slots, s.chunk_len)
-  return Line(topology.name, 'decode', '', s.num_slots, 1, needs, bound)
+    bound = bounds.of_decode(
+        topology, mesh, needs, stage.num_slots, s.chunk_len
+    )
+  return Line(topology.name, 'decode', '', stage.num_slots, 1, needs, bound)
 
 
 def recommend(lines: Sequence[Line]) -> Line | None:

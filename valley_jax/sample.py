@@ -38,30 +38,30 @@ from valley_jax import partitioning
 from valley_jax import records
 from valley_jax.data import problems
 from valley_jax.data import tokenization
+from valley_jax.sampling import begin
 from valley_jax.sampling import engine as engine_lib
-from valley_jax.sampling import methods
-from valley_jax.sampling import stops as stops_lib
+from valley_jax.sampling import request as request_lib
 
 Key = tuple[str, int]
 
 
 def _requests(
     config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
-) -> list[engine_lib.Request]:
+) -> list[request_lib.Request]:
   """Returns every sample of the run, in the order of the file."""
   requests = []
   for problem in problems.read_problems(config.problems):
     text = problems.words(problem, config.prompt, config.function_prompt)
     prompt = tuple(tokenization.encode_prompt(tokenizer, text))
     requests += [
-        engine_lib.Request(problem.problem_id, i, prompt)
+        request_lib.Request(problem.problem_id, i, prompt)
         for i in range(config.sample.num_samples)
     ]
   return requests
 
 
 def _completion(
-    sample: engine_lib.Sample, tokenizer: tokenization.Tokenizer
+    sample: request_lib.Sample, tokenizer: tokenization.Tokenizer
 ) -> records.Completion:
   assert sample.finish_reason is not None
   return records.Completion(
@@ -76,38 +76,9 @@ def _completion(
   )
 
 
-def _engine(
-    config: mlc.ConfigDict,
-    directory: str,
-    requests: list[engine_lib.Request],
-    tokenizer: tokenization.Tokenizer,
-) -> engine_lib.Engine:
-  """Loads the student and allocates slots for it."""
-  s = config.sample
-  end_token: Any = tokenizer.eos_token_id
-  return engine_lib.Engine(
-      *initial.trained(directory),
-      method=methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
-      seed=config.seed,
-      end_token=end_token,
-      max_new_tokens=s.max_new_tokens,
-      cache_len=engine_lib.cache_len(requests, s.max_new_tokens),
-      num_slots=s.num_slots,
-      chunk_len=s.chunk_len,
-      prefill_rows=s.prefill_rows,
-      dtype=s.dtype,
-      stops=stops_lib.Stops(
-          decode=lambda tokens: str(tokenizer.decode(tokens)),
-          strings=tuple(s.stop),
-          after=s.stop_after,
-          loop_tokens=s.loop_tokens,
-      ),
-  )
-
-
 def _sample_missing(
     path: pathlib.Path,
-    requests: list[engine_lib.Request],
+    requests: list[request_lib.Request],
     done: set[Key],
     engine: engine_lib.Engine,
     tokenizer: tokenization.Tokenizer,
@@ -146,20 +117,21 @@ def _settings(
           ' (config.shards).'
       )
   kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
-  kept += ('num_slots', 'dtype', 'stop_after', 'loop_tokens')
+  kept += ('dtype', 'stop_after', 'loop_tokens')
   return {
       'student': student,
       'seed': config.seed,
       'function_prompt': config.function_prompt,
       **{f'sample.{name}': config.sample[name] for name in kept},
       'sample.stop': list(config.sample.stop),
+      'sample.stages': list(config.sample.stages),
   }
 
 
 def _check(
     path: pathlib.Path,
     rows: list[records.Completion],
-    requests: list[engine_lib.Request],
+    requests: list[request_lib.Request],
     max_new_tokens: int,
 ) -> None:
   """Refuses to go on with samples that this config would not draw."""
@@ -213,7 +185,13 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   done = {records.key(row) for row in rows}
   if len(done) < len(requests):
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
-      engine = _engine(config, directory, requests, tokenizer)
+      engine = begin.engine(
+          config,
+          *initial.trained(directory),
+          tokenizer,
+          longest_prompt=max(len(r.prompt) for r in requests),
+          give_up=True,
+      )
       _sample_missing(path, requests, done, engine, tokenizer)
     rows = list(records.read_rows(path, records.Completion))
   # In the problems' order, whatever the order of finishing was.

@@ -188,7 +188,7 @@ IMPLEMENTATIONS = {
 }
 
 
-def _platform() -> str:
+def platform() -> str:
   """Returns what the mesh's devices are.
 
   Not the default backend: a step is also compiled for devices that are not
@@ -204,13 +204,13 @@ def _is_interpreted(name: str, kernels_platform: str) -> bool:
   Raises:
     ValueError: the mesh is of another accelerator than the kernel is for.
   """
-  platform = _platform()
-  if platform not in (kernels_platform, 'cpu'):
+  found = platform()
+  if found not in (kernels_platform, 'cpu'):
     raise ValueError(
         f'config.attention={name} is for {kernels_platform}, and the mesh is of'
-        f' {platform}; take auto.'
+        f' {found}; take auto.'
     )
-  return platform == 'cpu'
+  return found == 'cpu'
 
 
 def resolve(implementation: str, length: int) -> str:
@@ -228,7 +228,7 @@ def resolve(implementation: str, length: int) -> str:
     )
   if length <= _DENSE_UP_TO * partitioning.num_cuts():
     return 'dense'
-  return {'tpu': 'splash', 'gpu': 'flash'}.get(_platform(), 'blocks')
+  return {'tpu': 'splash', 'gpu': 'flash'}.get(platform(), 'blocks')
 
 
 def attend(

@@ -1,135 +1,202 @@
 """Keys and values of samples on their way, and one step that uses them.
 
-The cache of a layer is an array MKH for each of B slots. Layers are unrolled
-here and not scanned: a scan would copy the cache.
+The cache of a layer is an array MJ for each of B slots, J = K x H: the heads of
+a token side by side. Layers are unrolled here and not scanned, and their
+parameters lie one by one: a scan would copy the cache, and a slice of stacked
+layers the parameters.
 """
 
 import functools
 from typing import Any, NamedTuple
 
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 from valley_jax.models import attention
+from valley_jax.models import params as params_lib
+from valley_jax.models import ragged
 from valley_jax.models import student as student_lib
-from valley_jax.models import transformer
 
 ROWS = P(partitioning.BATCH, None)
 SLOTS = P(partitioning.BATCH)
-_CACHE = P(partitioning.BATCH, None, 'tp', None)
-_NEW = P(partitioning.BATCH, 'tp', None)
+_NEW = P(partitioning.BATCH, 'tp')
 
 
 class Cache(NamedTuple):
   """Keys and values, an array a layer."""
 
-  k_BMKH: tuple[jax.Array, ...]
-  v_BMKH: tuple[jax.Array, ...]
-
-
-def num_parts() -> int:
-  """Returns into how many parts the current mesh cuts the slots."""
-  return partitioning.num_batch_devices()
+  k_BMJ: tuple[jax.Array, ...]
+  v_BMJ: tuple[jax.Array, ...]
 
 
 def empty(
     student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any
 ) -> Cache:
   """Returns a cache of zeros: slots cut along the batch axes, heads on `tp`."""
-  shape = (num_slots, cache_len, student.num_kv_heads, student.head_dim)
+  shape = (num_slots, cache_len, student.num_kv_heads * student.head_dim)
 
   def layers():
     return tuple(
-        jax.sharding.reshard(jnp.zeros(shape, dtype), _CACHE)
+        jax.sharding.reshard(jnp.zeros(shape, dtype), ragged.CACHE)
         for _ in range(student.num_layers)
     )
 
   return Cache(layers(), layers())
 
 
-def put_rows(into: jax.Array, slot_B: jax.Array, rows: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _cut(spec: P, dtype: Any, stacked: jax.Array) -> tuple[jax.Array, ...]:
+  """Returns the layers of a stacked parameter, laid out as `spec` says."""
+  layers = range(stacked.shape[0])
+  return tuple(
+      jax.sharding.reshard(stacked[layer].astype(dtype), spec)
+      for layer in layers
+  )
+
+
+def unstack(params: Any, dtype: Any, give_up: bool = False) -> Any:
+  """Returns parameters to decode with: `blocks` is a tuple of layers.
+
+  Args:
+    params: As they are trained.
+    dtype: Of the computation, and so of all matrices. Norms and biases are
+      small, and stay as they are.
+    give_up: Delete each parameter once it is copied, so that the student is
+      not in memory twice.
+  """
+  num_layers = jax.tree.leaves(params['blocks'])[0].shape[0]
+  layers: list[dict[tuple[str, ...], Any]] = [{} for _ in range(num_layers)]
+  flat: Any = traverse_util.flatten_dict(params)
+  rest = {}
+  for path, x in flat.items():
+    is_small = any(part in path[-1] for part in ('scale', 'bias'))
+    wanted = x.dtype if is_small else jnp.dtype(dtype)
+    if path[0] == 'blocks':
+      spec = P(*partitioning.spec_of('/'.join(path))[1:])
+      for layer, cut in zip(layers, _cut(spec, wanted, x), strict=True):
+        layer[path[1:]] = cut
+    elif x.dtype == wanted:
+      rest[path] = x
+      continue
+    else:
+      rest[path] = x.astype(wanted)
+    if give_up:
+      jax.block_until_ready((layers, rest))
+      x.delete()
+  unflatten = traverse_util.unflatten_dict
+  return {**unflatten(rest), 'blocks': tuple(map(unflatten, layers))}
+
+
+def put_rows(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
   """Replaces whole slots of an array; a slot number past the end is dropped.
 
   The new rows are few: every device sees them all and keeps its own.
   """
   spec = jax.typeof(into).sharding.spec
   rows = jax.sharding.reshard(rows, P(None, *spec[1:]))
-  return into.at[slot_B].set(rows, mode='drop', out_sharding=spec)
+  return into.at[slot_T].set(rows, mode='drop', out_sharding=spec)
 
 
 def put_prompts(
-    cache: Cache, slot_B: jax.Array, k_YBLKH: jax.Array, v_YBLKH: jax.Array
-) -> Cache:
-  """Puts the keys and values of whole prompts into slots."""
+    cache_BMJ: jax.Array,
+    new_BLKH: jax.Array,
+    slot_T: jax.Array,
+    row_T: jax.Array,
+    count: jax.Array,
+) -> jax.Array:
+  """Copies keys, or values, of whole prompts to the slots that begin so.
 
-  def put(cache_BMKH: jax.Array, new_BLKH: jax.Array) -> jax.Array:
-    new_BLKH = jax.sharding.reshard(new_BLKH, _CACHE)  # Whole, if cut by cp.
-    free = cache_BMKH.shape[1] - new_BLKH.shape[1]
-    new_BMKH = jnp.pad(new_BLKH, ((0, 0), (0, free), (0, 0), (0, 0)))
-    return put_rows(cache_BMKH, slot_B, new_BMKH)
+  Args:
+    cache_BMJ: Of a layer.
+    new_BLKH: Of prompts; L <= M.
+    slot_T: Where a copy goes.
+    row_T: Of which prompt it is.
+    count: Of these, so many count.
+  """
+  b, length, k, h = new_BLKH.shape
+  whole = P(None, None, 'tp')
+  new_BLKH = jax.sharding.reshard(new_BLKH, P(None, None, 'tp', None))
+  new_BLJ = jax.lax.reshape(new_BLKH, (b, length, k * h), out_sharding=whole)
 
-  return Cache(
-      tuple(put(c, k) for c, k in zip(cache.k_BMKH, k_YBLKH, strict=True)),
-      tuple(put(c, v) for c, v in zip(cache.v_BMKH, v_YBLKH, strict=True)),
-  )
+  def put(cache_BMJ, new_BLJ, slot_T, row_T, count):
+    num_slots = cache_BMJ.shape[0]
+    first = jax.lax.axis_index(partitioning.BATCH) * num_slots
+
+    def copy(t, cache_BMJ):
+      slot = slot_T[t] - first
+      is_here = (slot >= 0) & (slot < num_slots)
+      at = jnp.clip(slot, 0, num_slots - 1), 0, 0
+      there_BLJ = jax.lax.dynamic_slice(cache_BMJ, at, (1, *new_BLJ.shape[1:]))
+      new = jnp.where(is_here, new_BLJ[row_T[t]], there_BLJ)
+      return jax.lax.dynamic_update_slice(cache_BMJ, new, at)
+
+    return jax.lax.fori_loop(0, count, copy, cache_BMJ)
+
+  return jax.shard_map(
+      put,
+      in_specs=(ragged.CACHE, whole, P(), P(), P()),
+      out_specs=ragged.CACHE,
+      check_vma=False,
+  )(cache_BMJ, new_BLJ, slot_T, row_T, count)
 
 
 def _write(
-    cache_BMKH: jax.Array, new_BKH: jax.Array, position_B: jax.Array
+    cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Array
 ) -> jax.Array:
   """Writes one position of every slot, in place where the cache is donated."""
+  b, k, h = new_BKH.shape
+  new_BJ = jax.lax.reshape(new_BKH, (b, k * h), out_sharding=_NEW)
 
   @functools.partial(
-      jax.shard_map, in_specs=(_CACHE, _NEW, SLOTS), out_specs=_CACHE
+      jax.shard_map,
+      in_specs=(ragged.CACHE, _NEW, SLOTS),
+      out_specs=ragged.CACHE,
   )
-  def write(cache_BMKH, new_BKH, position_B):
-    slots_B = jnp.arange(cache_BMKH.shape[0])
-    return cache_BMKH.at[slots_B, position_B].set(
-        new_BKH, unique_indices=True, indices_are_sorted=True
+  def write(cache_BMJ, new_BJ, position_B):
+    slots_B = jnp.arange(cache_BMJ.shape[0])
+    return cache_BMJ.at[slots_B, position_B].set(
+        new_BJ, unique_indices=True, indices_are_sorted=True
     )
 
-  return write(cache_BMKH, new_BKH, position_B)
-
-
-def unstack(model: transformer.Transformer) -> list[transformer.Block]:
-  """Returns the layers one by one; do this outside of a loop over steps."""
-  return [
-      jax.tree.map(lambda stacked, layer=layer: stacked[layer], model.blocks)
-      for layer in range(model.student.num_layers)
-  ]
+  return write(cache_BMJ, new_BJ, position_B)
 
 
 def step(
-    model: transformer.Transformer,
-    blocks: list[transformer.Block],
+    student: student_lib.Student,
+    params: Any,
     cache: Cache,
     token_B: jax.Array,
     position_B: jax.Array,
+    length_B: jax.Array,
 ) -> tuple[Cache, jax.Array]:
   """Feeds one token a slot.
 
   Args:
-    model: The student.
-    blocks: Its layers, unstacked.
+    student: Static.
+    params: Unstacked.
     cache: Keys and values of all positions before `position_B`.
     token_B: Tokens.
-    position_B: Their positions; the cache's length at most.
+    position_B: Their positions, less than the cache's length.
+    length_B: Positions to attend to: `position_B` + 1, or 1 in a slot that
+      nobody looks at.
 
   Returns:
     The cache with this position in it, and logits_BV of the next one, float32.
   """
-  cache_len = cache.k_BMKH[0].shape[1]
-  mask_BLM = jnp.arange(cache_len)[None, None] <= position_B[:, None, None]
-  x_BLD = model.embed(token_B[:, None], cache.k_BMKH[0].dtype)
+  model = params_lib.bind_ends(student, params)
+  platform = attention.platform()
+  x_BLD = model.embed(token_B[:, None], cache.k_BMJ[0].dtype)
   ks, vs = [], []
-  for block, k_BMKH, v_BMKH in zip(blocks, *cache, strict=True):
+  for layer, k_BMJ, v_BMJ in zip(params['blocks'], *cache, strict=True):
+    block = params_lib.bind_block(student, layer)
     q_BLKGH, k_BLKH, v_BLKH = block.qkv(x_BLD, position_B[:, None])
-    ks.append(_write(k_BMKH, k_BLKH[:, 0], position_B))
-    vs.append(_write(v_BMKH, v_BLKH[:, 0], position_B))
-    y_BLKGH = attention.attend_masked(q_BLKGH, ks[-1], vs[-1], mask_BLM)
-    x_BLD = block.finish(x_BLD, y_BLKGH)
+    ks.append(_write(k_BMJ, k_BLKH[:, 0], position_B))
+    vs.append(_write(v_BMJ, v_BLKH[:, 0], position_B))
+    y_BKGH = ragged.attend(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
+    x_BLD = block.finish(x_BLD, y_BKGH[:, None])
   hidden_BD = model.final_norm(x_BLD)[:, 0]
   logits_BV = jnp.einsum(
       'BD,DV->BV',

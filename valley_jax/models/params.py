@@ -17,23 +17,39 @@ from valley_jax.models import transformer
 
 
 @functools.lru_cache(maxsize=8)
-def _template(student: student_lib.Student):
-  """Returns the module's structure; lists how parameters are named."""
-  abstract = jax.eval_shape(
-      lambda: transformer.Transformer(student, nnx.Rngs(0))
-  )
+def _template(student: student_lib.Student, module: Any):
+  """Returns a module's structure; lists how its parameters are named."""
+  abstract = jax.eval_shape(lambda: module(student, nnx.Rngs(0)))
   return nnx.split(abstract)
 
 
-def bind(student: student_lib.Student, params: Any) -> transformer.Transformer:
-  """Returns the module that computes with these parameters."""
-  graph, state = _template(student)
+def _bind(student: student_lib.Student, module: Any, params: Any) -> Any:
+  graph, state = _template(student, module)
   paths = nnx.to_flat_state(state)
   leaves = []
   for path, variable in paths:
     leaf = functools.reduce(lambda tree, name: tree[name], path, params)
     leaves.append((path, variable.replace(leaf)))
   return nnx.merge(graph, nnx.from_flat_state(leaves))
+
+
+def bind(student: student_lib.Student, params: Any) -> transformer.Transformer:
+  """Returns the module that computes with these parameters."""
+  return _bind(student, transformer.Transformer, params)
+
+
+def bind_block(student: student_lib.Student, params: Any) -> transformer.Block:
+  """Returns the module of one layer that computes with these parameters."""
+  return _bind(student, transformer.Block, params)
+
+
+def bind_ends(
+    student: student_lib.Student, params: Any
+) -> transformer.Transformer:
+  """Returns a module with what is before and behind the layers, and none."""
+  _, state = _template(student, transformer.Transformer)
+  blocks = nnx.to_pure_dict(state)['blocks']
+  return bind(student, {**params, 'blocks': blocks})
 
 
 def _init(student: student_lib.Student, key: jax.Array) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
+import math
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from valley_jax import partitioning
+from valley_jax.models import cache
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
@@ -26,6 +28,7 @@ from valley_jax.planning import chips
 from valley_jax.planning import collectives
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
+from valley_jax.sampling import stages
 from valley_jax.training import step as step_lib
 
 
@@ -131,28 +134,56 @@ def train_needs(
   return needs_of(traced, max_chunks)
 
 
-def decode_needs(
-    student: student_lib.Student,
-    method: methods.Method,
-    num_slots: int,
-    cache_len: int,
-    chunk_len: int,
-    dtype: Any,
-) -> Needs:
-  """Compiles one chunk of decoding on the current mesh."""
-  slots = jax.eval_shape(
-      lambda: decode.empty_slots(student, num_slots, cache_len, dtype)
-  )
+def _describe(tree: Any) -> Any:
+  """Returns shapes, dtypes and shardings on the devices of the mesh."""
   mesh = jax.sharding.get_mesh()
-  slots = jax.tree.map(
+  return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(
           x.shape, x.dtype, sharding=jax.NamedSharding(mesh, x.sharding.spec)
       ),
-      slots,
+      tree,
   )
+
+
+def decode_params(student: student_lib.Student, dtype: Any) -> Any:
+  """Returns descriptions of what is decoded with."""
+  like = params_lib.abstract(student)
+  return _describe(jax.eval_shape(lambda p: cache.unstack(p, dtype), like))
+
+
+def bytes_a_device(tree: Any) -> int:
+  """Returns the bytes that one device has of described arrays."""
+  return sum(
+      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+      for x in jax.tree.leaves(tree)
+  )
+
+
+def decode_needs(
+    student: student_lib.Student,
+    params: Any,
+    method: methods.Method,
+    stage: stages.Stage,
+    chunk_len: int,
+    dtype: Any,
+) -> Needs:
+  """Compiles one chunk of decoding on the current mesh.
+
+  Args:
+    student: Sizes.
+    params: Of `decode_params`.
+    method: How tokens are drawn.
+    stage: Its slots.
+    chunk_len: Steps.
+    dtype: Of the cache.
+  """
+  slots = jax.eval_shape(
+      lambda: decode.empty_slots(student, stage.num_slots, stage.length, dtype)
+  )
+  is_live_B = np.ones(stage.num_slots, bool)
   return needs_of(
       decode.decode_chunk.trace(
-          student, params_lib.abstract(student), slots, method, chunk_len
+          student, params, _describe(slots), is_live_B, method, chunk_len
       )
   )
 

@@ -1,160 +1,187 @@
-"""The host's side of sampling: requests into slots, finished samples out."""
+"""The host's side of sampling: requests into slots, finished samples out.
 
+Slots come in stages. Most samples end early, and a slot as long as the longest
+would keep memory from others; so all begin in many short slots, and those that
+outgrow them go on, once all are there, in fewer and longer ones
+(`benchmarks/stages.py` says of what lengths).
+"""
+
+import collections
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
-import hashlib
-from typing import Any
 
 import jax
 import numpy as np
 
 from valley_jax import records
-from valley_jax.models import cache as cache_lib
-from valley_jax.models import student as student_lib
-from valley_jax.sampling import decode
-from valley_jax.sampling import methods
+from valley_jax.sampling import lanes as lanes_lib
+from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import stages as stages_lib
 from valley_jax.sampling import stops as stops_lib
-
-_SMALLEST_BUCKET = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """One sample to be drawn."""
-
-  problem_id: str
-  sample_index: int
-  prompt: tuple[int, ...]  # Token ids.
 
 
 @dataclasses.dataclass
-class Sample:
-  """A sample on its way, and when it is done."""
+class State:
+  """What an engine is doing, for those who watch it."""
 
-  request: Request
-  tokens: list[int] = dataclasses.field(default_factory=list)
-  log_prob: float = 0.0
-  log_prob_tempered: float = 0.0
-  finish_reason: records.FinishReason | None = None
-  opened: int | None = None  # Behind so many tokens stop strings count.
-
-
-def _bucket(length: int) -> int:
-  """Returns the padded length of a prompt: a power of 2, so few programs."""
-  return max(_SMALLEST_BUCKET, 1 << (length - 1).bit_length())
-
-
-def _number(problem_id: str) -> int:
-  """Returns a problem's number among 2^32."""
-  digest = hashlib.blake2b(problem_id.encode(), digest_size=4).digest()
-  return int.from_bytes(digest, 'little')
+  stage: int = 0  # Slots' length.
+  num_live: int = 0  # Slots that hold a sample.
+  num_tokens: int = 0  # Drawn since it began, and kept.
 
 
 class Engine:
-  """A fixed number of slots, refilled as samples finish.
+  """Stages of slots, refilled as samples finish.
 
   A sample is a function of (parameters, prompt, problem id, sample index,
-  seed, method): it does not depend on what else is being sampled, nor on the
-  order. (The same bits need the same `num_slots`, `cache_len` and machine.)
+  seed, method, stages' lengths): it does not depend on what else is sampled,
+  on the order, the slots, or how many tokens come at a time. (The same bits
+  need the same kind of machine, and on accelerators as many slots; what is
+  drawn is the same distribution always.)
   """
 
   def __init__(
       self,
-      student: student_lib.Student,
-      params: Any,
+      settings: lanes_lib.Settings,
+      stages: Sequence[stages_lib.Stage],
       *,
-      method: methods.Method,
-      seed: int,
       end_token: int,
       max_new_tokens: int,
-      cache_len: int,
-      num_slots: int,
-      chunk_len: int,
-      prefill_rows: int,
-      dtype: Any,
       stops: stops_lib.Stops | None = None,
   ):
-    """Allocates the cache.
+    """Allocates nothing yet.
 
     Args:
-      student: Sizes.
-      params: Parameters, laid out over the current mesh.
-      method: How tokens are drawn.
-      seed: Of all samples.
+      settings: Of student, method and computation.
+      stages: From short slots to those that the longest sample fits into.
       end_token: Ends a sample; not part of it.
       max_new_tokens: A sample this long is truncated: finish reason `length`.
-      cache_len: Positions of a slot; at least the longest prompt's bucket, and
-        the longest prompt + `max_new_tokens`.
-      num_slots: Samples on their way at a time.
-      chunk_len: Steps between two looks of the host.
-      prefill_rows: Samples put into slots by one call.
-      dtype: Of computation and cache.
       stops: What else ends a sample.
+    """
+    self._settings, self._stages = settings, tuple(stages)
+    self._end_token, self._max_new_tokens = end_token, max_new_tokens
+    self._stops = stops or stops_lib.Stops()
+    self.state = State()
+
+  def run(
+      self,
+      requests: Sequence[request_lib.Request],
+      begun: Sequence[request_lib.Sample] = (),
+  ) -> Iterator[request_lib.Sample]:
+    """Yields samples as they finish.
+
+    And, with finish reason None, those that have outgrown a stage and will go
+    on in the next: whoever keeps them can hand them in again.
+
+    Args:
+      requests: To be drawn from the beginning.
+      begun: Samples that an earlier run yielded unfinished.
 
     Raises:
-      ValueError: the devices cannot share the slots, or a prefill, evenly.
+      ValueError: the longest will not fit into the last stage.
     """
-    devices = cache_lib.num_parts()
-    for name, n in (('num_slots', num_slots), ('prefill_rows', prefill_rows)):
-      if n % devices:
-        raise ValueError(
-            f'sample.{name}={n} is not a multiple of data x fsdp = {devices}'
-            ' devices; change it, or config.mesh.'
+    waiting = [*begun, *map(request_lib.Sample, requests)]
+    for sample in waiting:
+      self._check_fits(sample)
+      if sample.tokens:
+        sample.opened = self._stops.opened(sample.tokens, 0)
+    for stage in self._stages:
+      here = [s for s in waiting if s.length < stage.length]
+      waiting = [s for s in waiting if s.length >= stage.length]
+      for sample in self._run(stage, here):
+        if sample.finish_reason is None:
+          waiting.append(sample)
+          sample = dataclasses.replace(sample, tokens=[*sample.tokens])
+        yield sample
+
+  def _check_fits(self, sample: request_lib.Sample) -> None:
+    last, request = self._stages[-1].length, sample.request
+    longest = len(request.prompt) + self._max_new_tokens
+    if longest > last:
+      raise ValueError(
+          f'Problem {request.problem_id} has a prompt of'
+          f' {len(request.prompt):,} tokens, with max_new_tokens ='
+          f' {self._max_new_tokens:,} more than the {last:,} of the last stage.'
+      )
+
+  def programs(self, requests: Sequence[request_lib.Request]) -> dict[str, int]:
+    """Returns how many programs will be compiled at most, by name.
+
+    It goes by the lengths of prompts and stages, not by how many samples there
+    are; at most, since samples may all end before the last stage.
+    """
+    shapes: set[tuple[int, int, int]] = set()
+    before = 0
+    for stage in self._stages:
+      starts = {before} if before else set()
+      starts |= {
+          len(request.prompt)
+          for request in requests
+          if before <= len(request.prompt) < stage.length
+      }
+      width = lanes_lib.width(stage.num_slots)
+      buckets = {lanes_lib.bucket(n, stage.length) for n in starts}
+      shapes |= {(stage.length, width, bucket) for bucket in buckets}
+      before = stage.length
+    stages = {(length, width) for length, width, _ in shapes}
+    return {
+        'empty_slots': len(stages),
+        '_embed': len({bucket for _, _, bucket in shapes}),
+        '_prefill_layer': len(shapes),
+        '_put_heads': len({(width, bucket) for _, width, bucket in shapes}),
+        'decode_chunk': len(stages),
+    }
+
+  def _run(
+      self, stage: stages_lib.Stage, samples: Sequence[request_lib.Sample]
+  ) -> Iterator[request_lib.Sample]:
+    """Runs samples in one stage until each has ended or outgrown it."""
+    if not samples:
+      return
+    self.state.stage = stage.length
+    waiting = collections.deque(samples)
+    lanes = self._lanes(stage, len(samples))
+    while waiting or any(lane.num_live for lane in lanes):
+      for lane in lanes:
+        n = min(lane.num_free, len(waiting))
+        lane.fill([waiting.popleft() for _ in range(n)])
+      self.state.num_live = sum(lane.num_live for lane in lanes)
+      # All begin before the first is waited for.
+      chunks = [(lane, lane.step()) for lane in lanes if lane.num_live]
+      for lane, arrays in chunks:
+        tokens, log_probs = jax.device_get(arrays)
+        for slot, sample in lane.live():
+          drawn = tokens[:, slot], log_probs[:, :, slot]
+          self._take(sample, *drawn, stage.length)
+          if sample.finish_reason or sample.length == stage.length:
+            lane.empty(slot)
+            yield sample
+    self.state.num_live = 0
+
+  def _lanes(
+      self, stage: stages_lib.Stage, num_samples: int
+  ) -> list[lanes_lib.Lane]:
+    """Allocates as many slots as there are, or are samples."""
+    width = lanes_lib.width(stage.num_slots)
+    num_slots = min(stage.num_slots, num_samples)
+    return [
+        lanes_lib.Lane(
+            self._settings, stage.length, width, min(width, num_slots - first)
         )
-    self._student, self._params = student, params
-    self._method, self._seed = method, seed
-    self._end_token, self._max_new_tokens = end_token, max_new_tokens
-    self._chunk_len, self._prefill_rows = chunk_len, prefill_rows
-    self._slots = decode.empty_slots(student, num_slots, cache_len, dtype)
-    self._stops = stops or stops_lib.Stops()
-    self._live: list[Sample | None] = [None] * num_slots
+        for first in range(0, num_slots, width)
+    ]
 
-  def _start(self, group: list[tuple[int, Request]]) -> None:
-    """Prefills requests of one bucket into their slots."""
-    bucket = _bucket(max(len(r.prompt) for _, r in group))
-    rows = self._prefill_rows
-    tokens_BL = np.zeros((rows, bucket), np.int32)
-    lengths_B = np.ones(rows, np.int32)
-    slot_B = np.full(rows, len(self._live), np.int32)  # Past the end: dropped.
-    problem_B, index_B = np.zeros((2, rows), np.uint32)
-    for row, (slot, request) in enumerate(group):
-      n = len(request.prompt)
-      tokens_BL[row, :n] = request.prompt
-      lengths_B[row], slot_B[row] = n, slot
-      problem_B[row] = _number(request.problem_id)
-      index_B[row] = request.sample_index
-    self._slots = decode.prefill(
-        self._student,
-        self._params,
-        self._slots,
-        tokens_BL,
-        lengths_B,
-        slot_B,
-        np.uint32(self._seed % 2**32),
-        problem_B,
-        index_B,
-    )
-
-  def _refill(self, waiting: list[Request]) -> None:
-    """Fills free slots, in groups of one bucket, from the end of `waiting`."""
-    groups: dict[int, list[tuple[int, Request]]] = {}
-    for slot, sample in enumerate(self._live):
-      if sample is None and waiting:
-        request = waiting.pop()
-        bucket = groups.setdefault(_bucket(len(request.prompt)), [])
-        bucket.append((slot, request))
-        self._live[slot] = Sample(request)
-    for group in groups.values():
-      for at in range(0, len(group), self._prefill_rows):
-        self._start(group[at : at + self._prefill_rows])
-
-  def _take(self, sample: Sample, tokens: np.ndarray, log_probs: np.ndarray):
-    """Adds a chunk's tokens to a sample, up to its end."""
+  def _take(
+      self,
+      sample: request_lib.Sample,
+      tokens: np.ndarray,
+      log_probs: np.ndarray,
+      stage_len: int,
+  ) -> None:
+    """Adds a chunk's tokens to a sample, up to its end or the stage's."""
     before = len(sample.tokens)
-    log_probs = log_probs.tolist()
     room = self._max_new_tokens - before
-    new = tokens[:room].tolist()
+    new = tokens[: min(room, stage_len - sample.length)].tolist()
     reason = records.FinishReason.LENGTH if len(new) == room else None
     counted = len(new)
     if self._end_token in new:
@@ -165,13 +192,14 @@ class Engine:
       end, reason = stop
       del sample.tokens[end:]
       counted = end - before
-    for raw, tempered in log_probs[:counted]:
+    for raw, tempered in log_probs[:counted].tolist():
       sample.log_prob += raw
       sample.log_prob_tempered += tempered
+    self.state.num_tokens += len(sample.tokens) - before
     sample.finish_reason = reason
 
   def _stop(
-      self, sample: Sample, before: int
+      self, sample: request_lib.Sample, before: int
   ) -> tuple[int, records.FinishReason] | None:
     """Returns the first stop behind so many tokens: where it is, and which."""
     stops, tokens = self._stops, sample.tokens
@@ -184,36 +212,3 @@ class Engine:
     if end := stops.loop_end(tokens, before):
       found.append((end, records.FinishReason.LOOP))
     return min(found, key=lambda stop: stop[0], default=None)
-
-  def run(self, requests: Sequence[Request]) -> Iterator[Sample]:
-    """Yields samples as they finish."""
-    waiting = list(requests)[::-1]
-    self._refill(waiting)
-    while any(self._live):
-      self._slots, tokens, log_probs = decode.decode_chunk(
-          self._student,
-          self._params,
-          self._slots,
-          self._method,
-          self._chunk_len,
-      )
-      tokens, log_probs = jax.device_get((tokens, log_probs))
-      for slot, sample in enumerate(self._live):
-        if sample is None:
-          continue
-        self._take(sample, tokens[:, slot], log_probs[:, :, slot])
-        if sample.finish_reason is not None:
-          self._live[slot] = None
-          yield sample
-      self._refill(waiting)
-
-
-def cache_len(requests: Sequence[Request], max_new_tokens: int) -> int:
-  """Returns the positions that every one of the requests fits into."""
-  return positions(max(len(r.prompt) for r in requests), max_new_tokens)
-
-
-def positions(longest: int, max_new_tokens: int) -> int:
-  """Returns the positions of a slot for prompts of up to `longest` tokens."""
-  needed = max(_bucket(longest), longest + max_new_tokens)
-  return -(-needed // 64) * 64

@@ -1,7 +1,6 @@
 """From a run's config to what watches it."""
 
 from collections.abc import Callable
-import functools
 import os
 from typing import Any
 
@@ -16,8 +15,7 @@ from valley_jax.data import problems
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
 from valley_jax.models import student as student_lib
-from valley_jax.sampling import engine as engine_lib
-from valley_jax.sampling import methods
+from valley_jax.sampling import begin as begin_sampling
 from valley_jax.watching import held_out as held_out_lib
 from valley_jax.watching import profile as profile_lib
 from valley_jax.watching import reporter as reporter_lib
@@ -43,7 +41,7 @@ def _samples(
     config: mlc.ConfigDict, shards: shards_lib.Shards, traces, student
 ) -> samples_lib.Samples:
   """Returns what answers the first problems, or else held-out traces."""
-  n, s = config.watch.prompts, config.sample
+  n = config.watch.prompts
   tokenizer = tokenization.load(shards.directory / 'tokenizer')
   requests = []
   if config.problems:
@@ -60,22 +58,22 @@ def _samples(
         f'watch.prompts={n}, but there is nothing to ask: name'
         ' config.problems, or hold traces out (watch.held_out).'
     )
-  devices = partitioning.num_batch_devices()
-  num_slots = -(-len(requests) // devices) * devices
-  end_token: Any = tokenizer.eos_token_id
-  engine = functools.partial(
-      engine_lib.Engine,
-      student,
-      method=methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
-      seed=config.seed,
-      end_token=end_token,
+  config = config.copy_and_resolve_references().unlock()
+  config.sample.update(
+      num_slots=len(requests),
       max_new_tokens=config.watch.max_new_tokens,
-      cache_len=engine_lib.cache_len(requests, config.watch.max_new_tokens),
-      num_slots=num_slots,
-      chunk_len=s.chunk_len,
-      prefill_rows=num_slots,
-      dtype=s.dtype,
+      stages=(),
+      stop=(),
+      stop_after='',
+      loop_tokens=0,
   )
+  longest = max(len(request.prompt) for request in requests)
+
+  def engine(params):
+    return begin_sampling.engine(
+        config, student, params, tokenizer, longest_prompt=longest
+    )
+
   return samples_lib.Samples(requests, tokenizer, engine)
 
 

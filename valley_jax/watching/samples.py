@@ -14,6 +14,7 @@ from valley_jax.data import problems
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
 from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import request as request_lib
 
 _FENCE = '~' * 12  # Longer than any that a student writes.
 
@@ -23,11 +24,11 @@ def of_problems(
     tokenizer: tokenization.Tokenizer,
     prompt: str,
     function_prompt: str,
-) -> list[engine_lib.Request]:
+) -> list[request_lib.Request]:
   """Returns a request a problem, in the words that `sample` will use."""
   texts = [problems.words(p, prompt, function_prompt) for p in chosen]
   return [
-      engine_lib.Request(
+      request_lib.Request(
           problem.problem_id,
           0,
           tuple(tokenization.encode_prompt(tokenizer, text)),
@@ -38,11 +39,11 @@ def of_problems(
 
 def of_traces(
     shards: shards_lib.Shards, traces: Sequence[int]
-) -> list[engine_lib.Request]:
+) -> list[request_lib.Request]:
   """Returns a request a trace: the prompt that stands before its response."""
   examples = shards.read(traces)
   return [
-      engine_lib.Request(
+      request_lib.Request(
           shards.ids[i],
           0,
           tuple(example.tokens[: example.num_prompt_tokens].tolist()),
@@ -56,7 +57,7 @@ class Samples:
 
   def __init__(
       self,
-      requests: Sequence[engine_lib.Request],
+      requests: Sequence[request_lib.Request],
       tokenizer: tokenization.Tokenizer,
       engine: Callable[[Any], engine_lib.Engine],
   ):
@@ -97,6 +98,6 @@ class Samples:
         for request in self._requests
     }
 
-  def _page(self, request: engine_lib.Request, text: str) -> str:
+  def _page(self, request: request_lib.Request, text: str) -> str:
     prompt = str(self._tokenizer.decode(list(request.prompt)))
     return '\n'.join([_FENCE, prompt, _FENCE, '', _FENCE, text, _FENCE])
