@@ -8,7 +8,7 @@
 What the paper leaves open is chosen here: cosine decay to 10 %, AdamW betas
 (.9, .95) without weight decay, best-fit packing, loss on the response only,
 pass@1 from one greedy sample in the mini world and from 4 at temperature .6,
-top-p .95 otherwise (OpenCodeReasoning's decoding).
+top-p .95 otherwise (OpenCodeReasoning's decoding, as is the prompt).
 """
 
 import ml_collections as mlc

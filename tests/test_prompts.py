@@ -147,6 +147,11 @@ def test_braces_of_a_problem_are_text(tmp_path):
   assert text == f'Finish: {statement} {{question}}'
 
 
+def test_other_braces_of_a_prompt_are_text(tmp_path):
+  prompt = _load(tmp_path, stdin='int main() {} { x } {{{question}}}')
+  assert prompts.ask(prompt, 'Add.') == 'int main() {} { x } {{Add.}}'
+
+
 @pytest.mark.parametrize('field', ['system', 'stdin', 'function'])
 def test_the_hash_changes_with_every_text(tmp_path, field):
   other = _load(tmp_path, **{field: f'{TEXTS[field]}\n'})

@@ -179,7 +179,7 @@ class Completion(Record):
   tokens: tuple[int, ...]  # Without the end token.
   log_prob: float  # Sum over the sampled tokens, raw model, nats.
   log_prob_tempered: float | None = None  # The same, at the temperature.
-  prompt_sha256: str = ''  # Of what put the problem into words.
+  prompt_sha256: str = ''  # Of prompt and chat template, 64 hex digits.
 
 
 class Submission(Record):
