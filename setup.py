@@ -16,7 +16,9 @@ setuptools.setup(
     description='Data-scaling studies of code-reasoning distillation in JAX.',
     license='Apache-2.0',
     packages=setuptools.find_packages(include=['valley_jax', 'valley_jax.*']),
-    package_data={'valley_jax': ['**/*.j2', '**/*.css', '**/*.js']},
+    package_data={
+        'valley_jax': ['**/*.j2', '**/*.css', '**/*.js', '**/*.toml'],
+    },
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py>=2.2',

@@ -32,7 +32,6 @@ _FIELDS = (
     'checkpoint',
     'shards',
     'prompt',
-    'function_prompt',
     'vocab_multiple',
     'mesh',
     'sample',

@@ -8,25 +8,12 @@
 What the paper leaves open is chosen here: cosine decay to 10 %, AdamW betas
 (.9, .95) without weight decay, best-fit packing, loss on the response only,
 pass@1 from one greedy sample in the mini world and from 4 at temperature .6,
-top-p .95 otherwise (OpenCodeReasoning's decoding).
+top-p .95 otherwise (OpenCodeReasoning's decoding, as is the prompt).
 """
 
 import ml_collections as mlc
 
 from valley_jax import config_arg
-
-_OCR_PROMPT = """\
-Solve the following programming problem. Think it through first, then give the
-whole program in one fenced code block. It reads from standard input and writes
-to standard output.
-
-{question}"""
-
-_FUNCTION_PROMPT = """\
-Complete the following Python function. Think it through first, then give the
-whole function, with its imports, in one fenced code block.
-
-{question}"""
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
@@ -51,13 +38,13 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.questions = ''  # Local copies, for OCR-2 rows whose question is "-".
   c.problems = ''  # FORMAT:PATH, such as humaneval:PATH or jsonl:PATH.
   c.tokenizer = ''  # hf:DIR, or bpe:SIZE to train one on the traces.
+  c.chat_template = ''  # file:PATH of Jinja; '': the tokenizer's own.
   c.shards = ''  # Default <workdir>/shards.
   c.init = ''  # hf:DIR to begin with, checkpoint:DIR to go on from, random.
   c.checkpoint = ''  # What to sample from. Default <workdir>/checkpoints.
   c.submissions = ''  # Programs to judge instead of completions.
 
-  c.prompt = _OCR_PROMPT  # The same in training and in sampling.
-  c.function_prompt = _FUNCTION_PROMPT  # For problems that ask for a function.
+  c.prompt = 'ocr'  # Or livecodebench, plain, file:PATH; data/prompts.py.
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
@@ -164,7 +151,7 @@ def _mini(c: mlc.ConfigDict) -> None:
   """Shrinks the study to the embedded world and two cores."""
   c.name = 'valley-mini'
   c.student = 'mini'
-  c.prompt = '{question}'
+  c.prompt = 'plain'
   c.init = 'random'  # The base student; it is trained first.
   c.data.max_len = 192
   c.train.update(

@@ -49,11 +49,12 @@ def test_inputs_of_a_function_are_lists_of_arguments(tmp_path):
   assert problem.entry_point == 'f'
   assert [json.loads(t.input) for t in problem.tests] == [[[1, 2], 'a'], []]
   assert [json.loads(t.expected) for t in problem.tests] == [3, 'b']
-  assert 'def f(x, y):' in problem.statement
+  assert problem.stub == 'def f(x, y):\n\t'
 
 
 def test_a_function_without_starter_code_is_named(tmp_path):
-  assert '`f`' in _read(tmp_path, [[1]], [3], 'f').statement
+  problem = _read(tmp_path, [[1]], [3], 'f')
+  assert '`f`' in problem.statement and not problem.stub
 
 
 def test_a_value_that_is_too_deep_is_refused(tmp_path):

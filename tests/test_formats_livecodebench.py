@@ -65,10 +65,10 @@ def test_a_functional_input_becomes_a_list_of_arguments(tmp_path):
   assert problem.tests[0].expected == '[1.50]'
 
 
-def test_the_statement_of_a_function_has_its_starter_code(tmp_path):
+def test_the_starter_code_of_a_function_is_its_stub(tmp_path):
   problem = _functional(tmp_path, '1', '2')
-  assert problem.statement.startswith('Add one.')
-  assert 'def addOne(self, x):' in problem.statement
+  assert problem.statement == 'Add one.'
+  assert problem.stub == 'class Solution:\n    def addOne(self, x):\n        '
 
 
 def test_what_leetcode_provides_runs(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from valley_jax import records
 from valley_jax.data import pipeline
+from valley_jax.data import prompts
 from valley_jax.data import shards
 from valley_jax.data import subset
 from valley_jax.data import tokenization
@@ -36,7 +37,7 @@ def data(tmp_path_factory) -> shards.Shards:
         number,
         traces[number * 8 : number * 8 + 8],
         tokenizer=tokenizer,
-        prompt='{question}',
+        prompt=prompts.load('plain'),
         max_len=100,
         seen=set(),
         quarantine=[],

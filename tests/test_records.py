@@ -42,6 +42,7 @@ problems = st.builds(
     mode=st.sampled_from(records.Mode),
     entry_point=names,
     starter_code=texts,
+    stub=texts,
     checker=texts,
     flags=st.lists(texts, max_size=3).map(tuple),
     program=programs,
@@ -70,6 +71,7 @@ completions = st.builds(
     num_prompt_tokens=counts,
     tokens=st.lists(counts, max_size=5).map(tuple),
     log_prob=reals,
+    prompt_sha256=texts,
 )
 submissions = st.builds(
     records.Submission,

@@ -94,7 +94,12 @@ def _config(root, **changes):
   records.write_rows(
       root / 'problems.jsonl',
       [
-          records.Problem(problem_id=f'p{i}', statement='Add.', tests=(test,))
+          records.Problem(
+              problem_id=f'p{i}',
+              statement='Add.',
+              stub='def f(x):',
+              tests=(test,),
+          )
           for i in range(2)
       ],
   )
@@ -220,7 +225,7 @@ def test_the_script_makes_elements_from_text_only(study):
 def test_a_sample_shows_its_statement_and_first_failed_test(study):
   page = _Page((study / 'report.html').read_text())
   data = json.loads(page.scripts[0])
-  assert data['statements']['p0'] == 'Add.'
+  assert data['statements']['p0'] == 'Add.\n\ndef f(x):'
   assert data['runs'][0]['samples'][0]['failed'] == {
       'number': 1,
       'input': '5 5',

@@ -129,8 +129,9 @@ def test_one_sample_twice_is_refused(world, whole, tmp_path):
 def test_samples_of_other_prompts_are_refused(world, whole, tmp_path):
   path = tmp_path / 'completions.jsonl'
   path.write_bytes(b''.join(_lines(whole)[:4]))
-  config = _config(world, prompt='Please solve: {question}')
-  with pytest.raises(ValueError, match='trained with prompt=.*config.prompt'):
+  config = _config(world, prompt='ocr')
+  said = "trained with prompt_sha256=.*'plain'.*sampled with .*'ocr'"
+  with pytest.raises(ValueError, match=f'{said}.*config.prompt'):
     sample.sample(config, str(tmp_path))
 
 

@@ -40,7 +40,10 @@ def test_what_judges_is_in_the_digest_of_a_problem(field):
 
 @pytest.mark.parametrize(
     'field',
-    ['statement', 'difficulty', 'source', 'platform', 'date', 'release'],
+    [
+        'statement', 'stub', 'difficulty', 'source', 'platform', 'date',
+        'release',
+    ],  # fmt: skip
 )
 def test_what_describes_is_not_in_the_digest_of_a_problem(field):
   other = records.replace(_PROBLEM, **{field: 'other'})

@@ -16,7 +16,8 @@ from valley_jax.data import shards
 from valley_jax.data import tokenization
 
 _KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
-OCR2 = pathlib.Path(__file__).parent / 'fixtures' / 'ocr2'
+_FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
+OCR2 = _FIXTURES / 'ocr2'
 MAX_LEN = 384
 
 
@@ -25,7 +26,8 @@ def _config(max_len=MAX_LEN, traces_per_shard=8, **changes):
       traces=f'ocr2:{OCR2}/python.jsonl',
       questions=str(OCR2 / 'questions'),
       tokenizer='bpe:512',
-      prompt='Solve this.\n\n{question}',
+      chat_template='',
+      prompt=f'file:{_FIXTURES}/prompts/solve.toml',
       data=dict(max_len=max_len, traces_per_shard=traces_per_shard),
   )
   return mlc.ConfigDict({**values, **changes}).lock()
@@ -173,7 +175,7 @@ def test_finished_blocks_are_not_made_again(done, tmp_path):
     [
         ('max_len', dict(max_len=128)),
         ('traces_per_shard', dict(traces_per_shard=4)),
-        ('prompt', dict(prompt='{question}')),
+        ('prompt', dict(prompt='plain')),
         ('tokenizer', dict(tokenizer='bpe:300')),
         ('questions', dict(questions='elsewhere')),
     ],
@@ -190,7 +192,7 @@ def test_shards_of_another_format_are_refused_with_a_remedy(done, tmp_path):
   manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
   del manifest['format']  # As it was before there was one.
   records.write_json(tmp_path / 'shards' / 'manifest.json', manifest)
-  with pytest.raises(ValueError, match='format None.*reads 2.*shard'):
+  with pytest.raises(ValueError, match='format None.*reads 3.*shard'):
     shards.Shards(tmp_path / 'shards')
 
 
@@ -290,7 +292,9 @@ def test_no_usable_trace_is_an_error_and_no_manifest(tmp_path):
         (dict(tokenizer='hf:nowhere'), 'nowhere does not exist'),
         (dict(traces=''), 'want FORMAT:PATH'),
         (dict(traces='ocr2:nowhere.jsonl'), 'there is no file nowhere'),
-        (dict(prompt='Solve this.'), 'has no {question}'),
+        (dict(prompt='Solve this.'), 'no known prompt; take one of'),
+        (dict(chat_template='chatml'), 'want file:PATH'),
+        (dict(chat_template='file:nowhere'), 'want file:PATH'),
     ],
 )
 def test_what_a_user_can_get_wrong_is_said(tmp_path, changes, said):

@@ -17,6 +17,7 @@ from valley_jax import metrics
 from valley_jax import records
 from valley_jax import train
 from valley_jax.data import packing
+from valley_jax.data import prompts
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import subset
 from valley_jax.data import tokenization
@@ -260,7 +261,8 @@ def test_a_prompt_of_a_trace_is_the_one_of_its_problem(world):
       statement='Add 3 and 3.',
       tests=(records.TestCase(input='', expected='6'),),
   )
-  (of_problem,) = samples.of_problems([problem], tokenizer, '{question}', '')
+  plain = prompts.load('plain')
+  (of_problem,) = samples.of_problems([problem], tokenizer, plain)
   assert of_trace.prompt == of_problem.prompt
   assert tokenizer.decode(of_trace.prompt).endswith('3.<|assistant|>')
 

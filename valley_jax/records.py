@@ -109,7 +109,9 @@ class Program(Record):
 
 
 class Problem(Record):
-  """A problem as a judge holds it; only `statement` goes to a student.
+  """A problem as a judge holds it.
+
+  Only `statement` and `stub` go to a student.
 
   `checker` names one of `execution/checking/checkers.py`, which `flags` tune
   ('float_tolerance', '1e-6'), or is 'program': then `program` decides.
@@ -121,6 +123,7 @@ class Problem(Record):
   mode: Mode = Mode.STDIN
   entry_point: str = ''  # The function's name in modes function and assert.
   starter_code: str = ''  # Runs ahead of a submission; not in mode stdin.
+  stub: str = ''  # What a student shall complete; '': see the statement.
   checker: str = 'tokens'
   flags: tuple[str, ...] = ()
   program: Program | None = None
@@ -176,6 +179,7 @@ class Completion(Record):
   tokens: tuple[int, ...]  # Without the end token.
   log_prob: float  # Sum over the sampled tokens, raw model, nats.
   log_prob_tempered: float | None = None  # The same, at the temperature.
+  prompt_sha256: str = ''  # Of prompt and chat template, 64 hex digits.
 
 
 class Submission(Record):

@@ -176,7 +176,8 @@ def _browsable(runs, chosen, problems, max_chars: int) -> dict[str, Any]:
       shown = browse.sample(judgement, completion, problem, max_chars)
       samples.append({**shown, 'difficulty': difficulties[name]})
       if problem is not None:
-        statements[name] = browse.cut(problem.statement, max_chars)
+        asked = '\n\n'.join(filter(None, (problem.statement, problem.stub)))
+        statements[name] = browse.cut(asked, max_chars)
     found.append(
         {'num_traces': run.num_traces, 'seed': run.seed, 'samples': samples}
     )

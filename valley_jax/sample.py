@@ -5,6 +5,9 @@
         --config.shards=DATA/shards
 
 Reads   config.problems    FORMAT:PATH; the statements
+        config.prompt      the words in which they are put: ocr, livecodebench,
+                           plain, or file:PATH of your own; those that the
+                           student was trained with
         config.checkpoint  (default RUN/checkpoints) the student, which says
                            itself what it is
         config.shards      (default RUN/shards) its tokenizer
@@ -37,6 +40,7 @@ from valley_jax import metrics
 from valley_jax import partitioning
 from valley_jax import records
 from valley_jax.data import problems
+from valley_jax.data import prompts
 from valley_jax.data import tokenization
 from valley_jax.sampling import begin
 from valley_jax.sampling import engine as engine_lib
@@ -49,19 +53,21 @@ def _requests(
     config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
 ) -> list[request_lib.Request]:
   """Returns every sample of the run, in the order of the file."""
-  requests = []
+  requests, prompt = [], prompts.load(config.prompt)
   for problem in problems.read_problems(config.problems):
-    text = problems.words(problem, config.prompt, config.function_prompt)
-    prompt = tuple(tokenization.encode_prompt(tokenizer, text))
+    text = prompts.words(prompt, problem)
+    tokens = tokenization.encode_prompt(tokenizer, text, prompt.system)
     requests += [
-        request_lib.Request(problem.problem_id, i, prompt)
+        request_lib.Request(problem.problem_id, i, tuple(tokens))
         for i in range(config.sample.num_samples)
     ]
   return requests
 
 
 def _completion(
-    sample: request_lib.Sample, tokenizer: tokenization.Tokenizer
+    sample: request_lib.Sample,
+    tokenizer: tokenization.Tokenizer,
+    prompt_sha256: str,
 ) -> records.Completion:
   assert sample.finish_reason is not None
   return records.Completion(
@@ -73,6 +79,7 @@ def _completion(
       tokens=tuple(sample.tokens),
       log_prob=sample.log_prob,
       log_prob_tempered=sample.log_prob_tempered,
+      prompt_sha256=prompt_sha256,
   )
 
 
@@ -82,13 +89,14 @@ def _sample_missing(
     done: set[Key],
     engine: engine_lib.Engine,
     tokenizer: tokenization.Tokenizer,
+    prompt_sha256: str,
 ) -> None:
   bar = metrics.progress(len(requests), 'sample', 'sample', initial=len(done))
   num_tokens = 0
   missing = [r for r in requests if (r.problem_id, r.sample_index) not in done]
   with records.Appender(path) as file:
     for sample in engine.run(missing):
-      file.append(_completion(sample, tokenizer))
+      file.append(_completion(sample, tokenizer, prompt_sha256))
       num_tokens += len(sample.tokens)
       elapsed = bar.format_dict['elapsed'] or 1.0
       bar.set_postfix(tok_s=f'{num_tokens / elapsed:.0f}', refresh=False)
@@ -107,12 +115,16 @@ def _settings(
   """
   student = checkpoints.finished_identity(directory)
   manifest = records.read_json(shards / 'manifest.json')
-  now = {**manifest, 'prompt': config.prompt}
-  for name in ('prompt', 'template_sha256', 'tokenizer_sha256'):
-    if name in student and student[name] != now[name]:
+  prompt = prompts.load(config.prompt)
+  prompt_sha256 = prompts.sha256(prompt, manifest['template_sha256'])
+  now = {**manifest, 'prompt': prompt.name, 'prompt_sha256': prompt_sha256}
+  # The last: it is another, too, where the template is.
+  for name in ('template_sha256', 'tokenizer_sha256', 'prompt_sha256'):
+    if student.get(name) != now[name]:
       raise ValueError(
           f'The student of {directory} was trained with {name}='
-          f'{student[name]!r}, and would be sampled with {now[name]!r}; change'
+          f'{student.get(name)!r} (prompt={student.get("prompt")!r}), and would'
+          f' be sampled with {now[name]!r} (prompt={prompt.name!r}); change'
           ' config.prompt, or name the shards that it was trained on'
           ' (config.shards).'
       )
@@ -121,7 +133,8 @@ def _settings(
   return {
       'student': student,
       'seed': config.seed,
-      'function_prompt': config.function_prompt,
+      'prompt': prompt.name,
+      'prompt_sha256': prompt_sha256,
       **{f'sample.{name}': config.sample[name] for name in kept},
       'sample.stop': list(config.sample.stop),
       'sample.stages': list(config.sample.stages),
@@ -133,6 +146,7 @@ def _check(
     rows: list[records.Completion],
     requests: list[request_lib.Request],
     max_new_tokens: int,
+    prompt_sha256: str,
 ) -> None:
   """Refuses to go on with samples that this config would not draw."""
   lengths = {(r.problem_id, r.sample_index): len(r.prompt) for r in requests}
@@ -147,6 +161,11 @@ def _check(
       return (
           f'has a prompt of {row.num_prompt_tokens} tokens, now it has'
           f' {lengths[key]}'
+      )
+    if row.prompt_sha256 != prompt_sha256:
+      return (
+          f'was asked in words of prompt_sha256={row.prompt_sha256!r}, now they'
+          f' have {prompt_sha256!r}'
       )
     is_truncated = row.finish_reason is records.FinishReason.LENGTH
     if len(row.tokens) > max_new_tokens or (
@@ -181,7 +200,8 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   rows = (
       list(records.read_rows(path, records.Completion)) if path.exists() else []
   )
-  _check(path, rows, requests, config.sample.max_new_tokens)
+  prompt_sha256 = settings['prompt_sha256']
+  _check(path, rows, requests, config.sample.max_new_tokens, prompt_sha256)
   done = {records.key(row) for row in rows}
   if len(done) < len(requests):
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
@@ -192,7 +212,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
           longest_prompt=max(len(r.prompt) for r in requests),
           give_up=True,
       )
-      _sample_missing(path, requests, done, engine, tokenizer)
+      _sample_missing(path, requests, done, engine, tokenizer, prompt_sha256)
     rows = list(records.read_rows(path, records.Completion))
   # In the problems' order, whatever the order of finishing was.
   wanted = {(r.problem_id, r.sample_index): n for n, r in enumerate(requests)}

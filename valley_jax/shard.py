@@ -7,6 +7,10 @@
 Reads   config.traces      FORMAT:PATH; formats jsonl (our records), ocr2
         config.questions   local copies, for OCR-2's rows whose question is "-"
         config.tokenizer   hf:DIR, or bpe:SIZE to train one on the traces
+        config.chat_template  '', the tokenizer's own, or file:PATH of Jinja
+        config.prompt      the words in which a question is put: ocr,
+                           livecodebench, plain, or file:PATH of your own
+                           (valley_jax/data/prompts.py)
 Writes  RUN/shards/*.array_record  tokens and loss weights, 1 shard a block
         RUN/shards/manifest.json   counts, drops by reason, hashes
         RUN/shards/quarantine.jsonl  rows that could not be read, with reasons
@@ -30,13 +34,27 @@ import ml_collections as mlc
 from valley_jax import entry
 from valley_jax import metrics
 from valley_jax import records
+from valley_jax.data import prompts
 from valley_jax.data import shards
 from valley_jax.data import tokenization
 from valley_jax.data import traces
 
 
+def _chat_template(config: mlc.ConfigDict) -> str:
+  """Returns the text of config.chat_template; '' is the tokenizer's own."""
+  if not config.chat_template:
+    return ''
+  kind, _, path = config.chat_template.partition(':')
+  if kind != 'file' or not pathlib.Path(path).is_file():
+    raise ValueError(
+        f'config.chat_template={config.chat_template!r}: want file:PATH of a'
+        " Jinja chat template that exists, or '' for the tokenizer's own."
+    )
+  return pathlib.Path(path).read_text()
+
+
 def _tokenizer(
-    config: mlc.ConfigDict, directory: pathlib.Path
+    config: mlc.ConfigDict, chat_template: str, directory: pathlib.Path
 ) -> tokenization.Tokenizer:
   """Puts the tokenizer beside the shards, and loads it from there."""
   kind, _, what = config.tokenizer.partition(':')
@@ -44,11 +62,12 @@ def _tokenizer(
   if not target.exists():
     if kind == 'bpe' and what.isdecimal():
       rows = traces.read(config.traces, config.questions, [])
-      tokenization.train_bpe(target, rows, int(what))
+      template = chat_template or tokenization.CHAT_TEMPLATE
+      tokenization.train_bpe(target, rows, int(what), chat_template=template)
     elif kind == 'hf':
       scratch = directory / 'tokenizer.tmp'
       shutil.rmtree(scratch, ignore_errors=True)
-      tokenization.load(what).save_pretrained(scratch)
+      tokenization.load(what, chat_template).save_pretrained(scratch)
       scratch.rename(target)
     else:
       raise ValueError(
@@ -76,18 +95,16 @@ def _file_hash(path: pathlib.Path) -> str:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
-def _settings(config: mlc.ConfigDict) -> dict[str, Any]:
+def _settings(
+    config: mlc.ConfigDict, prompt: prompts.Prompt, chat_template: str
+) -> dict[str, Any]:
   """What the shards depend on, besides the tokenizer's files."""
-  if '{question}' not in config.prompt:
-    raise ValueError(
-        f'config.prompt={config.prompt!r} has no {{question}}; every problem'
-        ' would be put in the same words.'
-    )
   name, path = traces.split_source(config.traces)
   settings = {
       'traces': config.traces,
       'traces_sha256': _file_hash(path),
-      'prompt': config.prompt,
+      'prompt': prompt.name,
+      'prompt_text_sha256': prompts.sha256(prompt),
       'max_len': config.data.max_len,
       'traces_per_shard': config.data.traces_per_shard,
       'format': shards.FORMAT,
@@ -95,6 +112,9 @@ def _settings(config: mlc.ConfigDict) -> dict[str, Any]:
   }
   if name == 'ocr2':  # Our own rows carry their questions.
     settings['questions'] = config.questions
+  if chat_template:
+    encoded = chat_template.encode()
+    settings['chat_template_sha256'] = hashlib.sha256(encoded).hexdigest()
   return settings
 
 
@@ -102,12 +122,14 @@ def _manifest(
     directory: pathlib.Path,
     settings: dict[str, Any],
     tokenizer: tokenization.Tokenizer,
+    prompt: prompts.Prompt,
 ) -> dict[str, Any]:
   tables = shards.sidecars(directory)
   dropped: collections.Counter[str] = collections.Counter()
   for table in tables:
     dropped.update({k: len(ids) for k, ids in table['dropped'].items()})
   lengths = [n for table in tables for n in table['lengths']]
+  template_sha256 = tokenization.template_hash(tokenizer)
   return {
       **settings,
       'num_traces': len(lengths),
@@ -116,7 +138,8 @@ def _manifest(
       'longest': max(lengths, default=0),
       'dropped': dict(sorted(dropped.items())),
       'quarantined': sum(len(t['quarantine']) for t in tables),
-      'template_sha256': tokenization.template_hash(tokenizer),
+      'prompt_sha256': prompts.sha256(prompt, template_sha256),
+      'template_sha256': template_sha256,
       'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
       'vocab_size': len(tokenizer),
       'files': [f'{i:05d}.array_record' for i in range(len(tables))],
@@ -126,13 +149,16 @@ def _manifest(
 def shard(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes <workdir>/shards from config.traces; see the module's docstring."""
   directory = pathlib.Path(workdir) / 'shards'
-  settings = _settings(config)
+  prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
+  settings = _settings(config, prompt, chat_template)
   directory.mkdir(parents=True, exist_ok=True)
   records.claim(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     print(f'shard: {directory} is complete.')
     return
-  tokenizer = _tokenizer(config, directory)
+  tokenizer = _tokenizer(config, chat_template, directory)
+  # Said at once, not by dropping every trace.
+  tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
   seen: set[str] = set()
   bar = metrics.progress(0, 'trace', 'shard')
   for number, (block, bad) in enumerate(_blocks(config)):
@@ -144,7 +170,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
           number,
           block,
           tokenizer=tokenizer,
-          prompt=config.prompt,
+          prompt=prompt,
           max_len=config.data.max_len,
           seen=seen,
           quarantine=bad,
@@ -153,7 +179,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   bar.close()
   bad_rows = [b for t in shards.sidecars(directory) for b in t['quarantine']]
   records.write_rows(directory / 'quarantine.jsonl', bad_rows)
-  manifest = _manifest(directory, settings, tokenizer)
+  manifest = _manifest(directory, settings, tokenizer, prompt)
   if not manifest['num_traces']:
     raise ValueError(
         f'None of the traces of {config.traces} can be used: dropped'

@@ -112,7 +112,7 @@ def _identity(
   for name in ('checkpoint_every', 'keep', 'keep_every'):  # Change no bit.
     del identity[f'config.train.{name}']
   identity['prompt'] = shards.manifest['prompt']
-  for name in ('traces', 'template', 'tokenizer'):
+  for name in ('prompt', 'traces', 'template', 'tokenizer'):
     identity[f'{name}_sha256'] = shards.manifest[f'{name}_sha256']
   return identity
 

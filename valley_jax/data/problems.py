@@ -100,19 +100,6 @@ def read_problems(spec: str) -> list[records.Problem]:
   return problems
 
 
-def words(problem: records.Problem, prompt: str, function_prompt: str) -> str:
-  """Returns how a student is asked; `{question}` stands for the statement.
-
-  Args:
-    problem: To be asked.
-    prompt: For programs.
-    function_prompt: For all else.
-  """
-  is_program = problem.mode is records.Mode.STDIN
-  chosen = prompt if is_program else function_prompt
-  return chosen.format(question=problem.statement)
-
-
 def _count(text: str, ids: list[str]) -> str:
   named = ', '.join(ids[:_MOST_NAMED])
   more = f' and {len(ids) - _MOST_NAMED:,} more' if ids[_MOST_NAMED:] else ''

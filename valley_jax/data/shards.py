@@ -19,9 +19,10 @@ import numpy as np
 
 from valley_jax import buckets
 from valley_jax import records
+from valley_jax.data import prompts
 from valley_jax.data import tokenization
 
-FORMAT = 2  # Of what lies in a shard; 2 has `answer_start`.
+FORMAT = 3  # 2 has `answer_start`; 3 the hashes of the prompt.
 
 
 class Row(records.Record):
@@ -49,9 +50,12 @@ def decode(data: bytes) -> tokenization.Example:
 
 
 def _check(
-    trace: records.Trace, seen: set[str], special_texts: Sequence[str]
+    trace: records.Trace,
+    asked: str,
+    seen: set[str],
+    special_texts: Sequence[str],
 ) -> str:
-  """Returns why a trace cannot be used, or ''."""
+  """Returns why a trace, asked for in these words, cannot be used, or ''."""
   if trace.trace_id in seen:
     return 'duplicate_trace_id'
   if not trace.question.strip():
@@ -59,7 +63,7 @@ def _check(
   if not trace.response.strip():
     return 'empty_response'
   # Tokenised, it would be the token: a turn would end in mid-text.
-  if any(s in trace.question or s in trace.response for s in special_texts):
+  if any(s in asked or s in trace.response for s in special_texts):
     return 'special_token_in_text'
   return ''
 
@@ -70,7 +74,7 @@ def write_block(
     traces: Iterable[records.Trace],
     *,
     tokenizer: tokenization.Tokenizer,
-    prompt: str,
+    prompt: prompts.Prompt,
     max_len: int,
     seen: set[str],
     quarantine: Sequence[dict[str, Any]],
@@ -82,7 +86,7 @@ def write_block(
     number: The block's number.
     traces: The block's traces.
     tokenizer: Tokenises, and renders the conversation.
-    prompt: How a question is put; `{question}` stands for it.
+    prompt: How a question is put.
     max_len: Longer traces (in tokens) are dropped and counted, never cut.
     seen: Trace ids of earlier blocks; extended.
     quarantine: Rows of this block that could not be read.
@@ -90,15 +94,16 @@ def write_block(
   kept, dropped = [], collections.defaultdict(list)
   special_texts = tokenization.special_texts(tokenizer)
   for trace in traces:
-    reason = _check(trace, seen, special_texts)
+    asked = prompts.ask(prompt, trace.question)
+    reason = _check(trace, asked, seen, special_texts)
     if not reason and not tokenization.is_kept(
-        tokenizer, prompt.format(question=trace.question), trace.response
+        tokenizer, asked, trace.response, prompt.system
     ):
       reason = 'changed_by_template'
     seen.add(trace.trace_id)
     (dropped[reason] if reason else kept).append(trace)
-  turns = [(prompt.format(question=t.question), t.response) for t in kept]
-  examples = tokenization.encode(tokenizer, turns)
+  turns = [(prompts.ask(prompt, t.question), t.response) for t in kept]
+  examples = tokenization.encode(tokenizer, turns, prompt.system)
   path = directory / f'{number:05d}.array_record'
   index = []
   rows = []

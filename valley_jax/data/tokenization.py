@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 
+import jinja2
 import numpy as np
 import tokenizers
 import transformers
@@ -53,6 +54,7 @@ def train_bpe(
     traces: Iterable[records.Trace],
     vocab_size: int,
     phrases: Iterable[str] = (),
+    chat_template: str = CHAT_TEMPLATE,
 ) -> None:
   """Trains a byte-level BPE on traces and writes it as an HF directory.
 
@@ -64,6 +66,7 @@ def train_bpe(
     traces: Their questions and responses are the training text.
     vocab_size: At most this many tokens, before `phrases`.
     phrases: Fixed texts that become one token each, whatever BPE would do.
+    chat_template: Jinja, as `transformers` has it.
   """
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
   model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
@@ -87,7 +90,7 @@ def train_bpe(
   )
   whole = [transformers.AddedToken(p, normalized=False) for p in phrases]
   tokenizer.add_tokens(whole)
-  tokenizer.chat_template = CHAT_TEMPLATE
+  tokenizer.chat_template = chat_template
   directory = pathlib.Path(directory)
   # Whole or not at all: written aside, then renamed.
   scratch = directory.with_name(f'{directory.name}.tmp')
@@ -97,11 +100,15 @@ def train_bpe(
     os.replace(scratch, directory)
 
 
-def load(directory: str | os.PathLike) -> Tokenizer:
+def load(directory: str | os.PathLike, chat_template: str = '') -> Tokenizer:
   """Loads a tokenizer with its chat template from a local HF directory.
 
   Whether it has a pad token, and which, does not matter: rows are filled up
   outside of every segment, with weight 0.
+
+  Args:
+    directory: With tokenizer.json.
+    chat_template: Jinja, in place of the tokenizer's own.
 
   Raises:
     ValueError: no such directory, no chat template, or no end token.
@@ -119,10 +126,12 @@ def load(directory: str | os.PathLike) -> Tokenizer:
         f'Tokenizer {directory} is a {type(tokenizer).__name__}, which keeps no'
         ' character offsets; convert it to a tokenizer.json.'
     )
+  if chat_template:
+    tokenizer.chat_template = chat_template
   if not tokenizer.chat_template:
     raise ValueError(
         f'Tokenizer {directory} has no chat template; take the instruct'
-        ' variant, or set one with `tokenizer.chat_template = …` and save.'
+        ' variant, or name one by config.chat_template=file:PATH.'
     )
   if tokenizer.eos_token is None:
     raise ValueError(
@@ -150,29 +159,55 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
   ).hexdigest()
 
 
-def render_prompt(tokenizer: Tokenizer, question: str) -> str:
-  """Returns the text up to where the student begins to write."""
-  turn = {'role': 'user', 'content': question}
-  text = tokenizer.apply_chat_template(
-      [turn], tokenize=False, add_generation_prompt=True
-  )
+def _messages(question: str, system: str | None) -> list[dict[str, str]]:
+  """The turns ahead of the student's; '' is a system message, None is none."""
+  first = [] if system is None else [{'role': 'system', 'content': system}]
+  return [*first, {'role': 'user', 'content': question}]
+
+
+def render_prompt(
+    tokenizer: Tokenizer, question: str, system: str | None = None
+) -> str:
+  """Returns the text up to where the student begins to write.
+
+  Raises:
+    ValueError: the chat template is broken, or takes no system message.
+  """
+  try:
+    text = tokenizer.apply_chat_template(
+        _messages(question, system), tokenize=False, add_generation_prompt=True
+    )
+  except jinja2.TemplateError as e:
+    raise ValueError(
+        f'The chat template cannot render the prompt: {e}. Mend it, or, if it'
+        ' knows no system message, take a prompt without `system`.'
+    ) from e
   assert isinstance(text, str)
+  if system and system.strip() not in text:
+    raise ValueError(
+        f'The chat template leaves the system message {system[:60]!r} out;'
+        ' take a prompt without `system`, or a template that has a place for'
+        ' it.'
+    )
   return text
 
 
-def render(tokenizer: Tokenizer, question: str, response: str) -> str:
+def render(
+    tokenizer: Tokenizer,
+    question: str,
+    response: str,
+    system: str | None = None,
+) -> str:
   """Returns prompt + response + end-of-turn token, as the template has it.
 
   Raises:
     ValueError: the template changes the prompt or the response (some strip
       think text), or puts something between the response and the end token.
   """
-  messages = [
-      {'role': 'user', 'content': question},
-      {'role': 'assistant', 'content': response},
-  ]
+  text = render_prompt(tokenizer, question, system) + response
+  answer = {'role': 'assistant', 'content': response}
+  messages = [*_messages(question, system), answer]
   full = str(tokenizer.apply_chat_template(messages, tokenize=False))
-  text = render_prompt(tokenizer, question) + response
   text += str(tokenizer.eos_token)
   if not full.startswith(text):
     raise ValueError(
@@ -184,10 +219,15 @@ def render(tokenizer: Tokenizer, question: str, response: str) -> str:
   return text
 
 
-def is_kept(tokenizer: Tokenizer, question: str, response: str) -> bool:
+def is_kept(
+    tokenizer: Tokenizer,
+    question: str,
+    response: str,
+    system: str | None = None,
+) -> bool:
   """Whether the chat template leaves this question and response alone."""
   try:
-    render(tokenizer, question, response)
+    render(tokenizer, question, response, system)
   except ValueError:
     return False
   return True
@@ -205,16 +245,18 @@ def _answer_offset(response: str) -> int:
 
 
 def encode(
-    tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]
+    tokenizer: Tokenizer,
+    turns: Sequence[tuple[str, str]],
+    system: str | None = None,
 ) -> list[Example]:
-  """Tokenises (question, response) turns in one batch.
+  """Tokenises (question, response) turns in one batch, each behind `system`.
 
   A token is supervised if it begins at or behind the first character of the
   response; so the end-of-turn token is, and a token that straddles the
   boundary is not (the sampler hands it to the student whole). Likewise a token
   is of the answer if it begins behind `</think>`.
   """
-  texts = [render(tokenizer, question, answer) for question, answer in turns]
+  texts = [render(tokenizer, *turn, system) for turn in turns]
   if not texts:
     return []
   batch = tokenizer(
@@ -224,7 +266,7 @@ def encode(
   for (question, response), ids, offsets in zip(
       turns, batch['input_ids'], batch['offset_mapping'], strict=True
   ):
-    boundary = len(render_prompt(tokenizer, question))
+    boundary = len(render_prompt(tokenizer, question, system))
     starts, ends = np.asarray(offsets, np.int64).T
     # Some tokenizers (Llama's) trim a token's spaces off its offsets: then it
     # begins where the one before it ended.
@@ -243,17 +285,21 @@ def encode(
   return examples
 
 
-def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:
+def encode_prompt(
+    tokenizer: Tokenizer, question: str, system: str | None = None
+) -> list[int]:
   """Returns the token ids that a student continues.
 
   Raises:
-    ValueError: the question contains the text of a control token.
+    ValueError: the question or the system message contains the text of a
+      control token.
   """
   for special in special_texts(tokenizer):
-    if special in question:
+    if special in question or special in (system or ''):
       raise ValueError(
-          f'The question {question[:60]!r}… contains {special!r}, which the'
-          ' tokenizer reads as a control token; reword it or leave it out.'
+          f'The question {question[:60]!r}… or the system message contains'
+          f' {special!r}, which the tokenizer reads as a control token; reword'
+          ' it or leave it out.'
       )
-  text = render_prompt(tokenizer, question)
+  text = render_prompt(tokenizer, question, system)
   return tokenizer(text, add_special_tokens=False)['input_ids']

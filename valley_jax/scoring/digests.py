@@ -16,6 +16,7 @@ from valley_jax import records
 
 _DESCRIBING = (
     'statement',
+    'stub',
     'difficulty',
     'source',
     'platform',

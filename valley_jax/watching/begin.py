@@ -12,6 +12,7 @@ from valley_jax import metrics
 from valley_jax import partitioning
 from valley_jax import processes
 from valley_jax.data import problems
+from valley_jax.data import prompts
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
 from valley_jax.models import student as student_lib
@@ -48,8 +49,7 @@ def _samples(
     requests = samples_lib.of_problems(
         problems.read_problems(config.problems)[:n],
         tokenizer,
-        config.prompt,
-        config.function_prompt,
+        prompts.load(config.prompt),
     )
   elif len(traces):
     requests = samples_lib.of_traces(shards, traces[:n])

@@ -10,7 +10,7 @@ import statistics
 from typing import Any
 
 from valley_jax import records
-from valley_jax.data import problems
+from valley_jax.data import prompts
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
 from valley_jax.sampling import engine as engine_lib
@@ -22,16 +22,15 @@ _FENCE = '~' * 12  # Longer than any that a student writes.
 def of_problems(
     chosen: Sequence[records.Problem],
     tokenizer: tokenization.Tokenizer,
-    prompt: str,
-    function_prompt: str,
+    prompt: prompts.Prompt,
 ) -> list[request_lib.Request]:
   """Returns a request a problem, in the words that `sample` will use."""
-  texts = [problems.words(p, prompt, function_prompt) for p in chosen]
+  texts = [prompts.words(prompt, problem) for problem in chosen]
   return [
       request_lib.Request(
           problem.problem_id,
           0,
-          tuple(tokenization.encode_prompt(tokenizer, text)),
+          tuple(tokenization.encode_prompt(tokenizer, text, prompt.system)),
       )
       for problem, text in zip(chosen, texts, strict=True)
   ]

@@ -182,9 +182,9 @@ def problems(row: Row, place: rows.Place, source: str) -> Iterator[rows.Item]:
     limits = records.Limits()
   with rows.field('date, url'):
     date, platform = rows.date(row.date or ''), _platform(row)
-  statement, name = row.question, found.fn_name or ''
+  statement, stub, name = row.question, '', found.fn_name or ''
   if name:
-    statement = rows.ask_for(name, statement, starter_code)
+    statement, stub = rows.ask_for(name, statement, starter_code)
   provided = leetcode.PROVIDED if 'class Solution' in starter_code else ''
   yield records.Problem(
       problem_id=problem_id,
@@ -193,6 +193,7 @@ def problems(row: Row, place: rows.Place, source: str) -> Iterator[rows.Item]:
       mode=records.Mode.FUNCTION if name else records.Mode.STDIN,
       entry_point=name,
       starter_code=provided,
+      stub=stub,
       limits=limits,
       difficulty=(row.difficulty or '').lower(),
       source=source,

@@ -127,9 +127,9 @@ def problems(row: Row, place: rows.Place) -> Iterator[rows.Item]:
     return
   is_function = kinds == {'functional'}
   name = metadata.func_name if is_function else ''
-  statement = row.question_content
+  statement, stub = row.question_content, ''
   if is_function:
-    statement = rows.ask_for(name, statement, row.starter_code)
+    statement, stub = rows.ask_for(name, statement, row.starter_code)
   yield rows.check_hidden(
       records.Problem(
           problem_id=row.question_id,
@@ -139,6 +139,7 @@ def problems(row: Row, place: rows.Place) -> Iterator[rows.Item]:
           entry_point=name,
           # Theirs is an unfinished class; these are what LeetCode provides.
           starter_code=leetcode.PROVIDED if is_function else '',
+          stub=stub,
           difficulty=row.difficulty,
           source='livecodebench',
           platform=row.platform,

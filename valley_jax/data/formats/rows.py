@@ -166,15 +166,11 @@ def json_arguments(text: str) -> str:
   return f'[{", ".join(map(json_text, lines))}]'
 
 
-def ask_for(name: str, question: str, starter_code: str) -> str:
-  """Returns the statement of a problem that asks for a function."""
-  parts = [question.rstrip()]
-  if starter_code.strip():
-    parts.append('Use this starter code:')
-    parts.append(f'```python\n{starter_code.rstrip()}\n```')
+def ask_for(name: str, question: str, starter_code: str) -> tuple[str, str]:
+  """Returns statement and stub of a problem that asks for a function."""
   if name not in starter_code:
-    parts.append(f'The function is called `{name}`.')
-  return '\n\n'.join(parts) + '\n'
+    question = f'{question.rstrip()}\n\nThe function is called `{name}`.\n'
+  return question, starter_code if starter_code.strip() else ''
 
 
 def date(text: str) -> str:
