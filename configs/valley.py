@@ -124,6 +124,15 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       num_slots=64,
       chunk_len=64,  # Steps on the device between two looks of the host.
       prefill_rows=8,
+      # A server's address, as http://HOST:8000/v1, that samples instead; the
+      # rest is of it. sampling/remote.py tells what it does.
+      server='',
+      model='',  # Its name there; '': the only one.
+      dialect='vllm',  # Token ids go in; or transformers: text.
+      seeded=True,  # Send each request a seed, if the server takes them.
+      concurrency=64,  # Requests on their way at a time.
+      timeout_seconds=3600.0,  # Of a whole sample.
+      retries=8,  # Of one request, before the run ends.
   )
   # Judging.
   c.cpu_seconds = 10.0  # For problems that state no limit.

@@ -174,7 +174,8 @@ class Completion(Record):
   finish_reason: FinishReason
   num_prompt_tokens: int
   tokens: tuple[int, ...]  # Without the end token.
-  log_prob: float  # Sum over the sampled tokens, raw model, nats.
+  # Sum over the sampled tokens, raw model, nats; None: a server did not tell.
+  log_prob: float | None
   log_prob_tempered: float | None = None  # The same, at the temperature.
 
 

@@ -22,8 +22,17 @@ A sample depends on the student, the problem, its index and config.seed, not on
 what else is sampled. Finished samples are appended as they come; killed, the
 next run draws the missing ones, and the file ends up in the problems' order,
 the same as without the interruption.
+
+With --config.sample.server=http://HOST:8000/v1 a server draws them (vLLM and
+its like): no checkpoint is read, and config.shards, or hf:DIR in its place,
+names the tokenizer of what is served. sampling.json says which model it was,
+whether requests were seeded, and whether tokens came as ids or were made of
+text; valley_jax/sampling/remote.py how to start one. VALLEY_API_KEY in the
+environment is its key, if it wants one.
 """
 
+import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -38,8 +47,10 @@ from valley_jax import partitioning
 from valley_jax import records
 from valley_jax.data import problems
 from valley_jax.data import tokenization
+from valley_jax.sampling import dialects
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import methods
+from valley_jax.sampling import remote
 from valley_jax.sampling import stops as stops_lib
 
 Key = tuple[str, int]
@@ -76,6 +87,48 @@ def _completion(
   )
 
 
+def _stops(
+    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
+) -> stops_lib.Stops:
+  s = config.sample
+  return stops_lib.Stops(
+      decode=lambda tokens: str(tokenizer.decode(tokens)),
+      strings=tuple(s.stop),
+      after=s.stop_after,
+      loop_tokens=s.loop_tokens,
+  )
+
+
+def _server(
+    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
+) -> remote.Server:
+  """Returns the server that samples instead of an engine."""
+  s = config.sample
+  end_token: Any = tokenizer.eos_token_id
+  encode = lambda text, **extra: tokenizer(text, **extra)['input_ids']
+  asked = dialects.Asked(
+      method=methods.of(s.temperature, s.top_p, s.top_k, s.min_p),
+      seed=config.seed,
+      end_token=end_token,
+      max_new_tokens=s.max_new_tokens,
+      encode=lambda text: encode(text, add_special_tokens=False),
+      decode=lambda tokens: str(tokenizer.decode(tokens)),
+      encode_prompt=encode,
+      stops=_stops(config, tokenizer),
+  )
+  return remote.Server(
+      s.server,
+      asked,
+      model=s.model,
+      dialect=s.dialect,
+      seeded=s.seeded,
+      concurrency=s.concurrency,
+      timeout_seconds=s.timeout_seconds,
+      retries=s.retries,
+      api_key=os.environ.get('VALLEY_API_KEY', ''),
+  )
+
+
 def _engine(
     config: mlc.ConfigDict,
     directory: str,
@@ -96,12 +149,7 @@ def _engine(
       chunk_len=s.chunk_len,
       prefill_rows=s.prefill_rows,
       dtype=s.dtype,
-      stops=stops_lib.Stops(
-          decode=lambda tokens: str(tokenizer.decode(tokens)),
-          strings=tuple(s.stop),
-          after=s.stop_after,
-          loop_tokens=s.loop_tokens,
-      ),
+      stops=_stops(config, tokenizer),
   )
 
 
@@ -109,7 +157,7 @@ def _sample_missing(
     path: pathlib.Path,
     requests: list[engine_lib.Request],
     done: set[Key],
-    engine: engine_lib.Engine,
+    engine: engine_lib.Engine | remote.Server,
     tokenizer: tokenization.Tokenizer,
 ) -> None:
   bar = metrics.progress(len(requests), 'sample', 'sample', initial=len(done))
@@ -145,10 +193,18 @@ def _settings(
           ' config.prompt, or name the shards that it was trained on'
           ' (config.shards).'
       )
-  kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
-  kept += ('num_slots', 'dtype', 'stop_after', 'loop_tokens')
+  kept = ('num_slots', 'dtype')
   return {
       'student': student,
+      **_method_settings(config),
+      **{f'sample.{name}': config.sample[name] for name in kept},
+  }
+
+
+def _method_settings(config: mlc.ConfigDict) -> dict[str, Any]:
+  kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
+  kept += ('stop_after', 'loop_tokens')
+  return {
       'seed': config.seed,
       'function_prompt': config.function_prompt,
       **{f'sample.{name}': config.sample[name] for name in kept},
@@ -156,13 +212,35 @@ def _settings(
   }
 
 
+def _server_settings(
+    config: mlc.ConfigDict,
+    tokenizer: tokenization.Tokenizer,
+    facts: remote.Facts,
+) -> dict[str, Any]:
+  """Returns what a server's samples depend on, besides the problems.
+
+  Its address is not among it: the same model may be served elsewhere.
+  """
+  return {
+      **{f'server.{k}': v for k, v in dataclasses.asdict(facts).items()},
+      **_method_settings(config),
+      'prompt': config.prompt,
+      'template_sha256': tokenization.template_hash(tokenizer),
+      'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
+  }
+
+
 def _check(
     path: pathlib.Path,
     rows: list[records.Completion],
     requests: list[engine_lib.Request],
-    max_new_tokens: int,
+    max_new_tokens: int | None,
 ) -> None:
-  """Refuses to go on with samples that this config would not draw."""
+  """Refuses to go on with samples that this config would not draw.
+
+  Where tokens were made of text, their number says nothing: `max_new_tokens`
+  is None.
+  """
   lengths = {(r.problem_id, r.sample_index): len(r.prompt) for r in requests}
   seen = set()
 
@@ -176,6 +254,8 @@ def _check(
           f'has a prompt of {row.num_prompt_tokens} tokens, now it has'
           f' {lengths[key]}'
       )
+    if max_new_tokens is None:
+      return ''
     is_truncated = row.finish_reason is records.FinishReason.LENGTH
     if len(row.tokens) > max_new_tokens or (
         is_truncated and len(row.tokens) != max_new_tokens
@@ -197,21 +277,34 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
 
   Raises:
     ValueError: completions.jsonl holds samples of another config or student.
+    remote.ServerError: a server is away; what is there stays.
   """
   shards = pathlib.Path(config.shards or f'{workdir}/shards')
   directory = config.checkpoint or f'{workdir}/checkpoints'
-  tokenizer = tokenization.load(shards / 'tokenizer')
+  hf_directory = config.shards.removeprefix('hf:')
+  is_hf = bool(config.sample.server) and hf_directory != config.shards
+  tokenizer = tokenization.load(hf_directory if is_hf else shards / 'tokenizer')
   requests = _requests(config, tokenizer)
   path = pathlib.Path(workdir) / 'completions.jsonl'
-  settings = _settings(config, directory, shards)
+  server, max_new_tokens = None, config.sample.max_new_tokens
+  if config.sample.server:
+    server = _server(config, tokenizer)
+    facts = server.learn(requests[0])
+    settings = _server_settings(config, tokenizer, facts)
+    max_new_tokens = max_new_tokens if facts.tokens_from == 'ids' else None
+  else:
+    settings = _settings(config, directory, shards)
   records.claim(path.with_name('sampling.json'), settings)
   records.repair_torn_tail(path)
   rows = (
       list(records.read_rows(path, records.Completion)) if path.exists() else []
   )
-  _check(path, rows, requests, config.sample.max_new_tokens)
+  _check(path, rows, requests, max_new_tokens)
   done = {records.key(row) for row in rows}
-  if len(done) < len(requests):
+  if server and len(done) < len(requests):
+    _sample_missing(path, requests, done, server, tokenizer)
+    rows = list(records.read_rows(path, records.Completion))
+  elif len(done) < len(requests):
     with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
       engine = _engine(config, directory, requests, tokenizer)
       _sample_missing(path, requests, done, engine, tokenizer)
