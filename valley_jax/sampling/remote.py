@@ -19,8 +19,11 @@ A server that is busy (429), breaks (5xx) or goes away is asked again, later and
 later, as its Retry-After says; one that refuses (4xx) ends the run with its own
 words. No completion is ever made up.
 
-An order of filters is the server's: vLLM has min-p ahead of top-k and top-p,
-the engine behind them.
+What a server cannot be asked is whether it heeds a parameter: vLLM answers a
+name that it does not know as if it were not there, transformers refuses. The
+order of filters is the server's too: vLLM has min-p ahead of top-k and top-p,
+the engine behind them. vLLM cuts a sample whose prompt and max_new_tokens are
+more than --max-model-len; that is an error here, not a truncated sample.
 """
 
 import asyncio
