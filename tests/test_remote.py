@@ -216,7 +216,7 @@ def test_stops_are_those_of_the_engine(world, url, has_after):
   decode = lambda tokens: str(tokenizer.decode(tokens))
   stop = stops.Stops(
       decode=decode,
-      strings=(decode(free['p0'].tokens[9:10]),),
+      strings=tuple(decode(free['p0'].tokens[i : i + 1]) for i in (0, 9)),
       after=decode(free['p0'].tokens[2:4]) if has_after else '',
   )
   cut = _by_problem(_server(world, url, stops=stop), requests)
@@ -301,6 +301,7 @@ def test_another_students_tokenizer_is_found_out(world):
     'choice, word',
     [
         ({'finish_reason': 'abort'}, "finish_reason='abort'"),
+        ({'finish_reason': 'length', 'token_ids': None}, 'left token ids out'),
         ({'finish_reason': 'length'}, 'cut a sample at 2 tokens'),
         ({'finish_reason': 'stop', 'stop_reason': 9}, 'at token 9'),
     ],
@@ -377,6 +378,17 @@ def test_an_interrupt_ends_a_run_at_once(world, url):
       next(samples)
     timer.join()
     assert time.monotonic() - started < 3
+
+
+def test_an_answer_without_a_choice_is_an_error(world):
+  asked = _server(world, 'http://nowhere')._asked
+  with pytest.raises(remote.ServerError, match='has 0 choices, not one'):
+    dialects.to_sample(asked, _requests(1)[0], {'choices': []}, has_ids=True)
+
+
+def test_an_address_without_http_is_refused(world):
+  with pytest.raises(ValueError, match="sample.server='localhost:8000/v1'"):
+    _server(world, 'localhost:8000/v1')
 
 
 def test_a_dialect_that_is_not_there_is_refused(world):

@@ -126,7 +126,8 @@ class Connection:
           response = await self._client.request(verb, url, json=body)
       except (httpx2.TransportError, TimeoutError) as e:
         trouble = f'{type(e).__name__} {e}'.strip()
-        if is_first and isinstance(e, httpx2.ConnectError):
+        away = (httpx2.ConnectError, httpx2.ConnectTimeout)
+        if is_first and isinstance(e, away):
           raise dialects.ServerError(
               f'No server answers at {self._url}: {trouble}; start it, and see'
               ' config.sample.server.'

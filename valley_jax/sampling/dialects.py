@@ -3,8 +3,10 @@
 Servers of `/v1/completions` agree on little more than the address. A dialect is
 a function from a request to the JSON that asks for it:
 
-    vllm          token ids, and vLLM's names for what OpenAI has none for;
-                  SGLang and `python -m valley_jax.serve` take them too
+    vllm          token ids, and vLLM's names for what OpenAI has none for
+                  (tried with vLLM 0.32; not with SGLang, which has most of
+                  these names, returns no ids, and does not end at
+                  stop_token_ids with ignore_eos: right, but slow)
     transformers  `transformers serve`, which takes text: it is sent where its
                   tokenizer makes the very same ids of it, and else refused
 
@@ -164,6 +166,17 @@ BY_NAME = {'vllm': vllm, 'transformers': transformers}
 TAKES_SEEDS = {'vllm': True, 'transformers': False}
 
 
+def only_choice(answer: Json) -> Json:
+  """Returns the one choice of an answer; anything else is a ServerError."""
+  choices = answer.get('choices') or []
+  if len(choices) != 1:
+    raise ServerError(
+        f'The answer {str(answer)[:200]!r} has {len(choices)} choices, not one;'
+        ' see config.sample.server and the log of the server.'
+    )
+  return choices[0]
+
+
 def token_ids(choice: Json) -> list[int] | None:
   """Returns the tokens of an answer, if they are there as ids."""
   if choice.get('token_ids') is not None:
@@ -216,7 +229,8 @@ def _server_reason(
   Raises:
     ServerError: not for a reason that a sample may end.
   """
-  reason, at = choice.get('finish_reason'), choice.get('stop_reason')
+  reason = choice.get('finish_reason')
+  at = choice.get('stop_reason', choice.get('matched_stop'))
   limit = asked.max_new_tokens
   if reason == 'length' and num_tokens is not None and num_tokens != limit:
     raise ServerError(
@@ -255,14 +269,14 @@ def to_sample(
     ServerError: the answer is not a sample of the request.
   """
   usage = answer.get('usage') or {}
-  num_prompt = usage.get('prompt_tokens', len(request.prompt))
+  num_prompt = usage.get('prompt_tokens') or len(request.prompt)
   if num_prompt != len(request.prompt):
     raise ServerError(
         f'The server read {num_prompt} tokens in the prompt of'
         f' {request.problem_id!r}, which has {len(request.prompt)}; serve the'
         ' student that the tokenizer (config.shards) is of.'
     )
-  (choice,) = answer['choices']
+  choice = only_choice(answer)
   tokens = token_ids(choice) if has_ids else _from_text(asked, choice)
   if tokens is None:
     raise ServerError('The server has left token ids out of an answer.')

@@ -32,6 +32,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import itertools
+import math
 
 from valley_jax.sampling import connection as connection_lib
 from valley_jax.sampling import dialects
@@ -47,7 +48,8 @@ class Facts:
   Attributes:
     model: Its name there.
     dialect: Of `dialects.BY_NAME`.
-    seeded: Each request had its own seed; else samples cannot be drawn again.
+    seeded: Each request is sent a seed of its own, which the server does not
+      refuse; else samples cannot be drawn again.
     tokens_from: `ids` of the server, or `text`, which was tokenised again: its
       tokens may be others than the model drew.
     log_probs: Whether they come.
@@ -90,12 +92,16 @@ class Server:
       api_key: Sent as a bearer token; '' sends none.
 
     Raises:
-      ValueError: a number is out of range, or there is no such dialect.
+      ValueError: a number, the address or the dialect is none.
     """
     if dialect not in dialects.BY_NAME:
       raise ValueError(
           f'sample.dialect={dialect!r}: want one of'
           f' {", ".join(dialects.BY_NAME)}.'
+      )
+    if not url.startswith(('http://', 'https://')):
+      raise ValueError(
+          f'sample.server={url!r}: want an address like http://HOST:8000/v1.'
       )
     if concurrency < 1 or retries < 0 or timeout_seconds <= 0:
       raise ValueError(
@@ -145,7 +151,7 @@ class Server:
           raise
         facts = dataclasses.replace(facts, seeded=False)
         answer = await ask(facts)
-    (choice,) = answer['choices']
+    choice = dialects.only_choice(answer)
     has_ids = dialects.token_ids(choice) is not None
     dialects.to_sample(asked, request, answer, has_ids=has_ids)
     has_log_probs = has_ids and dialects.log_probs(choice) is not None
@@ -176,7 +182,10 @@ class Server:
     body = self._body(facts, request, self._asked)
     answer = await connection.ask('/completions', body)
     has_ids = facts.tokens_from == 'ids'
-    return dialects.to_sample(self._asked, request, answer, has_ids=has_ids)
+    sample = dialects.to_sample(self._asked, request, answer, has_ids=has_ids)
+    if facts.log_probs and sample.tokens and math.isnan(sample.log_prob):
+      raise ServerError('The server has left log-probabilities out.')
+    return sample
 
   def run(self, requests: Sequence[engine.Request]) -> Iterator[engine.Sample]:
     """Yields samples as they finish.
