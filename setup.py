@@ -26,6 +26,7 @@ setuptools.setup(
         'etils[epath]>=1.12',
         'flax>=0.12.7,<0.13',
         'grain>=0.2.16,<0.3',
+        'httpx2>=2,<3',  # huggingface_hub brings it too.
         'jax>=0.10.1,<0.13',
         'jinja2>=3.1.4',  # Chat templates; transformers does not pull it.
         'markupsafe>=2.1',
@@ -64,8 +65,15 @@ setuptools.setup(
             'ruff>=0.17,<0.18',
         ],
         # The reference of the parity tests. Not part of `test`: its usual
-        # wheel pulls gigabytes of CUDA.
-        'parity': ['torch>=2.13,<2.14'],
+        # wheel pulls gigabytes of CUDA. The others are what `transformers
+        # serve` wants.
+        'parity': [
+            'accelerate>=1.15',
+            'fastapi>=0.165',
+            'openai>=3.54',
+            'torch>=2.13,<2.14',
+            'uvicorn>=0.54',
+        ],
         'dev': ['valley_jax[test]', 'nbstripout>=0.9', 'pre-commit>=4'],
     },
 )

@@ -108,10 +108,22 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       stop_after='',  # if they come behind this one, such as '</think>'.
       loop_tokens=0,  # Ends a sample whose last so many are a loop; 0: never.
       dtype='bfloat16',
+      tp=1,  # Parts of the heads; the other devices share the slots.
       stages=(8192, 16_384),  # Slots' positions, ahead of the longest's.
       num_slots=0,  # Of the first stage; 0: as many as fit the memory.
       chunk_len=64,  # Steps on the device between two looks of the host.
       prefill_tokens=8192,  # Of one call, padding included.
+      resume='exact',  # From the last stage; or fast: from the last flush.
+      flush_seconds=60.0,  # Between two flushes of what is in the slots.
+      # A server's address, as http://HOST:8000/v1, that samples instead; the
+      # rest is of it. sampling/remote.py tells what it does.
+      server='',
+      model='',  # Its name there; '': the only one.
+      dialect='vllm',  # Token ids go in; or transformers: text.
+      seeded=True,  # Send each request a seed, if the server takes them.
+      concurrency=64,  # Requests on their way at a time.
+      timeout_seconds=3600.0,  # Of a whole sample.
+      retries=8,  # Of one request, before the run ends.
   )
   # Judging.
   c.cpu_seconds = 10.0  # For problems that state no limit.

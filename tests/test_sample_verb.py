@@ -1,12 +1,6 @@
 """sample writes the same bytes, however often it is killed on its way."""
 
-import os
-import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import tiny
@@ -14,8 +8,6 @@ import tiny
 from valley_jax import records
 from valley_jax import sample
 from valley_jax import train
-
-_KILL_AT = pathlib.Path(__file__).with_name('kill_at.py')
 
 
 def _config(world, **changes):
@@ -212,41 +204,3 @@ def test_no_student_is_an_error_with_its_remedy(world, tmp_path):
 
 
 # Killed, in programs of eight devices as here.
-
-
-def _start(world, workdir, kill_at):
-  config = _config(world).to_json()
-  return subprocess.Popen(
-      [sys.executable, _KILL_AT, 'sample', config, workdir, str(kill_at)],
-      env={**os.environ, 'PYTHONPATH': str(_KILL_AT.parents[1])},
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-  )
-
-
-def _assert_goes_on(world, whole, workdir):
-  sample.sample(_config(world), str(workdir))
-  assert _lines(workdir) == _lines(whole)
-
-
-def test_killed_while_sampling_and_run_again(world, whole, tmp_path):
-  path = tmp_path / 'completions.jsonl'
-  process = _start(world, tmp_path, kill_at=10**6)
-  while process.poll() is None and not (path.exists() and path.stat().st_size):
-    time.sleep(0.001)
-  process.kill()
-  process.wait()
-  drawn = path.read_bytes().splitlines(keepends=True)
-  assert drawn and set(drawn[:-1]) <= set(_lines(whole))
-  _assert_goes_on(world, whole, tmp_path)
-
-
-def test_killed_while_putting_in_order_and_run_again(world, whole, tmp_path):
-  path = tmp_path / 'completions.jsonl'
-  path.write_bytes(b''.join(reversed(_lines(whole))))
-  shutil.copy(whole / 'sampling.json', tmp_path)
-  # 1: the claim; 2: the mending; 3: the reading; 4: the file written aside; 5:
-  # its renaming.
-  assert _start(world, tmp_path, kill_at=5).wait() == -signal.SIGKILL
-  assert list(tmp_path.glob('.completions*.tmp'))
-  _assert_goes_on(world, whole, tmp_path)

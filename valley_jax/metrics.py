@@ -7,6 +7,7 @@ import pathlib
 import sys
 from typing import Any
 
+import numpy as np
 import tensorboardX
 from tensorboardX import summary
 import tqdm
@@ -96,3 +97,20 @@ class Writer:
     """Flushes both."""
     self._rows.__exit__()
     self._events.close()
+
+
+def write_samples(
+    workdir: pathlib.Path, lengths: np.ndarray, texts: Mapping[str, str]
+) -> None:
+  """Writes to TensorBoard how long samples are, and some of them to read.
+
+  Args:
+    workdir: Of the run.
+    lengths: Tokens.
+    texts: By name; they are shown as they are.
+  """
+  with tensorboardX.SummaryWriter(str(workdir / 'tensorboard')) as events:
+    events.add_histogram('sample/tokens', lengths, 0)
+    for name, text in texts.items():
+      fence = '~' * 12  # Longer than any that a student writes.
+      events.add_text(f'sample/{name}', f'{fence}\n{text}\n{fence}', 0)

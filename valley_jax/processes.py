@@ -13,6 +13,7 @@ import glob
 import importlib.util
 
 import jax
+from jax.experimental import multihost_utils
 
 _NAMES = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 
@@ -51,6 +52,16 @@ def _is_tpu_vm(environ: Mapping[str, str]) -> bool:
       and importlib.util.find_spec('libtpu') is not None
       and bool(glob.glob('/dev/accel[0-9]*') or glob.glob('/dev/vfio/[0-9]*'))
   )
+
+
+def meet(what: str) -> None:
+  """Waits until all processes of the run are here; one need not wait.
+
+  Args:
+    what: Of all processes the same, and no other time of this run.
+  """
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
 
 
 def is_first() -> bool:

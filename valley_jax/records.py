@@ -177,9 +177,20 @@ class Completion(Record):
   finish_reason: FinishReason
   num_prompt_tokens: int
   tokens: tuple[int, ...]  # Without the end token.
-  log_prob: float  # Sum over the sampled tokens, raw model, nats.
+  # Sum over the sampled tokens, raw model, nats; None: a server did not tell.
+  log_prob: float | None
   log_prob_tempered: float | None = None  # The same, at the temperature.
   prompt_sha256: str = ''  # Of prompt and chat template, 64 hex digits.
+
+
+class Partial(Record):
+  """How far a sample has come, and from where it can go on."""
+
+  problem_id: str
+  sample_index: int
+  tokens: tuple[int, ...]
+  log_prob: float
+  log_prob_tempered: float
 
 
 class Submission(Record):
@@ -216,7 +227,7 @@ class BadRowError(ValueError):
   """A row that is not the record it should be."""
 
 
-def key(row: Completion | Judgement | Submission) -> tuple[str, int]:
+def key(row: Completion | Judgement | Partial | Submission) -> tuple[str, int]:
   """Returns what identifies a sample in every file of the flow."""
   return row.problem_id, row.sample_index
 

@@ -14,6 +14,8 @@ Reads   config.problems    FORMAT:PATH; the statements
 Writes  RUN/completions.jsonl  text, finish reason and tokens of
                                config.sample.num_samples samples a problem
         RUN/sampling.json      of which student and how; others are refused
+        RUN/samples            while it works: each process's own samples
+        RUN/tensorboard        lengths, and some texts
 
 How it is drawn, config.sample: temperature (0: greedy), and of the tokens those
 that pass top_k, top_p and min_p, in this order. How it ends: by the student's
@@ -21,12 +23,34 @@ end token (finish reason eos); at one of the strings stop, behind stop_after
 (stop); at max_new_tokens (length), which is a truncated sample; or, with
 loop_tokens, when it says the same over and over (loop).
 
-A sample depends on the student, the problem, its index and config.seed, not on
-what else is sampled. Finished samples are appended as they come; killed, the
-next run draws the missing ones, and the file ends up in the problems' order,
-the same as without the interruption.
+All samples begin in slots as long as the first of config.sample.stages; those
+that outgrow them go on in longer and fewer ones. Slots are num_slots, or as
+many as fit the memory, which is printed.
+
+A sample depends on the student, the problem, its index, config.seed and the
+stages' lengths, not on what else is sampled. Finished samples are appended as
+they come; killed, the next run draws the missing ones, and the file ends up in
+the problems' order, the same as without the interruption. What was on its way
+goes on from its last stage (resume=exact: the same bits), or from the last of
+the flushes, flush_seconds apart (resume=fast: as likely, but other bits).
+
+Several processes (JAX_COORDINATOR_ADDRESS, …; or a TPU pod) share the samples
+by a hash; each has an engine of its own on its own devices, and the file is the
+same as one process writes. RUN has to be where all of them see it.
+
+With --config.sample.server=http://HOST:8000/v1 a server draws them (vLLM and
+its like): no checkpoint is read, and config.shards, or hf:DIR in its place,
+names the tokenizer of what is served. sampling.json says which model it was,
+whether requests were seeded, and whether tokens came as ids or were made of
+text; valley_jax/sampling/remote.py how to start one. VALLEY_API_KEY in the
+environment is its key, if it wants one.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import os
 import pathlib
 from typing import Any
 
@@ -36,22 +60,23 @@ import ml_collections as mlc
 from valley_jax import checkpoints
 from valley_jax import entry
 from valley_jax import initial
-from valley_jax import metrics
-from valley_jax import partitioning
+from valley_jax import processes
 from valley_jax import records
 from valley_jax.data import problems
 from valley_jax.data import prompts
 from valley_jax.data import tokenization
 from valley_jax.sampling import begin
-from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import files as files_lib
+from valley_jax.sampling import remote
 from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import show
 
-Key = tuple[str, int]
+Requests = list[request_lib.Request]
 
 
 def _requests(
     config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
-) -> list[request_lib.Request]:
+) -> Requests:
   """Returns every sample of the run, in the order of the file."""
   requests, prompt = [], prompts.load(config.prompt)
   for problem in problems.read_problems(config.problems):
@@ -62,6 +87,13 @@ def _requests(
         for i in range(config.sample.num_samples)
     ]
   return requests
+
+
+def _part(request: request_lib.Request, num_parts: int) -> int:
+  """Returns which of the processes draws a sample."""
+  text = f'{request.problem_id}\0{request.sample_index}'.encode()
+  digest = hashlib.blake2b(text, digest_size=8).digest()
+  return int.from_bytes(digest, 'little') % num_parts
 
 
 def _completion(
@@ -83,25 +115,19 @@ def _completion(
   )
 
 
-def _sample_missing(
-    path: pathlib.Path,
-    requests: list[request_lib.Request],
-    done: set[Key],
-    engine: engine_lib.Engine,
-    tokenizer: tokenization.Tokenizer,
-    prompt_sha256: str,
-) -> None:
-  bar = metrics.progress(len(requests), 'sample', 'sample', initial=len(done))
-  num_tokens = 0
-  missing = [r for r in requests if (r.problem_id, r.sample_index) not in done]
-  with records.Appender(path) as file:
-    for sample in engine.run(missing):
-      file.append(_completion(sample, tokenizer, prompt_sha256))
-      num_tokens += len(sample.tokens)
-      elapsed = bar.format_dict['elapsed'] or 1.0
-      bar.set_postfix(tok_s=f'{num_tokens / elapsed:.0f}', refresh=False)
-      bar.update(1)
-  bar.close()
+def _method_settings(
+    config: mlc.ConfigDict, template_sha256: str
+) -> dict[str, Any]:
+  kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
+  kept += ('stop_after', 'loop_tokens')
+  prompt = prompts.load(config.prompt)
+  return {
+      'seed': config.seed,
+      'prompt': prompt.name,
+      'prompt_sha256': prompts.sha256(prompt, template_sha256),
+      **{f'sample.{name}': config.sample[name] for name in kept},
+      'sample.stop': list(config.sample.stop),
+  }
 
 
 def _settings(
@@ -115,48 +141,61 @@ def _settings(
   """
   student = checkpoints.finished_identity(directory)
   manifest = records.read_json(shards / 'manifest.json')
-  prompt = prompts.load(config.prompt)
-  prompt_sha256 = prompts.sha256(prompt, manifest['template_sha256'])
-  now = {**manifest, 'prompt': prompt.name, 'prompt_sha256': prompt_sha256}
+  asked = _method_settings(config, manifest['template_sha256'])
+  now = {**manifest, **asked}
   # The last: it is another, too, where the template is.
   for name in ('template_sha256', 'tokenizer_sha256', 'prompt_sha256'):
     if student.get(name) != now[name]:
       raise ValueError(
           f'The student of {directory} was trained with {name}='
           f'{student.get(name)!r} (prompt={student.get("prompt")!r}), and would'
-          f' be sampled with {now[name]!r} (prompt={prompt.name!r}); change'
+          f' be sampled with {now[name]!r} (prompt={now["prompt"]!r}); change'
           ' config.prompt, or name the shards that it was trained on'
           ' (config.shards).'
       )
-  kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
-  kept += ('dtype', 'stop_after', 'loop_tokens')
   return {
       'student': student,
-      'seed': config.seed,
-      'prompt': prompt.name,
-      'prompt_sha256': prompt_sha256,
-      **{f'sample.{name}': config.sample[name] for name in kept},
-      'sample.stop': list(config.sample.stop),
+      **asked,
+      'sample.dtype': config.sample.dtype,
       'sample.stages': list(config.sample.stages),
+  }
+
+
+def _server_settings(
+    config: mlc.ConfigDict,
+    tokenizer: tokenization.Tokenizer,
+    facts: remote.Facts,
+) -> dict[str, Any]:
+  """Returns what a server's samples depend on, besides the problems.
+
+  Its address is not among it: the same model may be served elsewhere.
+  """
+  template_sha256 = tokenization.template_hash(tokenizer)
+  return {
+      **{f'server.{k}': v for k, v in dataclasses.asdict(facts).items()},
+      **_method_settings(config, template_sha256),
+      'template_sha256': template_sha256,
+      'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
   }
 
 
 def _check(
     path: pathlib.Path,
     rows: list[records.Completion],
-    requests: list[request_lib.Request],
-    max_new_tokens: int,
+    requests: Requests,
+    max_new_tokens: int | None,
     prompt_sha256: str,
 ) -> None:
-  """Refuses to go on with samples that this config would not draw."""
+  """Refuses to go on with samples that this config would not draw.
+
+  Where tokens were made of text, their number says nothing: `max_new_tokens`
+  is None.
+  """
   lengths = {(r.problem_id, r.sample_index): len(r.prompt) for r in requests}
-  seen = set()
 
   def fault(row: records.Completion) -> str:
     if (key := records.key(row)) not in lengths:
       return 'is not asked for by config.problems and config.sample.num_samples'
-    if key in seen:
-      return 'occurs twice'
     if row.num_prompt_tokens != lengths[key]:
       return (
           f'has a prompt of {row.num_prompt_tokens} tokens, now it has'
@@ -167,6 +206,8 @@ def _check(
           f'was asked in words of prompt_sha256={row.prompt_sha256!r}, now they'
           f' have {prompt_sha256!r}'
       )
+    if max_new_tokens is None:
+      return ''
     is_truncated = row.finish_reason is records.FinishReason.LENGTH
     if len(row.tokens) > max_new_tokens or (
         is_truncated and len(row.tokens) != max_new_tokens
@@ -180,7 +221,96 @@ def _check(
           f'{path}: sample {records.key(row)} {reason}; take another --workdir,'
           ' or remove that file.'
       )
-    seen.add(records.key(row))
+
+
+def _begun(
+    config: mlc.ConfigDict, files: files_lib.Files, missing: Requests
+) -> tuple[list[request_lib.Sample], Requests]:
+  """Returns the missing samples that can go on, and those that begin."""
+  if config.sample.resume not in ('exact', 'fast'):
+    raise ValueError(
+        f'config.sample.resume={config.sample.resume!r}: want exact or fast.'
+    )
+  partials = files.read_begun(config.sample.resume == 'exact')
+  begun, new = [], []
+  for request in missing:
+    row = partials.get((request.problem_id, request.sample_index))
+    if row is None or not row.tokens:
+      new.append(request)
+      continue
+    sample = request_lib.Sample(request, list(row.tokens))
+    sample.log_prob = row.log_prob
+    sample.log_prob_tempered = row.log_prob_tempered
+    begun.append(sample)
+  return begun, new
+
+
+Draw = Callable[[show.Progress], Iterator[request_lib.Sample]]
+
+
+def _engine(
+    config: mlc.ConfigDict,
+    directory: str,
+    tokenizer: tokenization.Tokenizer,
+    files: files_lib.Files,
+    longest_prompt: int,
+    missing: Requests,
+) -> Draw:
+  """Returns what draws the missing samples on this process's devices."""
+  begun, new = _begun(config, files, missing)
+
+  def draw(progress: show.Progress) -> Iterator[request_lib.Sample]:
+    with jax.set_mesh(begin.mesh(config.sample.tp)):
+      student, params = initial.trained(directory)
+      engine = begin.engine(
+          config,
+          student,
+          params,
+          tokenizer,
+          longest_prompt=longest_prompt,
+          give_up=True,
+      )
+      progress.say(engine.describe(new))
+
+      def watch() -> None:
+        progress.look(engine.state)
+        if progress.is_due(config.sample.flush_seconds):
+          files.write_live(engine.live())
+
+      yield from engine.run(new, begun, watch)
+
+  return draw
+
+
+def _draw(
+    draw: Draw,
+    files: files_lib.Files,
+    tokenizer: tokenization.Tokenizer,
+    prompt_sha256: str,
+    num_done: int,
+    num_missing: int,
+) -> None:
+  """Writes samples as they come."""
+  progress = show.Progress(num_done, num_done + num_missing)
+  with files:
+    for sample in draw(progress):
+      if sample.finish_reason is None:
+        files.append_grown(sample)
+        continue
+      files.append(_completion(sample, tokenizer, prompt_sha256))
+      progress.count(sample)
+  progress.close()
+
+
+def _tokenizer(
+    config: mlc.ConfigDict, workdir: str
+) -> tuple[pathlib.Path, Any]:
+  """Returns the shards, and the tokenizer that belongs to them."""
+  if config.sample.server and config.shards.startswith('hf:'):
+    directory = config.shards.removeprefix('hf:')
+    return pathlib.Path(directory), tokenization.load(directory)
+  shards = pathlib.Path(config.shards or f'{workdir}/shards')
+  return shards, tokenization.load(shards / 'tokenizer')
 
 
 def sample(config: mlc.ConfigDict, workdir: str) -> None:
@@ -188,46 +318,57 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
 
   Raises:
     ValueError: completions.jsonl holds samples of another config or student.
+    remote.ServerError: a server is away; what is there stays.
   """
-  shards = pathlib.Path(config.shards or f'{workdir}/shards')
   directory = config.checkpoint or f'{workdir}/checkpoints'
-  tokenizer = tokenization.load(shards / 'tokenizer')
+  shards, tokenizer = _tokenizer(config, workdir)
   requests = _requests(config, tokenizer)
-  path = pathlib.Path(workdir) / 'completions.jsonl'
-  settings = _settings(config, directory, shards)
-  records.claim(path.with_name('sampling.json'), settings)
-  records.repair_torn_tail(path)
-  rows = (
-      list(records.read_rows(path, records.Completion)) if path.exists() else []
-  )
+  me, num_parts = jax.process_index(), jax.process_count()
+  max_new_tokens = config.sample.max_new_tokens
+  if config.sample.server:
+    key = os.environ.get('VALLEY_API_KEY', '')
+    server = begin.server(config, tokenizer, key)
+    facts = server.learn(requests[0])
+    settings = _server_settings(config, tokenizer, facts)
+    max_new_tokens = max_new_tokens if facts.tokens_from == 'ids' else None
+  else:
+    server = None
+    settings = _settings(config, directory, shards)
+  place = pathlib.Path(workdir)
+  files = files_lib.Files(place, me)
+  if me == 0:
+    records.claim(place / 'sampling.json', settings)
+    files.repair()
+  processes.meet('samples are being read')
+  records.claim(place / 'sampling.json', settings)
+  rows = files.read()
   prompt_sha256 = settings['prompt_sha256']
-  _check(path, rows, requests, config.sample.max_new_tokens, prompt_sha256)
+  _check(files.completions, rows, requests, max_new_tokens, prompt_sha256)
   done = {records.key(row) for row in rows}
-  if len(done) < len(requests):
-    with jax.set_mesh(partitioning.make_mesh(**config.mesh)):
-      engine = begin.engine(
-          config,
-          *initial.trained(directory),
-          tokenizer,
-          longest_prompt=max(len(r.prompt) for r in requests),
-          give_up=True,
-      )
-      _sample_missing(path, requests, done, engine, tokenizer, prompt_sha256)
-    rows = list(records.read_rows(path, records.Completion))
-  # In the problems' order, whatever the order of finishing was.
-  wanted = {(r.problem_id, r.sample_index): n for n, r in enumerate(requests)}
-  ordered = sorted(rows, key=lambda row: wanted[records.key(row)])
-  if ordered != rows or not path.exists():
-    records.write_rows(path, ordered)
-  truncated = sum(
-      row.finish_reason is records.FinishReason.LENGTH for row in ordered
-  )
-  looping = sum(row.finish_reason is records.FinishReason.LOOP for row in rows)
-  print(
-      f'sample: {len(ordered):,} completions, {truncated:,} truncated,'
-      f' {looping:,} cut off in a loop.'
-  )
+  missing = [
+      request
+      for request in requests
+      if (request.problem_id, request.sample_index) not in done
+      and _part(request, num_parts) == me
+  ]
+  if server:
+    draw: Draw = lambda progress: server.run(missing)
+  else:
+    longest = max(len(request.prompt) for request in requests)
+    draw = _engine(config, directory, tokenizer, files, longest, missing)
+  processes.meet('samples are drawn')
+  if missing:
+    _draw(draw, files, tokenizer, prompt_sha256, len(done), len(missing))
+  processes.meet('samples are put together')
+  if me == 0:
+    keys = [(r.problem_id, r.sample_index) for r in requests]
+    rows = files.put_together(files.read(), {k: n for n, k in enumerate(keys)})
+    if missing:
+      show.write_tensorboard(place, rows)
+    print(show.summary(rows))
+  processes.meet('samples are there')
 
 
 if __name__ == '__main__':
+  processes.join(os.environ)
   entry.run(sample)

@@ -7,6 +7,7 @@ outgrow them go on, once all are there, in fewer and longer ones
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
@@ -62,11 +63,13 @@ class Engine:
     self._end_token, self._max_new_tokens = end_token, max_new_tokens
     self._stops = stops or stops_lib.Stops()
     self.state = State()
+    self._lanes: list[lanes_lib.Lane] = []
 
   def run(
       self,
       requests: Sequence[request_lib.Request],
       begun: Sequence[request_lib.Sample] = (),
+      watch: Callable[[], None] = lambda: None,
   ) -> Iterator[request_lib.Sample]:
     """Yields samples as they finish.
 
@@ -76,6 +79,7 @@ class Engine:
     Args:
       requests: To be drawn from the beginning.
       begun: Samples that an earlier run yielded unfinished.
+      watch: Called after every chunk; `state` and `live` tell what there is.
 
     Raises:
       ValueError: the longest will not fit into the last stage.
@@ -88,7 +92,7 @@ class Engine:
     for stage in self._stages:
       here = [s for s in waiting if s.length < stage.length]
       waiting = [s for s in waiting if s.length >= stage.length]
-      for sample in self._run(stage, here):
+      for sample in self._run(stage, here, watch):
         if sample.finish_reason is None:
           waiting.append(sample)
           sample = dataclasses.replace(sample, tokens=[*sample.tokens])
@@ -132,15 +136,28 @@ class Engine:
         'decode_chunk': len(stages),
     }
 
+  def live(self) -> list[request_lib.Sample]:
+    """Returns the samples in its slots, as far as they have come."""
+    return [sample for lane in self._lanes for _, sample in lane.live()]
+
+  def describe(self, requests: Sequence[request_lib.Request]) -> str:
+    """Returns its stages and the number of its programs, in a line."""
+    settings = self._settings
+    stages = stages_lib.describe(settings.student, self._stages, settings.dtype)
+    return f'{stages}; {sum(self.programs(requests).values())} programs.'
+
   def _run(
-      self, stage: stages_lib.Stage, samples: Sequence[request_lib.Sample]
+      self,
+      stage: stages_lib.Stage,
+      samples: Sequence[request_lib.Sample],
+      watch: Callable[[], None],
   ) -> Iterator[request_lib.Sample]:
     """Runs samples in one stage until each has ended or outgrown it."""
     if not samples:
       return
     self.state.stage = stage.length
     waiting = collections.deque(samples)
-    lanes = self._lanes(stage, len(samples))
+    lanes = self._lanes = self._allocate(stage, len(samples))
     while waiting or any(lane.num_live for lane in lanes):
       for lane in lanes:
         n = min(lane.num_free, len(waiting))
@@ -156,9 +173,11 @@ class Engine:
           if sample.finish_reason or sample.length == stage.length:
             lane.empty(slot)
             yield sample
+      watch()
+    self._lanes = []  # Its memory is the next stage's.
     self.state.num_live = 0
 
-  def _lanes(
+  def _allocate(
       self, stage: stages_lib.Stage, num_samples: int
   ) -> list[lanes_lib.Lane]:
     """Allocates as many slots as there are, or are samples."""
@@ -188,7 +207,9 @@ class Engine:
       new = new[: new.index(self._end_token)]
       reason, counted = records.FinishReason.EOS, len(new) + 1
     sample.tokens += new
-    if stop := self._stop(sample, before):
+    if sample.opened is None:
+      sample.opened = self._stops.opened(sample.tokens, before)
+    if stop := self._stops.first(sample.tokens, before, sample.opened):
       end, reason = stop
       del sample.tokens[end:]
       counted = end - before
@@ -197,18 +218,3 @@ class Engine:
       sample.log_prob_tempered += tempered
     self.state.num_tokens += len(sample.tokens) - before
     sample.finish_reason = reason
-
-  def _stop(
-      self, sample: request_lib.Sample, before: int
-  ) -> tuple[int, records.FinishReason] | None:
-    """Returns the first stop behind so many tokens: where it is, and which."""
-    stops, tokens = self._stops, sample.tokens
-    if sample.opened is None:
-      sample.opened = stops.opened(tokens, before)
-    found = []
-    if sample.opened is not None:
-      end = stops.string_end(tokens, before, sample.opened)
-      found += [(end, records.FinishReason.STOP)] if end else []
-    if end := stops.loop_end(tokens, before):
-      found.append((end, records.FinishReason.LOOP))
-    return min(found, key=lambda stop: stop[0], default=None)

@@ -10,6 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from valley_jax import records
+
 _EVERY = 64  # Tokens from one look for a loop to the next.
 _TIMES = 4  # A phrase that comes so often, and nothing else, is a loop.
 
@@ -60,6 +62,23 @@ class Stops:
     if not self.after:
       return 0
     return self._first(tokens, start, 0, (self.after,))
+
+  def first(
+      self, tokens: Sequence[int], start: int, opened: int | None
+  ) -> tuple[int, records.FinishReason] | None:
+    """Returns where the first of all ends a sample, and which it is.
+
+    Args:
+      tokens: Of a sample.
+      start: So many have been looked at before.
+      opened: What `opened` has returned.
+    """
+    found = []
+    if opened is not None and (end := self.string_end(tokens, start, opened)):
+      found.append((end, records.FinishReason.STOP))
+    if end := self.loop_end(tokens, start):
+      found.append((end, records.FinishReason.LOOP))
+    return min(found, key=lambda stop: stop[0], default=None)
 
   def string_end(
       self, tokens: Sequence[int], start: int, opened: int

@@ -1,0 +1,111 @@
+"""A proxy that goes wrong as it is told: real HTTP, in front of a server."""
+
+import contextlib
+from http import server
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+
+
+class Proxy:
+  """Forwards requests, and before that does what the plan says next.
+
+  Attributes:
+    plan: One entry a completion; then all goes well. A number is a status to
+      answer with, (number, headers) one with headers, 'close' hangs up, a
+      float waits so many seconds first, None does nothing.
+    bodies: What was asked for, in the order of arrival.
+    times: When.
+    most_live: So many were on their way at once.
+  """
+
+  def __init__(self, upstream: str, plan=()):
+    self.upstream, self.plan = upstream, list(plan)
+    self.bodies, self.times = [], []
+    self.live = self.most_live = 0
+    self.lock = threading.Lock()
+    self.url = ''
+
+  def next_fault(self, body: dict):
+    with self.lock:
+      self.bodies.append(body)
+      self.times.append(time.monotonic())
+      return self.plan.pop(0) if self.plan else None
+
+
+class _Handler(server.BaseHTTPRequestHandler):
+  protocol_version = 'HTTP/1.1'
+  proxy: Proxy
+
+  def log_message(self, *unused_args):
+    pass
+
+  def _say(self, status, data, headers=()):
+    self.send_response(status)
+    for name, value in dict(headers).items():
+      self.send_header(name, value)
+    self.send_header('Content-Length', str(len(data)))
+    self.end_headers()
+    self.wfile.write(data)
+
+  def _forward(self, data=None):
+    headers = {'Content-Type': 'application/json'}
+    path = self.path.removeprefix('/v1')
+    request = urllib.request.Request(self.proxy.upstream + path, data, headers)
+    try:
+      with urllib.request.urlopen(request, timeout=60) as response:
+        self._say(response.status, response.read())
+    except urllib.error.HTTPError as e:
+      with e:
+        self._say(e.code, e.read())
+
+  def do_GET(self):
+    self._forward()
+
+  def do_POST(self):
+    data = self.rfile.read(int(self.headers['Content-Length']))
+    proxy = self.proxy
+    fault = proxy.next_fault(json.loads(data))
+    with proxy.lock:
+      proxy.live += 1
+      proxy.most_live = max(proxy.most_live, proxy.live)
+    try:
+      self._do(fault, data)
+    except OSError:  # Whoever asked is gone.
+      self.close_connection = True
+    finally:
+      with proxy.lock:
+        proxy.live -= 1
+
+  def _do(self, fault, data):
+    if fault == 'close':
+      self.close_connection = True
+    elif isinstance(fault, float):
+      time.sleep(fault)
+      self._forward(data)
+    elif fault is None:
+      self._forward(data)
+    else:
+      status, headers = fault if isinstance(fault, tuple) else (fault, {})
+      self._say(status, b'{"error": {"message": "injected"}}', headers)
+
+
+@contextlib.contextmanager
+def proxy(upstream: str, plan=()):
+  """Runs a proxy in a thread; yields it."""
+  made = Proxy(upstream, plan)
+  handler = type('Handler', (_Handler,), {'proxy': made})
+  http = server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+  http.daemon_threads = True
+  http.block_on_close = False
+  made.url = f'http://127.0.0.1:{http.server_port}/v1'
+  thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+  thread.start()
+  try:
+    yield made
+  finally:
+    http.shutdown()
+    http.server_close()
+    thread.join()

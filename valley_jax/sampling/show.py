@@ -1,0 +1,105 @@
+"""What a sampler tells: progress, and how long its samples are."""
+
+from collections.abc import Sequence
+import os
+import pathlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from valley_jax import metrics
+from valley_jax import records
+from valley_jax.sampling import request as request_lib
+
+if TYPE_CHECKING:
+  from valley_jax.sampling import engine as engine_lib
+
+_BINS = 10
+_WIDTH = 40  # Characters of the longest bar.
+_NUM_TEXTS = 8  # Samples to read in TensorBoard.
+
+
+class Progress:
+  """A bar of samples, with tokens/s, live slots and stage beside it."""
+
+  def __init__(self, num_done: int, num_all: int):
+    self._bar = metrics.progress(num_all, 'sample', 'sample', initial=num_done)
+    self._num_tokens = 0
+    self._shown = self._flushed = self._began = time.monotonic()
+    self._every = 0.5 if sys.stderr.isatty() else 10.0
+
+  def say(self, line: str) -> None:
+    """Prints a line beside the bar."""
+    self._bar.write(f'sample: {line}', file=sys.stderr)
+
+  def look(self, state: 'engine_lib.State') -> None:
+    """Shows what an engine is doing, now and then."""
+    now = time.monotonic()
+    if now - self._shown < self._every:
+      return
+    self._shown = now
+    rate = state.num_tokens / (now - self._began)
+    self._bar.set_postfix_str(
+        f'{rate:,.0f} tokens/s, {state.num_live} live in slots of'
+        f' {state.stage:,}'
+    )
+
+  def is_due(self, seconds: float) -> bool:
+    """Says whether so much time has passed since it last said so."""
+    now = time.monotonic()
+    if now - self._flushed < seconds:
+      return False
+    self._flushed = now
+    return True
+
+  def count(self, sample: request_lib.Sample) -> None:
+    """Counts a sample that has ended."""
+    self._num_tokens += len(sample.tokens)
+    self._bar.update(1)
+
+  def close(self) -> None:
+    """Ends the bar, with the mean rate."""
+    rate = self._num_tokens / (time.monotonic() - self._began)
+    self._bar.set_postfix_str(f'{rate:,.0f} tokens/s')
+    self._bar.close()
+
+
+def histogram(lengths: Sequence[int]) -> str:
+  """Returns lengths as lines of bars: `  128 …   255 ████ 17`."""
+  counts, edges = np.histogram(lengths, bins=min(_BINS, len(set(lengths))))
+  edges = np.ceil(edges).astype(int)
+  lines = []
+  for i, count in enumerate(counts):
+    is_last = i == len(counts) - 1
+    bar = '█' * round(_WIDTH * count / counts.max())
+    last = edges[i + 1] - (not is_last)
+    lines.append(f'  {edges[i]:>7,} … {last:>7,} {bar} {count:,}')
+  return '\n'.join(lines)
+
+
+def summary(rows: Sequence[records.Completion]) -> str:
+  """Returns what has come of all samples."""
+  reasons = [row.finish_reason for row in rows]
+  truncated = reasons.count(records.FinishReason.LENGTH)
+  looping = reasons.count(records.FinishReason.LOOP)
+  text = (
+      f'sample: {len(rows):,} completions, {truncated:,} truncated,'
+      f' {looping:,} cut off in a loop.'
+  )
+  if not rows:
+    return text
+  return f'{text} Tokens:\n{histogram([len(row.tokens) for row in rows])}'
+
+
+def write_tensorboard(
+    workdir: str | os.PathLike, rows: Sequence[records.Completion]
+) -> None:
+  """Writes lengths and some texts to TensorBoard, under `sample`."""
+  lengths = np.array([len(row.tokens) for row in rows])
+  texts = {
+      f'{row.problem_id}/{row.sample_index}': row.text
+      for row in rows[:: -(-len(rows) // _NUM_TEXTS)]
+  }
+  metrics.write_samples(pathlib.Path(workdir), lengths, texts)
