@@ -60,12 +60,13 @@ def test_each_way_computes_attention_to_what_is_live(way, heads):
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_blocks_behind_the_longest_slot_are_not_read():
+def test_blocks_behind_a_slots_length_are_not_read():
   q_BKGH, k_BMJ, v_BMJ = _arrays(2, 2, 16)
-  lengths = np.minimum(LENGTHS, 128)
-  expected = _expected(q_BKGH, k_BMJ, v_BMJ, lengths)
-  k_BMJ[:, 128:] = v_BMJ[:, 128:] = np.nan
-  found = WAYS['blocks'](q_BKGH, k_BMJ, v_BMJ, jnp.asarray(lengths))
+  expected = _expected(q_BKGH, k_BMJ, v_BMJ, LENGTHS)
+  for slot, length in enumerate(LENGTHS):
+    end = -(-length // 128) * 128
+    k_BMJ[slot, end:] = v_BMJ[slot, end:] = np.nan
+  found = WAYS['blocks'](q_BKGH, k_BMJ, v_BMJ, jnp.asarray(LENGTHS))
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 

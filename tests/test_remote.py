@@ -25,9 +25,9 @@ from valley_jax import train
 from valley_jax.data import tokenization
 from valley_jax.sampling import connection
 from valley_jax.sampling import dialects
-from valley_jax.sampling import engine
 from valley_jax.sampling import methods
 from valley_jax.sampling import remote
+from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stops
 
 _PROGRAM = pathlib.Path(__file__).with_name('engine_server.py')
@@ -113,7 +113,7 @@ def _server(world, url, **changes):
 
 
 def _requests(n, length=20):
-  return [engine.Request(f'p{i}', 0, (5 + i,) * length) for i in range(n)]
+  return [request_lib.Request(f'p{i}', 0, (5 + i,) * length) for i in range(n)]
 
 
 def _by_problem(server, requests):
@@ -187,7 +187,7 @@ def test_a_seed_draws_the_same_again_in_any_order(world, url):
 
 
 def test_no_two_samples_of_a_problem_share_a_seed():
-  requests = [engine.Request('p', i, (1,)) for i in range(1000)]
+  requests = [request_lib.Request('p', i, (1,)) for i in range(1000)]
   seeds = {dialects.seed_of(3, request) for request in requests}
   assert len(seeds) == 1000 and max(seeds) < 2**31
   assert dialects.seed_of(4, requests[0]) not in seeds
@@ -267,7 +267,7 @@ def test_after_all_retries_the_run_ends_and_counts(world, url):
 
 
 def test_a_refusal_ends_the_run_in_the_servers_words(world, url):
-  requests = [*_requests(1), engine.Request('long', 0, (5,) * 120)]
+  requests = [*_requests(1), request_lib.Request('long', 0, (5,) * 120)]
   with pytest.raises(ValueError, match='HTTP 400.*context is 128 tokens'):
     list(_server(world, url).run(requests))
 
@@ -328,7 +328,8 @@ def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
       config = _config(world, server=proxy.url, retries=1, concurrency=1)
       with pytest.raises(remote.ServerError, match='of 12 samples'):
         sample.sample(config, str(tmp_path))
-  done = len(_rows(tmp_path))
+  drawn = tmp_path / 'samples' / 'done-00000.jsonl'
+  done = len(drawn.read_bytes().splitlines())
   assert 0 < done < 12
   with faults.proxy(url) as proxy:
     sample.sample(_config(world, server=proxy.url), str(tmp_path))

@@ -22,9 +22,9 @@ from valley_jax import records
 from valley_jax.models import export
 from valley_jax.models import hf_config
 from valley_jax.sampling import dialects
-from valley_jax.sampling import engine
 from valley_jax.sampling import methods
 from valley_jax.sampling import remote
+from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stops
 
 pytest.importorskip('torch')
@@ -112,7 +112,7 @@ def _server(directory, url, **changes):
 def _requests():
   rng = np.random.default_rng(1)
   return [
-      engine.Request(
+      request_lib.Request(
           f'p{n}', 0, tuple(rng.integers(0, _END, rng.integers(1, 40)).tolist())
       )
       for n in range(12)

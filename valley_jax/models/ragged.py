@@ -11,9 +11,9 @@ Who computes it goes by the mesh's devices:
 
     tpu    a Pallas kernel, `ragged_tpu.py`
     gpu    cuDNN by JAX, in bfloat16 or float16
-    else   blocks of keys in plain JAX, up to the longest slot of a device
+    else   blocks of keys in plain JAX, slot by slot
 
-Letters as in `transformer.py`, and C blocks of m keys.
+Letters as in `transformer.py`; m keys of a block.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 from valley_jax import partitioning
 from valley_jax.models import ragged_tpu
 
-BLOCK_LEN = 64  # Keys of a block in plain JAX; slots are multiples of it.
+_BLOCK_LEN = 128  # Keys of a block in plain JAX, where it cuts a slot.
 _MASKED = -1e30
 
 CACHE = P(partitioning.BATCH, None, 'tp')
@@ -56,48 +56,51 @@ def own_parts(y_BNJ: jax.Array, num_kv_heads: int) -> jax.Array:
 def blocks(
     q_BNJ: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.Array
 ) -> jax.Array:
-  """Returns y_BNJ, a block of keys of every slot at a time.
+  """Returns y_BNJ, a slot after another and a block of keys at a time.
 
-  The number of blocks goes by the longest slot; what is masked adds an exact 0,
-  so that the others do not notice.
+  Each slot to its own length, and in products of one shape: neither how many
+  slots there are nor how long the others are changes a bit.
 
   Args:
     q_BNJ: Queries, spread and scaled.
-    k_BMJ: Keys; M is a multiple of `BLOCK_LEN`.
+    k_BMJ: Keys; M is a multiple of 64.
     v_BMJ: Values.
     length_B: Positions of each slot that count, at least 1.
   """
-  num_blocks = (length_B.max() + BLOCK_LEN - 1) // BLOCK_LEN
+  block_len = _BLOCK_LEN if k_BMJ.shape[1] % _BLOCK_LEN == 0 else 64
 
-  def add(i, carry):
-    top_BN, sum_BN, y_BNJ = carry
-    k_BmJ, v_BmJ = (
-        jax.lax.dynamic_slice_in_dim(x, i * BLOCK_LEN, BLOCK_LEN, 1)
-        for x in (k_BMJ, v_BMJ)
-    )
-    scores_BNm = jnp.einsum(
-        'BNJ,BmJ->BNm', q_BNJ, k_BmJ, preferred_element_type=jnp.float32
-    )
-    at_m = i * BLOCK_LEN + jnp.arange(BLOCK_LEN)
-    is_live_Bm = at_m < length_B[:, None]
-    scores_BNm = jnp.where(is_live_Bm[:, None], scores_BNm, _MASKED)
-    new_BN = jnp.maximum(top_BN, scores_BNm.max(axis=-1))
-    weights_BNm = jnp.exp(scores_BNm - new_BN[..., None])
-    old_BN = jnp.exp(top_BN - new_BN)
-    sum_BN = sum_BN * old_BN + weights_BNm.sum(axis=-1)
-    y_BNJ = y_BNJ * old_BN[..., None] + jnp.einsum(
-        'BNm,BmJ->BNJ',
-        weights_BNm.astype(v_BmJ.dtype),
-        v_BmJ,
-        preferred_element_type=jnp.float32,
-    )
-    return new_BN, sum_BN, y_BNJ
+  def of_slot(slot, y_BNJ):
+    q_NJ, length = q_BNJ[slot], length_B[slot]
+
+    def add(i, carry):
+      top_N, sum_N, y_NJ = carry
+      at, size = (slot, i * block_len, 0), (1, block_len, k_BMJ.shape[2])
+      k_mJ = jax.lax.dynamic_slice(k_BMJ, at, size)[0]
+      v_mJ = jax.lax.dynamic_slice(v_BMJ, at, size)[0]
+      scores_Nm = jnp.einsum(
+          'NJ,mJ->Nm', q_NJ, k_mJ, preferred_element_type=jnp.float32
+      )
+      is_live_m = i * block_len + jnp.arange(block_len) < length
+      scores_Nm = jnp.where(is_live_m, scores_Nm, _MASKED)
+      new_N = jnp.maximum(top_N, scores_Nm.max(axis=-1))
+      weights_Nm = jnp.exp(scores_Nm - new_N[:, None])
+      old_N = jnp.exp(top_N - new_N)
+      y_NJ = y_NJ * old_N[:, None] + jnp.dot(
+          weights_Nm.astype(v_mJ.dtype),
+          v_mJ,
+          preferred_element_type=jnp.float32,
+      )
+      return new_N, sum_N * old_N + weights_Nm.sum(axis=-1), y_NJ
+
+    zeros_NJ = jnp.zeros(q_NJ.shape, jnp.float32)
+    zeros_N = zeros_NJ[:, 0]
+    carry = zeros_N + _MASKED, zeros_N, zeros_NJ
+    num_blocks = (length + block_len - 1) // block_len
+    _, sum_N, y_NJ = jax.lax.fori_loop(0, num_blocks, add, carry)
+    return y_BNJ.at[slot].set(y_NJ / sum_N[:, None])
 
   zeros_BNJ = jnp.zeros(q_BNJ.shape, jnp.float32)
-  zeros_BN = zeros_BNJ[..., 0]
-  carry = zeros_BN + _MASKED, zeros_BN, zeros_BNJ
-  _, sum_BN, y_BNJ = jax.lax.fori_loop(0, num_blocks, add, carry)
-  return y_BNJ / sum_BN[..., None]
+  return jax.lax.fori_loop(0, q_BNJ.shape[0], of_slot, zeros_BNJ)
 
 
 def dot_product(

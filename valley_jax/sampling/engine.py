@@ -100,13 +100,18 @@ class Engine:
 
   def _check_fits(self, sample: request_lib.Sample) -> None:
     last, request = self._stages[-1].length, sample.request
-    longest = len(request.prompt) + self._max_new_tokens
-    if longest > last:
+    limit = self._limit(request)
+    if len(request.prompt) + limit > last:
       raise ValueError(
           f'Problem {request.problem_id} has a prompt of'
           f' {len(request.prompt):,} tokens, with max_new_tokens ='
-          f' {self._max_new_tokens:,} more than the {last:,} of the last stage.'
+          f' {limit:,} more than the {last:,} of the last stage.'
       )
+
+  def _limit(self, request: request_lib.Request) -> int:
+    """Returns at how many tokens a sample is truncated."""
+    own = request.max_new_tokens
+    return self._max_new_tokens if own is None else own
 
   def programs(self, requests: Sequence[request_lib.Request]) -> dict[str, int]:
     """Returns how many programs will be compiled at most, by name.
@@ -199,7 +204,7 @@ class Engine:
   ) -> None:
     """Adds a chunk's tokens to a sample, up to its end or the stage's."""
     before = len(sample.tokens)
-    room = self._max_new_tokens - before
+    room = self._limit(sample.request) - before
     new = tokens[: min(room, stage_len - sample.length)].tolist()
     reason = records.FinishReason.LENGTH if len(new) == room else None
     counted = len(new)

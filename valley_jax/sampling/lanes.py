@@ -36,8 +36,14 @@ def width(num_slots: int) -> int:
 
 
 def bucket(length: int, cache_len: int) -> int:
-  """Returns the padded length of a prompt: a power of 2, so few programs."""
-  return min(cache_len, max(SMALLEST_BUCKET, 1 << (length - 1).bit_length()))
+  """Returns the padded length of a prompt: two to an octave, so few programs.
+
+  64, 96, 128, 192, 256, 384 and so on, but no more than a slot has.
+  """
+  octave = max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
+  between = octave * 3 // 4
+  is_between = between >= max(length, SMALLEST_BUCKET)
+  return min(cache_len, between if is_between else octave)
 
 
 def _number(problem_id: str) -> int:

@@ -12,6 +12,7 @@ class Request:
   problem_id: str
   sample_index: int
   prompt: tuple[int, ...]  # Token ids.
+  max_new_tokens: int | None = None  # None: as many as the others.
 
 
 @dataclasses.dataclass
