@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from configs import valley
+from valley_jax import partitioning
 from valley_jax import plan
 from valley_jax.models import params as params_lib
+from valley_jax.models import ragged
 from valley_jax.planning import bounds
 from valley_jax.planning import chips
 from valley_jax.planning import programs
@@ -212,3 +214,31 @@ def test_qwen2_5_7b_at_32k_fits_sixteen_v6e():
   assert line.needs.arguments == pytest.approx(12 * 7.616e9 / 16, rel=0.01)
   assert line.fits
   assert line.needs.peak < 30e9
+
+
+@pytest.mark.parametrize('tp', [1, 4])
+@pytest.mark.parametrize('topology', ['v5e:2x2', 'v6e:2x2'])
+def test_decoding_on_tpu_reads_by_the_kernel(topology, tp):
+  """Heads and slots of Qwen2.5-7B; only the compiler is there."""
+  mesh = partitioning.make_mesh(
+      data=-1,
+      fsdp=1,
+      tp=tp,
+      devices=programs.devices(chips.parse(topology)),
+  )
+
+  def describe(shape, spec, dtype=jnp.bfloat16):
+    sharding = jax.NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+  with jax.set_mesh(mesh):
+    cache = describe((16, 8192, 512), ragged.CACHE)
+    attend = jax.jit(functools.partial(ragged.attend, platform='tpu'))
+    compiled = attend.lower(
+        describe((16, 4, 7, 128), jax.P(partitioning.BATCH, 'tp')),
+        cache,
+        cache,
+        describe((16,), jax.P(partitioning.BATCH), jnp.int32),
+    ).compile()
+  assert 'tpu_custom_call' in compiled.as_text()
+  assert compiled.memory_analysis().temp_size_in_bytes < 2e6

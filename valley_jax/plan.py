@@ -140,9 +140,15 @@ def plan_train(
 
 def plan_decode(config: mlc.ConfigDict, topology: chips.Topology) -> Line:
   """Compiles a chunk of decoding of the last stage, all slots at its end."""
-  mesh = _mesh(config, topology)
-  student = dataclasses.replace(student_of(config), lora=None)  # Merged.
   s = config.sample
+  mesh = partitioning.make_mesh(
+      data=-1,
+      fsdp=1,
+      tp=s.tp,
+      slices=topology.num_slices,
+      devices=programs.devices(topology),
+  )
+  student = dataclasses.replace(student_of(config), lora=None)  # Merged.
   with jax.set_mesh(mesh):
     params = programs.decode_params(student, s.dtype)
     stage = stages.plan(
