@@ -22,7 +22,7 @@ MAY_IMPORT = {
     'data': {'buckets', 'records'},
     'models': {'partitioning'},
     'training': {'models', 'partitioning'},
-    'sampling': {'models', 'records'},
+    'sampling': {'metrics', 'models', 'partitioning', 'records'},
     'planning': {'models', 'partitioning', 'sampling', 'training'},
     # It looks at a run from all sides.
     'watching': {
