@@ -94,7 +94,10 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       held_out_every=100,  # Steps; and at the end.
       prompts=16,  # Asked anew as training goes on; 0: none.
       prompts_every=100,
+      num_samples=1,  # Of each.
       max_new_tokens=8192,
+      judge=False,  # Judge the programs of problems, as `execute` does.
+      copy_params=True,  # To sample fast; False: slower, in little memory.
       profile='',  # START:STOP, steps to trace into <workdir>/profile.
   )
   c.sample = dict(

@@ -27,12 +27,14 @@ MAY_IMPORT = {
     # It looks at a run from all sides.
     'watching': {
         'data',
+        'execution',
         'metrics',
         'models',
         'partitioning',
         'processes',
         'records',
         'sampling',
+        'scoring',
         'training',
     },
     'analysis': {'records'},

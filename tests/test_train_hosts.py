@@ -47,7 +47,12 @@ def whole(tmp_path_factory):
           world,
           num_traces=12,
           train={'batch_size': 4, 'epochs': 4, 'checkpoint_every': 1000},
-          watch={'prompts': 4, 'prompts_every': 6, 'max_new_tokens': 8},
+          watch={
+              'prompts': 4,
+              'prompts_every': 6,
+              'max_new_tokens': 8,
+              'judge': True,  # By the first host.
+          },
       ),
   )
   started = train_program.start(config, world / 'whole', devices=2)
@@ -78,7 +83,7 @@ def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
   rows = train_program.metrics(other)
   assert [row['step'] for row in rows] == list(range(1, NUM_STEPS + 1))
   assert rows == train_program.metrics(workdir)
-  looks = [row['step'] for row in rows if 'samples/mean_tokens' in row]
+  looks = [row['step'] for row in rows if 'samples/pass@1' in row]
   assert looks == [6, 12]
   state = train_program.state(other, NUM_STEPS)
   expected = train_program.state(workdir, NUM_STEPS)

@@ -144,8 +144,8 @@ def config(workdir: pathlib.Path, **changes: Any) -> mlc.ConfigDict:
   return c.lock()
 
 
-def write_world(workdir: pathlib.Path) -> None:
-  """Writes traces, problems and shards for `config`."""
+def write_world(workdir: pathlib.Path, response: str = '') -> None:
+  """Writes traces, all with this response if any, problems and shards."""
   records.write_rows(
       workdir / 'traces.jsonl',
       [
@@ -153,7 +153,8 @@ def write_world(workdir: pathlib.Path) -> None:
               trace_id=f't{i}',
               problem_id=f'p{i}',
               question=f'Add {i} and {i}.',
-              response=f'<think>It is {2 * i}.</think>print({2 * i})',
+              response=response
+              or f'<think>It is {2 * i}.</think>print({2 * i})',
           )
           for i in range(12)
       ],

@@ -37,15 +37,11 @@ is in the file before the next one is waited for.
 """
 
 import collections
-from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Generator
-from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import os
 import pathlib
 
@@ -56,59 +52,11 @@ from valley_jax import metrics
 from valley_jax import records
 from valley_jax.data import problems as problems_lib
 from valley_jax.execution import attempt
+from valley_jax.execution import begin
 from valley_jax.execution import judge
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
 from valley_jax.scoring import programs
-
-_JudgeAll = Callable[[Iterable[judge.Pair]], Iterator[records.Judgement]]
-
-
-def _settings(config: mlc.ConfigDict) -> judge.Settings:
-  """Returns what the config says about judging, checked."""
-  if config.num_workers < 0:
-    raise ValueError(
-        f'num_workers={config.num_workers} is below 0; give the number of'
-        ' programs at a time, or 0 for one a core.'
-    )
-  profiles = [profile.value for profile in records.Profile]
-  return judge.Settings(
-      cpu_seconds=_positive('cpu_seconds', config.cpu_seconds),
-      multipliers=tuple(
-          (name, _positive(f'multipliers.{name}', factor))
-          for name, factor in sorted(config.multipliers.items())
-      ),
-      profile=records.Profile(_one_of('profile', config.profile, profiles)),
-      tier=_one_of('tier', config.tier, ('', 'T0', 'T1', 'T2')),
-      waivers=tuple(config.waivers),
-      stop_at_failure=not config.all_tests,
-      num_workers=config.num_workers,
-      cache_dir=config.cache,
-  )
-
-
-def _positive(name: str, value: float) -> float:
-  if not 0 < value < float('inf'):
-    raise ValueError(f'{name}={value} is not above 0 and finite; mend it.')
-  return float(value)
-
-
-def _one_of(name: str, value: str, known: Collection[str]) -> str:
-  if value not in known:
-    raise ValueError(
-        f'{name}={value!r} is not known; take one of'
-        f' {", ".join(map(repr, known))}.'
-    )
-  return value
-
-
-def _judge_all(address: str, settings: judge.Settings) -> _JudgeAll:
-  """Returns the pool that judges: this machine's, or Ray's at an address."""
-  if not address:
-    return functools.partial(judge.judge_all, settings=settings)
-  from valley_jax.execution import remote  # Only where Ray is asked for.
-
-  return functools.partial(remote.judge_all, settings=settings, address=address)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +143,7 @@ def _without_program(
 def _complete(
     standing: judgement_file.Standing,
     samples: _Samples,
-    judge_all: _JudgeAll,
+    judge_all: begin.JudgeAll,
     profile: records.Profile,
 ) -> Iterator[records.Judgement]:
   """Yields the rows that the file lacks, in order, each once it is written."""
@@ -266,8 +214,8 @@ def execute(config: mlc.ConfigDict, workdir: str) -> None:
 
 def _execute(config: mlc.ConfigDict, directory: pathlib.Path) -> None:
   path = directory / 'judgements.jsonl'
-  settings = _settings(config)
-  judge_all = _judge_all(config.ray, settings)
+  settings = begin.settings(config)
+  judge_all = begin.judge_all(config.ray, settings)
   samples = _read_samples(config, directory, settings)
   standing = judgement_file.survey(path, samples)
   counts = collections.Counter(standing.verdicts)

@@ -36,10 +36,21 @@ Steps with something beside them (compilation, a checkpoint) have no speed.
     held_out/loss…          every config.watch.held_out_every steps, of traces
                             that are never trained on; loss_le_4096: of those
                             of 2,049 to 4,096 tokens
-    samples/stop_rate, samples/think_closed_rate, samples/mean_tokens
-                            every config.watch.prompts_every steps, of answers
-                            to fixed prompts; both rates stay near 0 when the
+    samples/stop_rate, samples/think_closed_rate, samples/truncated_rate,
+    samples/program_rate, samples/mean_tokens
+                            every config.watch.prompts_every steps, of
+                            config.watch.num_samples answers to each of a few
+                            fixed prompts; the first two stay near 0 when the
                             template is wrong. The texts are in TensorBoard
+    samples/pass@1, samples/verdict_AC, …
+                            of the same answers, with config.watch.judge: their
+                            programs are judged as `execute` judges, between
+                            two steps, by the first process; one that cannot
+                            confine programs says so before the first step.
+                            judge_errors are no part of pass@1
+The answers are sampled on the training's devices, with a copy of the parameters
+that is laid out for it; with config.watch.copy_params=False they are read where
+they are, layer by layer, which takes longer and the memory of a layer or two.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ parameters lie one by one: a scan would copy the cache, and a slice of stacked
 layers the parameters.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -13,12 +14,14 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+import numpy as np
 
 from valley_jax import partitioning
 from valley_jax.models import attention
 from valley_jax.models import params as params_lib
 from valley_jax.models import ragged
 from valley_jax.models import student as student_lib
+from valley_jax.models import transformer
 
 ROWS = P(partitioning.BATCH, None)
 SLOTS = P(partitioning.BATCH)
@@ -88,6 +91,45 @@ def unstack(params: Any, dtype: Any, give_up: bool = False) -> Any:
       x.delete()
   unflatten = traverse_util.unflatten_dict
   return {**unflatten(rest), 'blocks': tuple(map(unflatten, layers))}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+  """A layer that lies among the others, and is cut out where it is used."""
+
+  blocks: Any  # Of all layers, as they are trained.
+  index: Any  # Which one it is.
+
+  def cut(self, x: jax.Array) -> tuple[Any, jax.Array]:
+    """Returns the layer's parameters, and what goes into it.
+
+    Neither is there before the other. Otherwise the compiler would cut out all
+    layers at once, before the first step: another copy of the student.
+    """
+    index, x = jax.lax.optimization_barrier((jnp.int32(self.index), x))
+    cut = functools.partial(
+        jax.lax.dynamic_index_in_dim, index=index, keepdims=False
+    )
+    return jax.tree.map(cut, self.blocks), x
+
+
+def layers(params: Any) -> tuple[Any, ...]:
+  """Returns the layers of parameters, be they unstacked or not."""
+  blocks = params['blocks']
+  if isinstance(blocks, tuple):
+    return blocks
+  num_layers = jax.tree.leaves(blocks)[0].shape[0]
+  return tuple(Stacked(blocks, np.int32(i)) for i in range(num_layers))
+
+
+def bind_block(
+    student: student_lib.Student, layer: Any, x_BLD: jax.Array
+) -> tuple[transformer.Block, jax.Array]:
+  """Returns the module of one of `layers`, and what goes into it."""
+  if isinstance(layer, Stacked):
+    layer, x_BLD = layer.cut(x_BLD)
+  return params_lib.bind_block(student, layer), x_BLD
 
 
 def put_rows(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
@@ -176,7 +218,7 @@ def step(
 
   Args:
     student: Static.
-    params: Unstacked.
+    params: Unstacked, or as they are trained.
     cache: Keys and values of all positions before `position_B`.
     token_B: Tokens.
     position_B: Their positions, less than the cache's length.
@@ -190,8 +232,8 @@ def step(
   platform = attention.platform()
   x_BLD = model.embed(token_B[:, None], cache.k_BMJ[0].dtype)
   ks, vs = [], []
-  for layer, k_BMJ, v_BMJ in zip(params['blocks'], *cache, strict=True):
-    block = params_lib.bind_block(student, layer)
+  for layer, k_BMJ, v_BMJ in zip(layers(params), *cache, strict=True):
+    block, x_BLD = bind_block(student, layer, x_BLD)
     q_BLKGH, k_BLKH, v_BLKH = block.qkv(x_BLD, position_B[:, None])
     ks.append(_write(k_BMJ, k_BLKH[:, 0], position_B))
     vs.append(_write(v_BMJ, v_BLKH[:, 0], position_B))

@@ -45,6 +45,7 @@ def engine(
     *,
     longest_prompt: int,
     give_up: bool = False,
+    copy: bool = True,
 ) -> engine_lib.Engine:
   """Returns an engine on the current mesh.
 
@@ -55,14 +56,18 @@ def engine(
     tokenizer: Of the student.
     longest_prompt: Tokens.
     give_up: Delete `params` on the way, so that memory holds them once.
+    copy: Decode with a copy that is laid out for it; or with `params` as they
+      are, which is slower and takes the memory of a layer or two.
 
   Raises:
     ValueError: as `methods`, `stages` and `stops` say.
   """
   s = config.sample
+  if copy:
+    params = cache.unstack(params, s.dtype, give_up)
   settings = lanes.Settings(
       student=student,
-      params=cache.unstack(params, s.dtype, give_up),
+      params=params,
       method=_method(s),
       seed=config.seed,
       chunk_len=s.chunk_len,

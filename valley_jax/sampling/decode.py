@@ -92,7 +92,8 @@ def _prefill_layer(
   rows = jax.P(partitioning.BATCH, 'cp')
   position_BL = jnp.broadcast_to(jnp.arange(x_BLD.shape[1]), x_BLD.shape[:2])
   segment_BL = (position_BL < length_B[:, None]).astype(jnp.int32)
-  x_BLD, kv = params_lib.bind_block(student, layer)(
+  block, x_BLD = cache_lib.bind_block(student, layer, x_BLD)
+  x_BLD, kv = block(
       x_BLD,
       jax.sharding.reshard(position_BL, rows),
       jax.sharding.reshard(segment_BL, rows),
@@ -149,7 +150,7 @@ def prefill(
 
   Args:
     student: Sizes.
-    params: Unstacked.
+    params: Unstacked, or as they are trained.
     slots: Donated.
     tokens_BL: Prompts and what follows, padded at the end to a common length.
     length_B: Their lengths.
@@ -160,7 +161,8 @@ def prefill(
   ends = {name: x for name, x in params.items() if name != 'blocks'}
   x_BLD = _embed(student, slots.cache.k_BMJ[0].dtype, ends, tokens_BL)
   ks, vs = [], []
-  for layer, k_BMJ, v_BMJ in zip(params['blocks'], *slots.cache, strict=True):
+  layers = cache_lib.layers(params)
+  for layer, k_BMJ, v_BMJ in zip(layers, *slots.cache, strict=True):
     x_BLD, k_BMJ, v_BMJ = _prefill_layer(
         student, layer, x_BLD, length_B, k_BMJ, v_BMJ, places
     )
@@ -183,7 +185,7 @@ def decode_chunk(
 
   Args:
     student: Static.
-    params: Unstacked.
+    params: Unstacked, or as they are trained.
     slots: Donated; the cache is written in place.
     is_live_B: Which slots hold a sample; what the others draw means nothing.
     method: Static. How tokens are drawn.

@@ -58,7 +58,7 @@ class Settings:
 
   Attributes:
     student: Sizes.
-    params: Unstacked, laid out over the current mesh.
+    params: Unstacked, or as they are trained; laid out over the current mesh.
     method: How tokens are drawn.
     seed: Of all samples.
     chunk_len: Steps between two looks of the host.

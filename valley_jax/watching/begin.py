@@ -1,6 +1,7 @@
 """From a run's config to what watches it."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import os
 from typing import Any
 
@@ -11,13 +12,18 @@ import optax
 from valley_jax import metrics
 from valley_jax import partitioning
 from valley_jax import processes
+from valley_jax import records
 from valley_jax.data import problems
 from valley_jax.data import prompts
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
+from valley_jax.execution import begin as begin_judging
 from valley_jax.models import student as student_lib
 from valley_jax.sampling import begin as begin_sampling
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import request as request_lib
 from valley_jax.watching import held_out as held_out_lib
+from valley_jax.watching import judged as judged_lib
 from valley_jax.watching import profile as profile_lib
 from valley_jax.watching import reporter as reporter_lib
 from valley_jax.watching import samples as samples_lib
@@ -38,26 +44,67 @@ def _held_out(
   return held_out_lib.HeldOut(rows, loss_fn, part, num_parts)
 
 
+def _check(config: mlc.ConfigDict) -> None:
+  """Raises a ValueError for what cannot be sampled or judged together."""
+  w = config.watch
+  if w.num_samples < 1:
+    raise ValueError(
+        f'watch.num_samples={w.num_samples} is below 1; to have nothing'
+        ' sampled, say watch.prompts=0.'
+    )
+  if w.judge and not (w.prompts and config.problems):
+    raise ValueError(
+        f'watch.judge=True, but there is nothing to judge: watch.prompts='
+        f'{w.prompts}, problems={config.problems!r}; name config.problems and'
+        ' how many of them are watched, or say watch.judge=False.'
+    )
+
+
+def _judged(
+    config: mlc.ConfigDict, asked: Sequence[records.Problem]
+) -> judged_lib.Judged | None:
+  """Returns what judges as `execute` does, in the process that writes."""
+  if not config.watch.judge:
+    return None
+  settings = begin_judging.settings(config)
+  if not processes.is_first():
+    return None
+  judge_all = begin_judging.judge_all(config.ray, settings)
+  return judged_lib.Judged(asked, judge_all)
+
+
 def _samples(
     config: mlc.ConfigDict, shards: shards_lib.Shards, traces, student
 ) -> samples_lib.Samples:
   """Returns what answers the first problems, or else held-out traces."""
-  n = config.watch.prompts
+  w = config.watch
   tokenizer = tokenization.load(shards.directory / 'tokenizer')
-  requests = []
+  requests, asked = [], []
   if config.problems:
+    asked = problems.read_problems(config.problems)[: w.prompts]
     requests = samples_lib.of_problems(
-        problems.read_problems(config.problems)[:n],
-        tokenizer,
-        prompts.load(config.prompt),
+        asked, tokenizer, prompts.load(config.prompt)
     )
   elif len(traces):
-    requests = samples_lib.of_traces(shards, traces[:n])
+    requests = samples_lib.of_traces(shards, traces[: w.prompts])
   if not requests:
     raise ValueError(
-        f'watch.prompts={n}, but there is nothing to ask: name'
+        f'watch.prompts={w.prompts}, but there is nothing to ask: name'
         ' config.problems, or hold traces out (watch.held_out).'
     )
+  requests = samples_lib.repeat(requests, w.num_samples)
+  engine = _engine(config, student, tokenizer, requests)
+  judged = _judged(config, asked)
+  return samples_lib.Samples(requests, tokenizer, engine, judged)
+
+
+def _engine(
+    config: mlc.ConfigDict,
+    student: student_lib.Student,
+    tokenizer: tokenization.Tokenizer,
+    requests: Sequence[request_lib.Request],
+) -> Callable[[Any], engine_lib.Engine]:
+  """Returns what makes an engine of the parameters of the moment."""
   config = config.copy_and_resolve_references().unlock()
   config.sample.update(
       num_slots=len(requests),
@@ -71,10 +118,15 @@ def _samples(
 
   def engine(params):
     return begin_sampling.engine(
-        config, student, params, tokenizer, longest_prompt=longest
+        config,
+        student,
+        params,
+        tokenizer,
+        longest_prompt=longest,
+        copy=config.watch.copy_params,
     )
 
-  return samples_lib.Samples(requests, tokenizer, engine)
+  return engine
 
 
 def begin(
@@ -102,9 +154,11 @@ def begin(
     first: Steps that are done.
 
   Raises:
-    ValueError: there is nothing to ask, or too little to hold out.
+    ValueError: there is nothing to ask, too little to hold out, or no judge
+      where one is asked for.
   """
   w = config.watch
+  _check(config)
   profile = profile_lib.Profile(f'{workdir}/profile', w.profile, num_steps)
   held_out = _held_out(config, shards, traces, loss_fn) if w.held_out else None
   samples = None

@@ -1,11 +1,14 @@
 """What the student writes while it learns: to the same prompts, again.
 
 A wrong template or end token shows here first, long before an evaluation: the
-student does not stop, or does not close its thinking.
+student does not stop, or does not close its thinking. A judge, where there is
+one, says what its programs are worth.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import statistics
 from typing import Any
 
@@ -15,8 +18,11 @@ from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import request as request_lib
+from valley_jax.scoring import programs
 
 _FENCE = '~' * 12  # Longer than any that a student writes.
+
+Judge = Callable[[Mapping[tuple[str, int], str | None]], dict[str, float]]
 
 
 def of_problems(
@@ -51,6 +57,21 @@ def of_traces(
   ]
 
 
+def repeat(
+    requests: Sequence[request_lib.Request], num_samples: int
+) -> list[request_lib.Request]:
+  """Returns requests for so many samples of each prompt."""
+  return [
+      dataclasses.replace(request, sample_index=index)
+      for request in requests
+      for index in range(num_samples)
+  ]
+
+
+def _key(request: request_lib.Request) -> tuple[str, int]:
+  return request.problem_id, request.sample_index
+
+
 class Samples:
   """Answers the same prompts with the student of the moment."""
 
@@ -59,6 +80,7 @@ class Samples:
       requests: Sequence[request_lib.Request],
       tokenizer: tokenization.Tokenizer,
       engine: Callable[[Any], engine_lib.Engine],
+      judged: Judge | None = None,
   ):
     """Keeps what stays the same.
 
@@ -67,34 +89,43 @@ class Samples:
       tokenizer: Of the student.
       engine: From parameters, an engine; it is dropped after a look, and its
         memory with it.
+      judged: From programs, or None, by problem id and sample index, what
+        becomes of them; in all processes but one there is none.
     """
     self._requests, self._tokenizer = list(requests), tokenizer
-    self._engine = engine
+    self._engine, self._judged = engine, judged
 
   def __call__(self, params: Any) -> tuple[dict[str, float], dict[str, str]]:
-    """Returns rates over the samples, and the samples as Markdown by name.
+    """Returns rates over the samples, and a page of Markdown a prompt, by name.
 
-    `samples/stop_rate` is the share that ends by itself, `think_closed_rate`
-    the share with a `</think>`, `mean_tokens` the mean length.
+    `samples/stop_rate` is the share that ends by itself, `truncated_rate` that
+    which is as long as allowed, `think_closed_rate` the share with a
+    `</think>`, `program_rate` with a program, `mean_tokens` the mean length.
     """
     samples = [*self._engine(params).run(self._requests)]
     texts = {
-        s.request.problem_id: str(self._tokenizer.decode(s.tokens))
-        for s in samples
+        _key(s.request): str(self._tokenizer.decode(s.tokens)) for s in samples
     }
-    is_stop = [s.finish_reason is records.FinishReason.EOS for s in samples]
-    scalars = {
-        'samples/stop_rate': statistics.fmean(is_stop),
-        'samples/think_closed_rate': statistics.fmean(
-            '</think>' in text for text in texts.values()
-        ),
-        'samples/mean_tokens': statistics.fmean(len(s.tokens) for s in samples),
+    sources = {
+        key: programs.extract(texts[key]) for key in map(_key, self._requests)
     }
+    reasons = [s.finish_reason for s in samples]
+    rates = {
+        'stop_rate': [r is records.FinishReason.EOS for r in reasons],
+        'truncated_rate': [r is records.FinishReason.LENGTH for r in reasons],
+        'think_closed_rate': ['</think>' in text for text in texts.values()],
+        'program_rate': [source is not None for source in sources.values()],
+        'mean_tokens': [len(s.tokens) for s in samples],
+    }
+    scalars = {f'samples/{k}': statistics.fmean(x) for k, x in rates.items()}
+    if self._judged:
+      scalars |= self._judged(sources)
     return scalars, {
         f'samples/{request.problem_id}': self._page(
-            request, texts[request.problem_id]
+            request, texts[_key(request)]
         )
         for request in self._requests
+        if request.sample_index == 0
     }
 
   def _page(self, request: request_lib.Request, text: str) -> str:
