@@ -50,11 +50,13 @@ setuptools.setup(
         'gpu': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'ray': ['ray>=2.50'],  # To judge on many hosts.
+        'serve': ['starlette>=1.10,<2', 'uvicorn>=0.54,<1'],
         # Linters are bound tightly: a new rule shall not fail an old commit.
         'test': [
             'flatbuffers>=24',  # jax.export, with which TPU code is lowered.
             'hypothesis>=6.150',
             'libtpu>=0.0.42',  # Compiles for TPUs that are not there: `plan`.
+            'openai>=3.54,<4',  # Asks `serve`.
             'packaging>=24',
             'pyink>=26.5,<27',
             'pyright[nodejs]==1.1.414',  # Brings the Node.js it runs on.
@@ -63,6 +65,8 @@ setuptools.setup(
             'pytest-xdist>=3.8',
             'ray>=2.50',
             'ruff>=0.17,<0.18',
+            'starlette>=1.10,<2',
+            'uvicorn>=0.54,<1',
         ],
         # The reference of the parity tests. Not part of `test`: its usual
         # wheel pulls gigabytes of CUDA. The others are what `transformers

@@ -1,4 +1,4 @@
-"""Sampling, executing and scoring alone: a student that is already trained.
+"""Sampling, scoring and serving alone: a student that is already trained.
 
     python -m valley_jax.sample --config configs/evaluate.py --workdir EVAL \\
         --config.checkpoint=RUN/checkpoints --config.shards=DATA/shards \\
@@ -8,6 +8,8 @@
     python -m valley_jax.score --config configs/evaluate.py --workdir EVAL \\
         --config.problems=humaneval:HumanEval.jsonl.gz
     python -m valley_jax.report --config configs/evaluate.py --workdir EVAL
+    python -m valley_jax.serve --config configs/evaluate.py \\
+        --config.checkpoint=RUN/checkpoints --config.shards=DATA/shards
 
     configs/evaluate.py:num_samples=16      more samples a problem
     configs/evaluate.py:student=qwen3_8b    another student
@@ -68,4 +70,12 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.seed = a.seed
   c.command = ''
   c.sample.num_samples = a.num_samples or c.sample.num_samples
+  c.serve = dict(
+      host='127.0.0.1',  # 0.0.0.0: all that can reach this machine.
+      port=8000,  # 0: any that is free; it is printed.
+      name='student',  # By which clients ask for it.
+      longest_prompt=4096,  # Tokens; its sample may have sample.max_new_tokens.
+      num_lanes=2,  # Methods that are drawn by at a time.
+      max_waiting=256,  # Samples; more are told to ask again.
+  )
   return c.lock()

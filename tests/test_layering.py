@@ -12,7 +12,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / 'valley_jax'
 
 VERBS = {'shard', 'train', 'sample', 'execute', 'score', 'report'}
-ENTRY_POINTS = VERBS | {'plan', 'convert', 'study'}
+ENTRY_POINTS = VERBS | {'plan', 'convert', 'serve', 'study'}
 
 # What each part may import of the others. Entry points may import every part,
 # but no entry point; only `study` imports the verbs, and nothing imports it.
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     'models': {'partitioning'},
     'training': {'models', 'partitioning'},
     'sampling': {'metrics', 'models', 'partitioning', 'records'},
+    'serving': {'data', 'records', 'sampling'},
     'planning': {'models', 'partitioning', 'sampling', 'training'},
     # It looks at a run from all sides.
     'watching': {

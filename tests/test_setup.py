@@ -63,7 +63,7 @@ def test_what_is_installed_is_within_the_bounds(extra):
 def test_every_requirement_has_a_lower_bound():
   unbound = [
       required.name
-      for extra in ('', 'test', 'parity', 'ray')
+      for extra in ('', 'test', 'parity', 'ray', 'serve')
       for required in _required(extra)
       if not any(bound.operator in ('>=', '==') for bound in required.specifier)
   ]
@@ -86,6 +86,7 @@ def _imported(path: pathlib.Path) -> set[str]:
 def test_every_package_that_the_code_imports_is_required():
   providers = metadata.packages_distributions()
   listed = _required() + _required('ray') + _required('parity')
+  listed += _required('serve')
   required = {utils.canonicalize_name(each.name) for each in listed}
   required.add('jaxlib')  # It comes with jax, at jax's version.
   missing = [
@@ -101,7 +102,9 @@ def test_every_package_that_the_code_imports_is_required():
 
 def test_every_extra_can_be_named():
   extras = _setup()['extras_require']
-  assert extras.keys() == {'test', 'parity', 'dev', 'gpu', 'tpu', 'ray'}
+  names = {'test', 'parity', 'dev', 'gpu', 'tpu', 'ray', 'serve'}
+  assert extras.keys() == names
+  assert set(extras['serve']) <= set(extras['test'])
   assert 'valley_jax[test]' in extras['dev']
 
 
