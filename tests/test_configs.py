@@ -72,7 +72,7 @@ def test_an_evaluation_samples_and_judges_as_the_study_does(arg):
   directory = CONFIGS[0].parent
   study = _get_config(directory / 'valley.py', arg).to_dict()
   alone = _get_config(directory / 'evaluate.py', arg).to_dict()
-  own = {'name', 'command', 'num_traces'}
+  own = {'name', 'command', 'num_traces', 'serve'}
   assert {k: v for k, v in alone.items() if k not in own} == {
       k: study[k] for k in alone if k not in own
   }

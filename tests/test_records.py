@@ -73,6 +73,14 @@ completions = st.builds(
     log_prob=reals,
     prompt_sha256=texts,
 )
+partials = st.builds(
+    records.Partial,
+    problem_id=names,
+    sample_index=counts,
+    tokens=st.lists(counts, max_size=5).map(tuple),
+    log_prob=reals,
+    log_prob_tempered=reals,
+)
 submissions = st.builds(
     records.Submission,
     problem_id=names,
@@ -106,6 +114,7 @@ every_record = st.one_of(
     problems,
     traces,
     completions,
+    partials,
     submissions,
     judgements,
 )
@@ -119,7 +128,8 @@ def submission(sample_index: int) -> records.Submission:
 
 def test_the_round_trip_below_leaves_no_record_out():
   drawn = (
-      'Limits TestCase Program Problem Trace Completion Submission Judgement'
+      'Limits TestCase Program Problem Trace Completion Partial Submission'
+      ' Judgement'
   )
   declared = {record.__name__ for record in records.Record.__subclasses__()}
   elsewhere = {
