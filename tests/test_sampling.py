@@ -21,6 +21,15 @@ GREEDY = methods.Greedy()
 TOP_P = methods.Sampling(top_p=0.9, temperature=1.0)
 
 
+PROGRAMS = (
+    decode.empty_slots,
+    decode._embed,
+    decode._prefill_layer,
+    decode._put_heads,
+    decode.decode_chunk,
+)
+
+
 def _request(name, length, sample_index=0):
   rng = np.random.default_rng(length)
   prompt = tuple(rng.integers(0, 40, length).tolist())
@@ -237,16 +246,7 @@ def test_the_cache_holds_the_longest_prompt_and_its_completion():
 
 
 def test_traffic_compiles_nothing_new():
-  sizes = lambda: [
-      f._cache_size()
-      for f in (
-          decode.empty_slots,
-          decode._embed,
-          decode._prefill_layer,
-          decode._put_heads,
-          decode.decode_chunk,
-      )
-  ]
+  sizes = lambda: [f._cache_size() for f in PROGRAMS]
   _usual()
   before = sizes()
   for count in (1, 2, 3, 9):
@@ -359,30 +359,15 @@ def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
   assert len({tuple(s.tokens) for s in together}) == 6
 
 
-def _programs():
-  return {
-      f.__name__: f._cache_size()
-      for f in (
-          decode.empty_slots,
-          decode._embed,
-          decode._prefill_layer,
-          decode._put_heads,
-          decode.decode_chunk,
-      )
-  }
-
-
 def test_as_many_programs_are_compiled_as_predicted():
-  # Of a student that no other test has.
-  student = tiny.student(mlp_dim=72)
   requests = [_request(f'p{n}', n) for n in (3, 5, 30, 70)]
+  for program in PROGRAMS:
+    program.clear_cache()  # Of other tests.
   with tiny.mesh():
-    engine = tiny.engine(student, **{**STAGED, 'stages': STAGES})
-    before = _programs()
+    engine = tiny.engine(STUDENT, **{**STAGED, 'stages': STAGES})
     predicted = engine.programs(requests)
     list(engine.run(requests))
-  after = _programs()
-  assert {name: after[name] - before[name] for name in after} == predicted
+  assert {f.__name__: f._cache_size() for f in PROGRAMS} == predicted
   # Prompts of 64, in the first stage; of 128, in the last; and those that
   # come with 64 from the first.
   assert predicted['_prefill_layer'] == 3
