@@ -261,6 +261,10 @@ def _temporaries(copy, **mesh):
   return compiled.memory_analysis().temp_size_in_bytes, weights
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 12),
+    reason='older compilers cut all layers out at once on a CPU, as docs say',
+)
 @pytest.mark.parametrize('mesh', [{}, {'fsdp': 8}])
 def test_parameters_that_are_not_copied_are_in_memory_once(mesh):
   temporaries, weights = _temporaries(copy=False, **mesh)
