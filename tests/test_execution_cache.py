@@ -150,3 +150,18 @@ def test_what_a_killed_pool_left_is_removed_by_the_next(tmp_path, monkeypatch):
   assert [path.name for path in pathlib.Path(tmp_path).iterdir()] == [
       alive.name
   ]
+
+
+def test_a_pool_may_end_while_another_begins(tmp_path, monkeypatch):
+  monkeypatch.setattr(isolation_lib.tempfile, 'tempdir', str(tmp_path))
+  (tmp_path / 'valley_jax.1.x').mkdir()
+  seen = pathlib.Path.glob
+
+  def glob(path, pattern):
+    found = list(seen(path, pattern))
+    if path == tmp_path:  # The other one removes its own just now.
+      (tmp_path / 'valley_jax.1.x').rmdir()
+    return iter(found)
+
+  monkeypatch.setattr(pathlib.Path, 'glob', glob)
+  isolation_lib.prepare().close()

@@ -114,8 +114,11 @@ def _remove_stale() -> None:
 
 
 def _is_stale(path: pathlib.Path) -> bool:
-  is_ours = path.lstat().st_uid == os.geteuid()
   pid = path.name.removeprefix(_PREFIX).split('.')[0]
+  try:
+    is_ours = path.lstat().st_uid == os.geteuid()
+  except FileNotFoundError:
+    return False  # Its own pool has just removed it.
   return is_ours and not os.path.exists(f'/proc/{pid}')
 
 
