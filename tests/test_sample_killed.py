@@ -116,6 +116,7 @@ def test_two_processes_draw_what_one_draws(world, tmp_path):
   assert statuses == [0, 0], said
   assert _bytes(tmp_path / 'run') == _bytes(world / 'whole')
   assert said.count('18 completions') == 1
+  assert said.count('programs.') == 2  # Both drew.
 
 
 def test_slots_and_chunks_change_no_byte(world, tmp_path):
@@ -125,9 +126,17 @@ def test_slots_and_chunks_change_no_byte(world, tmp_path):
   assert _bytes(tmp_path) == _bytes(world / 'whole')
 
 
-@pytest.mark.parametrize('resume', ['exact', 'fast'])
+@pytest.mark.parametrize(
+    ('kind', 'resume', 'goes_on'),
+    [
+        ('grown', 'exact', True),
+        ('grown', 'fast', True),
+        ('live', 'exact', False),
+        ('live', 'fast', True),
+    ],
+)
 def test_what_was_in_its_slot_goes_on_only_where_that_was_asked_for(
-    world, tmp_path, resume
+    world, tmp_path, kind, resume, goes_on
 ):
   rows = records.read_rows(
       world / 'whole' / 'completions.jsonl', records.Completion
@@ -141,9 +150,9 @@ def test_what_was_in_its_slot_goes_on_only_where_that_was_asked_for(
       log_prob=0.0,
       log_prob_tempered=0.0,
   )
-  records.write_rows(tmp_path / 'samples' / 'live-00001.jsonl', [partial])
+  records.write_rows(tmp_path / 'samples' / f'{kind}-00001.jsonl', [partial])
   sample.sample(_config(world, resume=resume), str(tmp_path))
   rows = records.read_rows(tmp_path / 'completions.jsonl', records.Completion)
   found = {records.key(r): r.tokens for r in rows}[records.key(row)]
-  assert (found[:20] == (7,) * 20) == (resume == 'fast')
-  assert (_bytes(tmp_path) == _bytes(world / 'whole')) == (resume == 'exact')
+  assert (found[:20] == (7,) * 20) == goes_on
+  assert (_bytes(tmp_path) == _bytes(world / 'whole')) == (not goes_on)

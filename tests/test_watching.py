@@ -169,7 +169,7 @@ def test_no_problem_in_the_file_is_an_error(world, tmp_path):
   (tmp_path / 'problems.jsonl').touch()
   config = _config(world, held_out=0, prompts=3).unlock()
   config.problems = f'jsonl:{tmp_path}/problems.jsonl'
-  with pytest.raises(ValueError, match='problems.jsonl|watch.prompts=3'):
+  with pytest.raises(ValueError, match='problems.jsonl has no row'):
     train.train(config.lock(), str(tmp_path / 'run'))
 
 

@@ -66,7 +66,6 @@ from valley_jax.serving import app
 from valley_jax.serving import loop as loop_lib
 from valley_jax.serving import served as served_lib
 
-_CPU_SLOTS = 16
 _GRACE_SECONDS = 5
 
 
@@ -115,7 +114,7 @@ def _stage(
   s, free = config.sample, stages_lib.free_bytes()
   num_slots = s.num_slots
   if not num_slots and free is None:
-    num_slots = _CPU_SLOTS
+    num_slots = lanes.width(1)
   (stage,) = stages_lib.plan(
       student,
       lengths=(),

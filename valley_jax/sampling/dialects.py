@@ -268,22 +268,21 @@ def to_sample(
   if tokens is None:
     raise ServerError('The server has left token ids out of an answer.')
   size = len(tokens) if has_ids else usage.get('completion_tokens')
-  reason, counted = _server_reason(asked, choice, size), len(tokens)
-  if asked.end_token in tokens:
-    tokens = tokens[: tokens.index(asked.end_token)]
-    reason, counted = records.FinishReason.EOS, len(tokens) + 1
-  stops = asked.stops
-  if stop := stops.first(tokens, 0, stops.opened(tokens, 0)):
-    counted, reason = stop
-    tokens = tokens[:counted]
+  reason = _server_reason(asked, choice, size)
+  sample = request_lib.Sample(request)
+  counted = sample.take(
+      tokens,
+      limit=len(tokens) + 1,  # The server has counted them.
+      end_tokens=(asked.end_token,),
+      stops=asked.stops,
+  )
   each = log_probs(choice) if has_ids else None
   raw = math.fsum(each[:counted]) if each else math.nan
   # Servers tell those of the raw model; at a temperature they are others.
   is_raw = asked.temperature in (0.0, 1.0)
-  return request_lib.Sample(
-      request,
-      tokens=tokens,
+  return dataclasses.replace(
+      sample,
       log_prob=raw,
       log_prob_tempered=raw if is_raw else math.nan,
-      finish_reason=reason,
+      finish_reason=sample.finish_reason or reason,
   )

@@ -15,7 +15,6 @@ import dataclasses
 import jax
 import numpy as np
 
-from valley_jax import records
 from valley_jax.sampling import lanes as lanes_lib
 from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stages as stages_lib
@@ -204,22 +203,13 @@ class Engine:
   ) -> None:
     """Adds a chunk's tokens to a sample, up to its end or the stage's."""
     before = len(sample.tokens)
-    room = self._limit(sample.request) - before
-    new = tokens[: min(room, stage_len - sample.length)].tolist()
-    reason = records.FinishReason.LENGTH if len(new) == room else None
-    counted = len(new)
-    if self._end_token in new:
-      new = new[: new.index(self._end_token)]
-      reason, counted = records.FinishReason.EOS, len(new) + 1
-    sample.tokens += new
-    if sample.opened is None:
-      sample.opened = self._stops.opened(sample.tokens, before)
-    if stop := self._stops.first(sample.tokens, before, sample.opened):
-      end, reason = stop
-      del sample.tokens[end:]
-      counted = end - before
+    counted = sample.take(
+        tokens[: stage_len - sample.length].tolist(),
+        limit=self._limit(sample.request),
+        end_tokens=(self._end_token,),
+        stops=self._stops,
+    )
     for raw, tempered in log_probs[:counted].tolist():
       sample.log_prob += raw
       sample.log_prob_tempered += tempered
     self.state.num_tokens += len(sample.tokens) - before
-    sample.finish_reason = reason

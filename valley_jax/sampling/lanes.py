@@ -14,7 +14,7 @@ from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
 
-SMALLEST_BUCKET = 64
+_SMALLEST_BUCKET = 64
 
 # Slots of a lane on a CPU. A product's bits depend on its shape there; with
 # lanes of one size a sample does not depend on how many of them there are. More
@@ -40,9 +40,9 @@ def bucket(length: int, cache_len: int) -> int:
 
   64, 96, 128, 192, 256, 384 and so on, but no more than a slot has.
   """
-  octave = max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
+  octave = max(_SMALLEST_BUCKET, 1 << (length - 1).bit_length())
   between = octave * 3 // 4
-  is_between = between >= max(length, SMALLEST_BUCKET)
+  is_between = between >= max(length, _SMALLEST_BUCKET)
   return min(cache_len, between if is_between else octave)
 
 

@@ -1,8 +1,11 @@
 """What is asked for, and what has come of it so far."""
 
+from collections.abc import Collection
+from collections.abc import Sequence
 import dataclasses
 
 from valley_jax import records
+from valley_jax.sampling import stops as stops_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,3 +33,40 @@ class Sample:
   def length(self) -> int:
     """Tokens, the prompt's included."""
     return len(self.request.prompt) + len(self.tokens)
+
+  def take(
+      self,
+      tokens: Sequence[int],
+      *,
+      limit: int,
+      end_tokens: Collection[int],
+      stops: stops_lib.Stops,
+  ) -> int:
+    """Adds tokens up to the sample's end, and says why it ended, if it did.
+
+    Args:
+      tokens: Drawn next.
+      limit: A sample of so many is truncated.
+      end_tokens: Each ends it, and is not part of it.
+      stops: What else ends it.
+
+    Returns:
+      How many of the tokens count, an end token among them.
+    """
+    before = len(self.tokens)
+    new = list(tokens[: limit - before])
+    is_full = before + len(new) == limit
+    reason = records.FinishReason.LENGTH if is_full else None
+    counted = len(new)
+    ends = (i for i, token in enumerate(new) if token in end_tokens)
+    if (end := next(ends, None)) is not None:
+      new, counted, reason = new[:end], end + 1, records.FinishReason.EOS
+    self.tokens += new
+    if self.opened is None:
+      self.opened = stops.opened(self.tokens, before)
+    if stop := stops.first(self.tokens, before, self.opened):
+      last, reason = stop
+      del self.tokens[last:]
+      counted = last - before
+    self.finish_reason = reason
+    return counted

@@ -74,7 +74,7 @@ def histogram(lengths: Sequence[int]) -> str:
   for i, count in enumerate(counts):
     is_last = i == len(counts) - 1
     bar = '█' * round(_WIDTH * count / counts.max())
-    last = edges[i + 1] - (not is_last)
+    last = max(lengths) if is_last else edges[i + 1] - 1
     lines.append(f'  {edges[i]:>7,} … {last:>7,} {bar} {count:,}')
   return '\n'.join(lines)
 

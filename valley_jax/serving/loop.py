@@ -75,23 +75,16 @@ class Job(request_lib.Sample):
   publish: Callable[[Update], object]
   is_cancelled: bool = False
 
-  def take(self, tokens: list[int], log_probs: list[float]) -> bool:
-    """Adds a chunk up to the sample's end, as the engine does; is it there?"""
-    before = len(self.tokens)
-    room = self.max_new_tokens - before
-    new, end = tokens[:room], None
-    reason = Reason.LENGTH if len(new) == room else None
-    at = next((i for i, t in enumerate(new) if t in self.end_tokens), None)
-    if at is not None:
-      new, end, reason = new[:at], new[at], Reason.EOS
-    self.tokens += new
-    if stop := self.stops.first(self.tokens, before, 0):
-      last, reason = stop
-      del self.tokens[last:]
-      end = None
-    told = self.tokens[before:] + ([] if end is None else [end])
-    self.finish_reason = reason
-    self.publish(Update(told, log_probs[: len(told)], reason))
+  def draw(self, tokens: list[int], log_probs: list[float]) -> bool:
+    """Adds a chunk up to the sample's end and tells of it; is it there?"""
+    counted = self.take(
+        tokens,
+        limit=self.max_new_tokens,
+        end_tokens=self.end_tokens,
+        stops=self.stops,
+    )
+    reason = self.finish_reason
+    self.publish(Update(tokens[:counted], log_probs[:counted], reason))
     return reason is not None
 
   def fail(self, error: str) -> None:
@@ -289,5 +282,5 @@ class Loop:
           lane.empty(slot)
           with self._changed:
             self._num_left += 1
-        elif job.take(*drawn):
+        elif job.draw(*drawn):
           lane.empty(slot)
