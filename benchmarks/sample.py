@@ -2,7 +2,7 @@
 
     taskset -c 0 python benchmarks/sample.py            a small Qwen2, one core
     python benchmarks/sample.py --student qwen2_5_7b --dtype bfloat16 \\
-        --requests 512 --slots 128 --median 4096 --cap 16384     on a GPU
+        --requests 512 --slots 128 --medians 4096     on a GPU
 
 Needs torch (extra `parity`). All have the same weights, which torch writes and
 we read, and the same requests: prompts and completions of unequal, lognormal
@@ -15,6 +15,8 @@ lengths; each completion ends at its own length. In one run, in turn:
 
 Greedy; at float32 all must draw the same tokens (elsewhere ties may fall
 otherwise). The measure is useful tokens a second: those that were asked for.
+Nobody knows the lengths before: requests are taken in the order in which they
+come. Each median is measured by itself, since what a context costs differs.
 
 A second table is ours alone: the cost of a token as contexts grow, and as slots
 do. Figures of the memory's bandwidth: a step reads the weights and the live
@@ -22,6 +24,7 @@ keys and values once.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -50,6 +53,7 @@ from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stages
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+_CAP = 4  # Medians that the longest completion has.
 
 
 def parse() -> argparse.Namespace:
@@ -61,8 +65,13 @@ def parse() -> argparse.Namespace:
   add('--requests', type=int, default=48)
   add('--slots', type=int, default=16, help='samples on their way at a time')
   add('--prompt', type=int, default=48, help='median tokens of a prompt')
-  add('--median', type=int, default=96, help='tokens of a completion')
-  add('--cap', type=int, default=384, help='tokens of the longest completion')
+  add(
+      '--medians',
+      type=int,
+      nargs='+',
+      default=[96, 256, 512],
+      help='tokens of a completion; the longest has four times as many',
+  )
   add('--sigma', type=float, default=0.8, help='of the lognormal lengths')
   add('--chunk', type=int, default=8, help='ours: sample.chunk_len')
   add('--prefill', type=int, default=64, help='ours: sample.prefill_tokens')
@@ -93,7 +102,7 @@ def make_student(args: argparse.Namespace) -> student_lib.Student:
 
 
 def make_requests(
-    args: argparse.Namespace, vocab_size: int
+    args: argparse.Namespace, vocab_size: int, median: int
 ) -> list[request_lib.Request]:
   """Returns prompts, each with the length at which its completion ends."""
   rng = np.random.default_rng(0)
@@ -101,7 +110,7 @@ def make_requests(
       rng.lognormal(np.log(median), args.sigma, args.requests), low, high
   ).astype(int)
   prompts = draw(args.prompt, 4, 4 * args.prompt)
-  completions = draw(args.median, 4, args.cap)
+  completions = draw(median, 4, _CAP * median)
   return [
       request_lib.Request(
           f'p{i}', 0, tuple(rng.integers(0, vocab_size, n).tolist()), int(m)
@@ -131,19 +140,21 @@ class Ours:
         dtype=jnp.dtype(args.dtype),
     )
 
-  def run(self, requests: list[request_lib.Request]) -> dict[str, list[int]]:
+  def run(
+      self, requests: list[request_lib.Request], cap: int
+  ) -> dict[str, list[int]]:
     args = self._args
     with jax.set_mesh(self._mesh):
       steps = stages.plan(
           self.student,
           lengths=(),
           longest_prompt=max(len(r.prompt) for r in requests),
-          max_new_tokens=args.cap,
+          max_new_tokens=cap,
           num_slots=args.slots,
           dtype=args.dtype,
       )
       engine = engine_lib.Engine(
-          self.settings, steps, end_token=-1, max_new_tokens=args.cap
+          self.settings, steps, end_token=-1, max_new_tokens=cap
       )
       return {s.request.problem_id: s.tokens for s in engine.run(requests)}
 
@@ -180,7 +191,10 @@ class Theirs:
     self._static_model, self._model = self._load(), self._load()
 
   @torch.no_grad()
-  def static(self, requests: list[request_lib.Request]) -> dict[str, list[int]]:
+  def static(
+      self, requests: list[request_lib.Request], cap: int
+  ) -> dict[str, list[int]]:
+    del cap
     found = {}
     for first in range(0, len(requests), self._args.slots):
       batch = requests[first : first + self._args.slots]
@@ -204,11 +218,11 @@ class Theirs:
     return found
 
   def continuous(
-      self, requests: list[request_lib.Request]
+      self, requests: list[request_lib.Request], cap: int
   ) -> dict[str, list[int]]:
     args = self._args
     page = 32 if DEVICE == 'cpu' else 256
-    longest = max(len(r.prompt) for r in requests) + args.cap
+    longest = max(len(r.prompt) for r in requests) + cap
     batching = transformers.generation.ContinuousBatchingConfig(
         page_size=page,
         num_blocks=args.slots * -(-longest // page) + args.slots,
@@ -219,7 +233,7 @@ class Theirs:
         auto_switch_to_flash=False,
     )
     config = transformers.GenerationConfig(
-        do_sample=False, max_new_tokens=args.cap, eos_token_id=-1
+        do_sample=False, max_new_tokens=cap, eos_token_id=-1
     )
     found = {}
     with self._model.continuous_batching_context_manager(
@@ -254,19 +268,30 @@ def write_checkpoint(student: student_lib.Student, directory: str) -> None:
 
 
 def measure(
-    ways: dict[str, Any], requests: list[request_lib.Request], rounds: int
-) -> tuple[dict[str, Any], dict[str, list[float]]]:
-  """Returns by way the tokens drawn, and useful tokens/s of each round."""
+    ways: dict[str, Any], args: argparse.Namespace, vocab_size: int, median: int
+) -> dict[str, Any]:
+  """Returns useful tokens/s of each round, and how many samples equal ours."""
+  requests, cap = make_requests(args, vocab_size, median), _CAP * median
+  short = [dataclasses.replace(r, max_new_tokens=5) for r in requests]
+  for way in ways.values():
+    way(short, cap)  # It compiles.
   useful = sum(r.max_new_tokens or 0 for r in requests)
   drawn, rates = {}, {name: [] for name in ways}
-  for turn in range(rounds + 1):  # The first compiles.
+  for _ in range(args.rounds):
     for name, way in ways.items():
       start = time.perf_counter()
-      drawn[name] = way(requests)
-      if turn:
-        rates[name].append(useful / (time.perf_counter() - start))
-      print(name, turn, f'{useful / (time.perf_counter() - start):.0f}')
-  return drawn, rates
+      drawn[name] = way(requests, cap)
+      rates[name].append(useful / (time.perf_counter() - start))
+      print(f'median {median}, {name}: {rates[name][-1]:.0f}', flush=True)
+  ours = drawn['ours']
+  equal = {
+      name: sum(ours[i] == found[i] for i in ours)
+      for name, found in drawn.items()
+  }
+  return {
+      'median': median, 'useful_tokens': useful, 'tokens_per_second': rates,
+      'equal': equal,
+  }  # fmt: skip
 
 
 def growth(
@@ -296,7 +321,6 @@ def main(args: argparse.Namespace) -> None:
   where = machine.describe('jax', 'torch', 'transformers', 'numpy')
   where['device'] = jax.devices()[0].device_kind
   student = make_student(args)
-  requests = make_requests(args, student.vocab_size)
   with tempfile.TemporaryDirectory() as directory:
     write_checkpoint(student, directory)
     ours = Ours(directory, args)
@@ -306,19 +330,24 @@ def main(args: argparse.Namespace) -> None:
       'continuous': theirs.continuous,
   }  # fmt: skip
   ways = {name: ways[name] for name in args.ways}
-  drawn, rates = measure(ways, requests, args.rounds)
-  equal = {
-      name: sum(drawn['ours'][i] == found[i] for i in drawn['ours'])
-      for name, found in drawn.items()
-  }
-  if args.dtype == 'float32' and min(equal.values()) < len(requests):
-    raise SystemExit(f'The greedy tokens are not the same: {equal}')
-  rows = [
-      [name, machine.spread(values, 0), f'{equal[name]} of {len(requests)}',
-       f'{np.median(np.asarray(rates["ours"]) / np.asarray(values)):.2f}']
-      for name, values in rates.items()
-  ]  # fmt: skip
-  head = ['way', 'useful tokens/s', 'samples equal to ours', 'ours / it']
+  speed = [measure(ways, args, student.vocab_size, n) for n in args.medians]
+  rows = []
+  for found in speed:
+    mean = found['useful_tokens'] / args.requests
+    rates = {k: np.asarray(v) for k, v in found['tokens_per_second'].items()}
+    rows += [
+        [f'{mean:,.0f}', name, machine.spread(values, 0),
+         f'{found["equal"][name]} of {args.requests}',
+         f'{np.median(rates["ours"] / values):.2f}']
+        for name, values in rates.items()
+    ]  # fmt: skip
+  head = [
+      'tokens, mean',
+      'way',
+      'useful tokens/s',
+      'equal to ours',
+      'ours / it',
+  ]
   text = machine.table(head, rows)
   cost = growth(ours, args)
   head = ['context, tokens', 'slots', 'ms a step', 'ms a token', 'GB/s']
@@ -328,8 +357,7 @@ def main(args: argparse.Namespace) -> None:
       for c in cost
   ])  # fmt: skip
   figures = json.dumps({
-      'args': vars(args), 'tokens_per_second': rates, 'equal': equal,
-      'cost': cost, **where,
+      'args': vars(args), 'speed': speed, 'cost': cost, **where,
   })  # fmt: skip
   if args.output:
     path = pathlib.Path(args.output)
@@ -341,6 +369,9 @@ def main(args: argparse.Namespace) -> None:
     records.write_atomically(path / 'sample.md', f'{title}{text}\n')
     records.write_atomically(path / 'sample.json', figures + '\n')
   print(text, figures, sep='\n\n')
+  least = min(n for found in speed for n in found['equal'].values())
+  if args.dtype == 'float32' and least < args.requests:
+    raise SystemExit('The greedy tokens are not the same.')
 
 
 if __name__ == '__main__':
