@@ -18,8 +18,9 @@ ENTRY_POINTS = VERBS | {'plan', 'convert', 'serve', 'study'}
 # but no entry point; only `study` imports the verbs, and nothing imports it.
 MAY_IMPORT = {
     'execution': {'records'},
-    'scoring': {'execution', 'records'},
-    'data': {'buckets', 'records'},
+    'scoring': {'execution', 'programs', 'records'},
+    # A trace is filtered by the program that a completion is scored by.
+    'data': {'buckets', 'programs', 'records'},
     'models': {'partitioning'},
     'training': {'models', 'partitioning'},
     'sampling': {'metrics', 'models', 'partitioning', 'records'},
@@ -33,6 +34,7 @@ MAY_IMPORT = {
         'models',
         'partitioning',
         'processes',
+        'programs',
         'records',
         'sampling',
         'scoring',
@@ -40,6 +42,7 @@ MAY_IMPORT = {
     },
     'analysis': {'records'},
     'mini': {'records'},
+    'programs': {'records'},
     'records': set(),
     'config_arg': set(),
     'entry': set(),
@@ -55,7 +58,7 @@ PARTS = set(MAY_IMPORT)
 
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 NEVER_JAX = {'execution', 'scoring', 'mini', 'records', 'config_arg'}
-NEVER_JAX |= {'entry', 'metrics', 'execute', 'score', 'report'}
+NEVER_JAX |= {'programs', 'entry', 'metrics', 'execute', 'score', 'report'}
 
 # PID 1 of a sandbox: it imports the files that lie beside it there.
 PROGRAMS = {
@@ -191,7 +194,7 @@ def _modules(*parts: str) -> set[str]:
   }
 
 
-LEAVES = {'config_arg', 'entry', 'metrics', 'records'}
+LEAVES = {'config_arg', 'entry', 'metrics', 'programs', 'records'}
 
 
 @pytest.mark.parametrize(

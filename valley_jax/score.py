@@ -24,12 +24,12 @@ from typing import Any
 import ml_collections as mlc
 
 from valley_jax import entry
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data import problems as problems_lib
 from valley_jax.scoring import completeness
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
-from valley_jax.scoring import programs
 from valley_jax.scoring import summary
 
 

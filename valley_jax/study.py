@@ -31,6 +31,7 @@ import ml_collections as mlc
 
 from valley_jax import entry
 from valley_jax import execute
+from valley_jax import programs
 from valley_jax import records
 from valley_jax import report
 from valley_jax import sample
@@ -39,7 +40,6 @@ from valley_jax import shard
 from valley_jax import train
 from valley_jax.data import tokenization
 from valley_jax.mini import world
-from valley_jax.scoring import programs
 
 
 class _Clock:

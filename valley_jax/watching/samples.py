@@ -12,13 +12,13 @@ import dataclasses
 import statistics
 from typing import Any
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data import prompts
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import tokenization
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import request as request_lib
-from valley_jax.scoring import programs
 
 _FENCE = '~' * 12  # Longer than any that a student writes.
 
