@@ -51,6 +51,22 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       pack='best_fit',  # or none
       traces_per_shard=2048,
   )
+  # Traces that are fit to learn from: OpenCodeReasoning's filters. 0, False
+  # and () are off; valley_jax/data/filters.py says what each refuses.
+  c.filters = dict(
+      think=True,  # Exactly one <think>…</think>, ahead of the answer.
+      code_in_answer=True,  # The answer has a program, as scoring takes it.
+      no_code_in_think=False,  # The thought has no code fence.
+      parses=True,  # The program parses.
+      characters=(),  # (least, most) of the response; tokens: data.max_len.
+      loop_characters=0,  # So many are one phrase over and over; such as 2000.
+      languages=(),  # Of programs: python, c, cpp17, cpp20.
+      judgement=(),  # Of the program: right, wrong, unknown.
+      pass_rate=(),  # (least, most) share of tests passed.
+      licenses=(),  # Only these, such as cc-by-4.0.
+      sources=(),  # Only questions of these sets, such as taco.
+      not_splits=(),  # No questions of these; 13 % of OCR-2 are of test splits.
+  )
   c.mesh = dict(
       data=1,  # Copies of the parameters.
       fsdp=-1,  # Parts of parameters and of batches; -1: all other devices.
@@ -168,6 +184,7 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.student = 'mini'
   c.prompt = 'plain'
   c.init = 'random'  # The base student; it is trained first.
+  c.filters.update(think=False, code_in_answer=False, parses=False)
   c.data.max_len = 192
   c.train.update(
       batch_size=4,
