@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'valley_jax'
 
-VERBS = {'shard', 'train', 'sample', 'execute', 'score', 'report'}
+VERBS = {'label', 'shard', 'train', 'sample', 'execute', 'score', 'report'}
 ENTRY_POINTS = VERBS | {'plan', 'convert', 'serve', 'study'}
 
 # What each part may import of the others. Entry points may import every part,
@@ -58,7 +58,8 @@ PARTS = set(MAY_IMPORT)
 
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 NEVER_JAX = {'execution', 'scoring', 'mini', 'records', 'config_arg'}
-NEVER_JAX |= {'programs', 'entry', 'metrics', 'execute', 'score', 'report'}
+NEVER_JAX |= {'programs', 'entry', 'metrics'}
+NEVER_JAX |= {'execute', 'label', 'score', 'report'}
 
 # PID 1 of a sandbox: it imports the files that lie beside it there.
 PROGRAMS = {

@@ -98,7 +98,8 @@ def test_thought_and_answer_are_told_apart(text, parts):
 
 
 def test_every_language_of_a_block_is_one_that_the_judge_knows():
-  assert set(programs._LANGUAGES.values()) == set(languages.LANGUAGES)
+  assert set(programs.LANGUAGES) == set(languages.LANGUAGES)
+  assert set(programs._LANGUAGES.values()) == set(programs.LANGUAGES)
   for name, meant in programs._LANGUAGES.items():
     if name in languages._OTHER_NAMES:
       assert languages.canonical(name) == meant

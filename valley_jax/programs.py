@@ -11,7 +11,8 @@ import re
 from valley_jax import records
 
 _FENCE = re.compile(r'^ {0,3}(`{3,}|~{3,})[ \t]*([^\n`]*)$', re.MULTILINE)
-# Languages of submissions, by the words that blocks of theirs begin with.
+LANGUAGES = ('python', 'c', 'cpp17', 'cpp20')  # Of submissions.
+# The same, by the words that blocks of theirs begin with.
 _LANGUAGES = {
     'py': 'python', 'python': 'python', 'python3': 'python', 'c': 'c',
     'cpp': 'cpp17', 'c++': 'cpp17', 'cc': 'cpp17', 'cxx': 'cpp17',

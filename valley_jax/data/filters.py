@@ -35,7 +35,6 @@ from valley_jax import records
 from valley_jax.data import loops
 from valley_jax.data import parsing
 
-LANGUAGES = ('python', 'c', 'cpp17', 'cpp20')
 JUDGEMENTS = {'right': True, 'wrong': False, 'unknown': None}
 _LEAST_LOOP = (
     64  # Characters; a shorter run, such as a line of dashes, is none.
@@ -184,8 +183,8 @@ def _names(name: str, value: Any) -> list[str]:
 
 def _languages(name: str, value: Any) -> _Keep:
   languages = frozenset(map(programs.canonical, _names(name, value)))
-  if not languages <= set(LANGUAGES):
-    raise _bad(name, value, f'some of {", ".join(LANGUAGES)}')
+  if not languages <= set(programs.LANGUAGES):
+    raise _bad(name, value, f'some of {", ".join(programs.LANGUAGES)}')
   return functools.partial(_is_in, languages=languages)
 
 
