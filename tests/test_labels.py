@@ -141,13 +141,17 @@ def test_the_name_counts_more_than_the_words():
     ('fields', 'reason'),
     [
         ({'response': 'So.'}, 'no program in the answer'),
+        (
+            {'response': 'So.', 'problem_id': 'q', 'question': '?'},
+            'its problem is not there',
+        ),
         ({'response': '```java\n```', 'language': 'java'}, 'not run java'),
         ({'response': '```cpp\n```'}, 'is in cpp17, .* calls Python'),
     ],
 )
 def test_what_the_judge_would_not_take_is_not_asked(fields, reason):
   function = _problem(mode=records.Mode.FUNCTION, entry_point='f')
-  ok, asked = _ask([_trace(), _trace(**fields)], function)
+  ok, asked = _ask([_trace(), records.replace(_trace(), **fields)], function)
   assert ok.submission and asked.submission is None
   assert re.search(reason, asked.reason)
 

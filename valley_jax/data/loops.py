@@ -27,19 +27,20 @@ def has_loop(text: str, length: int) -> bool:
   half = length // 2
   for start in range(0, len(text) - half + 1, half):
     period = _period(text[start : start + half])
-    if 0 < period <= length // _TIMES:
+    if period and period <= length // _TIMES:
       if _run(text, start, period, length) >= length:
         return True
   return False
 
 
 def _period(block: str) -> int:
-  """Returns the least period of about half a block at most; 0: none."""
-  head = block[: len(block) // 2]
-  period = block.find(head, 1)
-  while period >= 0 and block[period:] != block[:-period]:
-    period = block.find(head, period + 1)
-  return max(period, 0)
+  """Returns the least period of at most half a block; 0 if there is none."""
+  # If there is one, its phrase fits in the head, and so the head comes again
+  # just where the least one ends, and nowhere before.
+  period = block.find(block[: len(block) // 2], 1)
+  if period < 0 or block[period:] != block[:-period]:
+    return 0
+  return period
 
 
 def _run(text: str, start: int, period: int, enough: int) -> int:
