@@ -1,7 +1,10 @@
 """label and execute, in turn, say which traces are right."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import judged
 import ml_collections as mlc
@@ -11,6 +14,7 @@ from valley_jax import execute
 from valley_jax import label
 from valley_jax import records
 
+ROOT = pathlib.Path(__file__).parents[1]
 SUM = 'Read two integers and print their sum.'
 SQUARE = 'Read an integer and print its square.'
 WRONG = 'a, b = map(int, input().split())\nprint(a + b if a > 1 else 0)'
@@ -148,6 +152,26 @@ def test_a_program_that_changed_needs_a_judgement_of_its_own(
   with pytest.raises(ValueError, match='Trace c .* run `execute`'):
     label.label(_config(tmp_path), str(tmp_path / 'w'))
   assert not (tmp_path / 'w/traces.jsonl').exists()
+
+
+@pytest.mark.parametrize('kill_at', [4, 6, 8, 10])
+def test_killed_on_its_way_it_writes_the_same_in_the_end(
+    labelled, tmp_path, kill_at
+):
+  _write_inputs(tmp_path)
+  judgements = (labelled / 'w/judgements.jsonl').read_bytes()
+  records.write_atomically(tmp_path / 'w/judgements.jsonl', judgements)
+  command = [
+      sys.executable, ROOT / 'tests/kill_at.py', 'label',
+      _config(tmp_path).to_json(), str(tmp_path / 'w'), str(kill_at),
+  ]  # fmt: skip
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  killed = subprocess.run(command, env=environment, capture_output=True)
+  assert killed.returncode == -9, killed.stderr
+  label.label(_config(tmp_path), str(tmp_path / 'w'))
+  for name in ('submissions.jsonl', 'asked.jsonl', 'traces.jsonl'):
+    found = (tmp_path / 'w' / name).read_bytes()
+    assert found == (labelled / 'w' / name).read_bytes()
 
 
 def test_without_judgements_the_next_command_is_named(tmp_path, capsys):
