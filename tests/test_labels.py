@@ -1,6 +1,7 @@
 """Labels of traces: difficulty by a rule a set, verdicts by execution."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,8 @@ def _label(*judgements, all_tests=False):
         ('apps', 'introductory', 'easy'),
         ('codeparrot/apps', 'interview', 'easy'),
         ('apps', 'competition', 'hard'),
-        ('apps', 'EASY', ''),
+        ('apps', 'EASY', 'easy'),
+        ('apps', '1500', ''),
         ('code_contests', '0', ''),  # UNKNOWN_DIFFICULTY
         ('code_contests', '2', 'easy'),  # MEDIUM
         ('code_contests', '5', 'hard'),  # HARDEST
@@ -94,7 +96,10 @@ def test_a_set_s_own_word_becomes_easy_or_hard(source, said, meant):
 def test_programs_of_a_problem_are_numbered_in_the_traces_order():
   traces = [_trace('a'), _trace('b', 'q'), _trace('c'), _trace('d', 'q')]
   asked = _ask(traces, _problem(), _problem('q', 'Other.'))
-  assert [(a.trace.trace_id, records.key(a.submission)) for a in asked] == [
+  assert [
+      (a.trace.trace_id, a.submission and records.key(a.submission))
+      for a in asked
+  ] == [
       ('a', ('p', 0)),
       ('b', ('q', 0)),
       ('c', ('p', 1)),
@@ -134,7 +139,7 @@ def test_a_problem_of_another_name_has_the_same_words(question, found):
 def test_the_name_counts_more_than_the_words():
   problems = _problem('q', 'Print 1.'), _problem('p', 'Other.')
   (asked,) = _ask([_trace(problem='p')], *problems)
-  assert asked.submission.problem_id == 'p'
+  assert asked.submission and asked.submission.problem_id == 'p'
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_a_failure_of_the_judge_is_no_label(all_tests):
 
 
 def test_what_a_source_said_does_not_stand_in():
-  said = dict(is_correct=True, pass_rate=0.5)
+  said: dict[str, Any] = dict(is_correct=True, pass_rate=0.5)
   traces = [
       _trace('a', **said),
       _trace('b', 'lost', question='?', **said),

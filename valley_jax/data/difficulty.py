@@ -77,7 +77,7 @@ def _of_code_contests(word: str) -> str:
 # By a set's name in small letters, without its owner and its signs. Others,
 # such as LeetCode and LiveCodeBench, say easy, medium and hard.
 _RULES: dict[str, Callable[[str], str]] = {
-    'apps': lambda word: _APPS.get(word, ''),
+    'apps': lambda word: _APPS.get(word) or _by_words(word),
     'codecontests': _of_code_contests,
     'codeforces': _by_rating,
     'codeforcescots': _by_rating,
