@@ -106,7 +106,12 @@ def test_some_samples_outgrow_each_stage(world):
 
 
 @pytest.mark.timeout(400)
-def test_two_processes_draw_what_one_draws(world, tmp_path):
+@pytest.mark.parametrize('num_done', [0, 17])  # 17 of 18: one has nothing left.
+def test_two_processes_draw_what_one_draws(world, tmp_path, num_done):
+  lines = _bytes(world / 'whole').splitlines(keepends=True)[:num_done]
+  (tmp_path / 'run' / 'samples').mkdir(parents=True)
+  done = tmp_path / 'run' / 'samples' / 'done-00000.jsonl'
+  done.write_bytes(b''.join(lines))
   config = train_program.write_config(tmp_path / 'config.py', _config(world))
   statuses, said = train_program.wait(
       train_program.start(

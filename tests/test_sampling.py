@@ -272,6 +272,16 @@ def test_the_number_of_slots_does_not_matter(method, num_slots):
   assert _by_request(samples) == _usual(method)
 
 
+def test_products_of_other_shapes_do_not_change_a_bit():
+  # Wide enough that XLA rounds a product of 1 row, of 16 and of 64 otherwise.
+  student = tiny.student(embed_dim=256, mlp_dim=512, vocab_size=512)
+  found = [
+      _by_request(_samples(REQUESTS[:4], student, stages=(stage,)))
+      for stage in (stages_lib.Stage(128, n) for n in (1, 16, 64))
+  ]
+  assert found[0] == found[1] == found[2]
+
+
 STAGES = (stages_lib.Stage(64, 8), stages_lib.Stage(128, 3))
 STAGED = {'stages': STAGES, 'max_new_tokens': 58, 'method': TOP_P}
 

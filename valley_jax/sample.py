@@ -349,16 +349,16 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
       request
       for request in requests
       if (request.problem_id, request.sample_index) not in done
-      and _part(request, num_parts) == me
   ]
+  mine = [request for request in missing if _part(request, num_parts) == me]
   if server:
-    draw: Draw = lambda progress: server.run(missing)
+    draw: Draw = lambda progress: server.run(mine)
   else:
     longest = max(len(request.prompt) for request in requests)
-    draw = _engine(config, directory, tokenizer, files, longest, missing)
+    draw = _engine(config, directory, tokenizer, files, longest, mine)
   processes.meet('samples are drawn')
-  if missing:
-    _draw(draw, files, tokenizer, prompt_sha256, len(done), len(missing))
+  if missing:  # Of whomever: to read the student takes all processes.
+    _draw(draw, files, tokenizer, prompt_sha256, len(done), len(mine))
   processes.meet('samples are put together')
   if me == 0:
     keys = [(r.problem_id, r.sample_index) for r in requests]
