@@ -182,10 +182,16 @@ def _group_rows(
         for row, fault in _batch_rows(batch):
           number += 1
           yield number, row, fault
+      why = 'fewer rows than it says'
     except (pa.ArrowException, OSError) as e:
       _raise_unless_damage(e)
-      reason = f'damaged, rows {number + 1:,} to {end:,} are lost: {e}'
+      why = str(e)
+    if number < end:
+      reason = f'damaged, rows {number + 1:,} to {end:,} are lost: {why}'
       refuse(quarantine, file, number + 1, reason)
+  if end != table.metadata.num_rows:
+    said = f'{table.metadata.num_rows:,} rows, its row groups {end:,}'
+    refuse(quarantine, file, end + 1, f'damaged: the file has {said}')
 
 
 def _batch_rows(
