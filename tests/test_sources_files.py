@@ -3,8 +3,12 @@
 import gzip
 import hashlib
 import pathlib
+import random
+import tracemalloc
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import source_rows
 import zstandard
@@ -130,6 +134,29 @@ def test_a_digest_is_of_the_bytes_of_all_files(tmp_path):
     source_rows.write(path.with_name('1.jsonl'), b'c')
     digests.add(traces.digest(f'table:{path.parent}'))
   assert len(digests) == 6
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path, suffix):
+  chance = random.Random(0)
+  given = [
+      {'prompt': 'Why?', 'response': chance.randbytes(20_000).hex()}
+      for _ in range(250)
+  ]
+  path = tmp_path / f'x.{suffix}'
+  if suffix == 'parquet':  # One row group of small pages.
+    pq.write_table(pa.Table.from_pylist(given), path, write_batch_size=8)
+  else:
+    source_rows.write(path, *given)
+  assert path.stat().st_size > 4.5e6
+  _read(f'table:{path}')  # What is imported on the way is no part of it.
+  tracemalloc.start()
+  try:
+    assert sum(1 for _ in traces.read([f'table:{path}'], '', [])) == 250
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert peak < 3.5e6, peak
 
 
 def _cut(path, share):

@@ -211,7 +211,15 @@ def test_the_mini_world_is_read_by_its_directory(tmp_path):
   assert traces.digest(f'mini:{tmp_path}') == traces.digest(f'mini:{file}')
 
 
-_S1K11 = source_rows.ROWS['s1k 1.1']
+def test_a_null_of_parquet_is_a_column_that_is_left_out(tmp_path):
+  row = source_rows.ROWS['jsonl']
+  short = {k: v for k, v in row.items() if k != 'language'}
+  path = source_rows.write(tmp_path / 'x.parquet', row, short)
+  (first, second), quarantine = _read(f'jsonl:{path}')
+  assert not quarantine
+  assert (first.language, second.language) == ('cpp17', '')
+
+
 _UNUSABLE = {
     'no turns': ('chat', {'messages': []}, 'turns are none; want user'),
     'two questions': (
@@ -244,7 +252,7 @@ _UNUSABLE = {
     'pass rate': ('ocr2', {'pass_rate': 'nan'}, "pass_rate 'nan' is none"),
     'rate over 1': ('ocr2', {'pass_rate': '75'}, "pass_rate '75' is none"),
     'digits': ('ocr2', {'index': '1' * 5000}, 'is none of the 4 rows'),
-    'climbing': ('ocr2', {'split': '../taco/train'}, 'no local copy'),
+    'climbing': ('ocr2', {'split': '../taco/train.jsonl'}, 'no local copy'),
     'no index': ('ocr1', {'input': '-'}, "index '' is none"),
     'long label': ('ocr2', {'license': 'x' * 1001}, '1,001 characters'),
     'NUL in label': ('ocr2', {'license': 'a\0'}, 'license contains a NUL'),

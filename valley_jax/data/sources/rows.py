@@ -7,7 +7,7 @@ so is, once, what is wrong with a file.
 
 from collections.abc import Iterable
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -117,22 +117,14 @@ def _json_rows(
 def _parquet_rows(
     file: str, row_type: Any, quarantine: Quarantine
 ) -> Iterator[tuple[int, Any]]:
-  import pyarrow as pa  # Half a second that JSONL need not wait for.
-  import pyarrow.parquet as pq
-
   fields = msgspec.structs.fields(row_type)
   optional = {f.encode_name for f in fields if not f.required}
+  wanted = [field.encode_name for field in fields]
   with files.open_binary(file) as f:
-    try:
-      table = pq.ParquetFile(
-          f, buffer_size=_BUFFER, page_checksum_verification=True
-      )
-      names = table.schema_arrow.names
-    except (pa.ArrowException, OSError, ValueError) as e:
-      _raise_unless_damage(e)
-      refuse(quarantine, file, 1, f'damaged, all rows are lost: {e}')
+    table = _open_table(file, f, quarantine)
+    if table is None:
       return
-    wanted = [field.encode_name for field in fields]
+    names = table.schema_arrow.names
     if lacking := sorted({*wanted} - {*names} - optional):
       reason = f'all rows lack the column {", ".join(lacking)}'
       refuse(quarantine, file, 1, reason)
@@ -153,6 +145,26 @@ def _parquet_rows(
         refuse(quarantine, file, number, str(e), row)
       else:
         yield number, value
+
+
+def _open_table(file: str, f: BinaryIO, quarantine: Quarantine) -> Any:
+  """Returns the ParquetFile, or None if it is damaged."""
+  import pyarrow as pa  # Half a second that JSONL need not wait for.
+  import pyarrow.parquet as pq
+
+  try:
+    table = pq.ParquetFile(
+        f,
+        buffer_size=_BUFFER,
+        pre_buffer=False,  # True reads a row group as a whole.
+        page_checksum_verification=True,
+    )
+    _ = table.schema_arrow  # Which is decoded only now.
+  except (pa.ArrowException, OSError, ValueError) as e:
+    _raise_unless_damage(e)
+    refuse(quarantine, file, 1, f'damaged, all rows are lost: {e}')
+    return None
+  return table
 
 
 def _raise_unless_damage(error: Exception) -> None:
