@@ -34,8 +34,8 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.command = ''  # What was typed; the entry point fills it in.
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
-  c.traces = ''  # jsonl:PATH or ocr2:PATH
-  c.questions = ''  # Local copies, for OCR-2 rows whose question is "-".
+  c.traces = ''  # FORMAT:PATH, or [FORMAT:PATH,...]; data/sources/traces.py.
+  c.questions = ''  # Local copies, for OCR rows whose question is "-".
   c.problems = ''  # FORMAT:PATH, such as humaneval:PATH or jsonl:PATH.
   c.tokenizer = ''  # hf:DIR, or bpe:SIZE to train one on the traces.
   c.chat_template = ''  # file:PATH of Jinja; '': the tokenizer's own.

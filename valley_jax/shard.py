@@ -4,8 +4,11 @@
         --config.traces=ocr2:python.jsonl --config.questions=QUESTIONS \\
         --config.tokenizer=hf:Qwen2.5-7B-Instruct
 
-Reads   config.traces      FORMAT:PATH; formats jsonl (our records), ocr2
-        config.questions   local copies, for OCR-2's rows whose question is "-"
+Reads   config.traces      FORMAT:PATH or [FORMAT:PATH,...], as
+                           valley_jax/data/sources/traces.py says
+        config.questions   local copies of the sets of OCR-1 and OCR-2 rows
+                           whose question is "-"
+                           (valley_jax/data/sources/questions.py)
         config.tokenizer   hf:DIR, or bpe:SIZE to train one on the traces
         config.chat_template  '', the tokenizer's own, or file:PATH of Jinja
         config.prompt      the words in which a question is put: ocr,
@@ -37,7 +40,7 @@ from valley_jax import records
 from valley_jax.data import prompts
 from valley_jax.data import shards
 from valley_jax.data import tokenization
-from valley_jax.data import traces
+from valley_jax.data.sources import traces
 
 
 def _chat_template(config: mlc.ConfigDict) -> str:
@@ -90,19 +93,14 @@ def _blocks(
     yield block, bad
 
 
-def _file_hash(path: pathlib.Path) -> str:
-  with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()
-
-
 def _settings(
     config: mlc.ConfigDict, prompt: prompts.Prompt, chat_template: str
 ) -> dict[str, Any]:
   """What the shards depend on, besides the tokenizer's files."""
-  name, path = traces.split_source(config.traces)
+  sources = traces.several(config.traces)
   settings = {
-      'traces': config.traces,
-      'traces_sha256': _file_hash(path),
+      'traces': list(sources),
+      'traces_sha256': [traces.digest(source) for source in sources],
       'prompt': prompt.name,
       'prompt_text_sha256': prompts.sha256(prompt),
       'max_len': config.data.max_len,
@@ -110,7 +108,7 @@ def _settings(
       'format': shards.FORMAT,
       'tokenizer': config.tokenizer,
   }
-  if name == 'ocr2':  # Our own rows carry their questions.
+  if any(map(traces.looks_up, sources)):  # Others carry their questions.
     settings['questions'] = config.questions
   if chat_template:
     encoded = chat_template.encode()
