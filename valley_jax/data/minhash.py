@@ -15,7 +15,6 @@ at J = .8. The texts themselves are not kept.
 """
 
 import array
-from collections.abc import Iterable
 from collections.abc import Iterator
 import hashlib
 from typing import NamedTuple

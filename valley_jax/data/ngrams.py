@@ -34,6 +34,11 @@ def words(text: str) -> list[bytes]:
   return data.translate(_PARTS).split()
 
 
+def codes(tokens: Sequence[bytes]) -> np.ndarray:
+  """Returns a number for each token, (len,) uint64 below 2^32."""
+  return np.fromiter(map(zlib.crc32, tokens), np.uint64, len(tokens))
+
+
 def hashes(tokens: Sequence[bytes], n: int) -> np.ndarray:
   """Returns the hash of every `n` tokens in a row, (len - n + 1,) uint64.
 
@@ -41,14 +46,14 @@ def hashes(tokens: Sequence[bytes], n: int) -> np.ndarray:
 
   Example: hashes([b'a', b'b', b'c'], 2) are two numbers, of ab and of bc.
   """
-  codes = np.fromiter(map(zlib.crc32, tokens), np.uint64, len(tokens))
-  if not len(codes):
-    return codes
-  n = min(n, len(codes))
+  numbers = codes(tokens)
+  n = min(n, len(numbers))
+  if not n:
+    return numbers
   # Begun with n: a gram of two words is no gram of three.
-  mixed = np.full(len(codes) - n + 1, n, np.uint64)
+  mixed = np.full(len(numbers) - n + 1, n, np.uint64)
   for i in range(n):
-    mixed = mix(mixed, codes[i : len(codes) - n + 1 + i])
+    mixed = mix(mixed, numbers[i : len(numbers) - n + 1 + i])
   return finish(mixed)
 
 
