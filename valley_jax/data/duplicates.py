@@ -5,7 +5,8 @@ sources, which is the order of `check`.
 
 Traces. Two responses are one if they are equal but for white space (exact), or
 if the Jaccard similarity of their runs of words is at least a threshold
-(near). Case and punctuation do not count for `near`. A response of fewer than
+(near). Case and punctuation do not count for `near`, nor do the tags, commands
+and entities of a question. A response of fewer than
 `trace_min_words` words says too little to be known again without its question:
 it is only compared whole, with those of the same question.
 
@@ -29,6 +30,8 @@ from typing import Any
 
 from valley_jax import records
 from valley_jax.data import minhash
+from valley_jax.data import ngrams
+from valley_jax.data import statements
 
 
 class Kind(enum.Enum):
@@ -104,7 +107,11 @@ class _Questions:
   def __init__(self, settings: Settings):
     s = settings
     self._sketch = minhash.Sketcher(
-        s.question_words, s.question_min_words, s.num_hashes, s.seed
+        lambda question: statements.read(question).words,
+        s.question_words,
+        s.question_min_words,
+        s.num_hashes,
+        s.seed,
     )
     self._index = minhash.Index(s.question_similarity, s.num_hashes, s.bands)
     self._problem_ids, self._trace_ids = minhash.Strings(), minhash.Strings()
@@ -166,7 +173,7 @@ class Duplicates:
     self._settings = s = Settings(**settings)
     num_hashes = s.num_hashes if s.traces == 'near' else 0
     self.sketch = minhash.Sketcher(
-        s.trace_words, s.trace_min_words, num_hashes, s.seed
+        ngrams.words, s.trace_words, s.trace_min_words, num_hashes, s.seed
     )
     self._index = minhash.Index(s.trace_similarity, num_hashes, s.bands)
     self._trace_ids = minhash.Strings()

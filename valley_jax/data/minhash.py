@@ -15,7 +15,9 @@ at J = .8. The texts themselves are not kept.
 """
 
 import array
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import hashlib
 from typing import NamedTuple
 import unicodedata
@@ -52,6 +54,7 @@ class Sketcher:
   """Makes sketches of texts; a pure function with parameters, to be pickled.
 
   Args:
+    split: The words of a text, without what shall not count.
     num_words: Of an n-gram.
     min_words: Texts of fewer words get no hashes: they are only compared whole.
     num_hashes: Of a sketch; 0: no text gets any.
@@ -59,8 +62,14 @@ class Sketcher:
   """
 
   def __init__(
-      self, num_words: int, min_words: int, num_hashes: int, seed: int
+      self,
+      split: Callable[[str], Sequence[bytes]],
+      num_words: int,
+      min_words: int,
+      num_hashes: int,
+      seed: int,
   ):
+    self._split = split
     self._num_words, self._min_words = num_words, min_words
     self._seed, self._num_hashes = seed, num_hashes
     if num_hashes:
@@ -70,7 +79,7 @@ class Sketcher:
 
   def __call__(self, text: str) -> Sketch:
     key = digest(text)
-    tokens = ngrams.words(text)
+    tokens = self._split(text)
     is_short = len(tokens) < max(1, self._min_words)
     if is_short or not self._num_hashes:
       return Sketch(key, None, is_short)

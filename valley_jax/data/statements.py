@@ -1,5 +1,6 @@
 """The words of a statement, whatever its form, and where they stand."""
 
+from collections.abc import Sequence
 import itertools
 import re
 from typing import NamedTuple
@@ -26,44 +27,45 @@ class Statement(NamedTuple):
   """A text and its words, one by one."""
 
   text: str  # In the form NFKC.
-  words: list[bytes]  # UTF-8, lower case.
-  spans: list[tuple[int, int]]  # Where in `text` they stand.
+  words: list[bytes]  # UTF-8, lower case; a lone surrogate is '?'.
+  places: Sequence[int]  # Of each word, among all that `read` finds.
 
   def passage(self, start: int, end: int, most: int = 1000) -> str:
     """Returns the text of words `start` to `end`, cut to `most` characters."""
     if start >= end:
       return ''
-    text = self.text[self.spans[start][0] : self.spans[end - 1][1]]
+    spans = [m.span(1) for m in _TOKEN.finditer(self.text) if m[1] is not None]
+    first, last = self.places[start], self.places[end - 1]
+    text = self.text[spans[first][0] : spans[last][1]]
     return text if len(text) <= most else text[: most - 1] + '…'
 
-  def only(self, kept: list[bool]) -> 'Statement':
+  def only(self, kept: Sequence[bool]) -> 'Statement':
     """Returns it with those of its words for which `kept` is true."""
     return Statement(
         self.text,
         list(itertools.compress(self.words, kept)),
-        list(itertools.compress(self.spans, kept)),
+        list(itertools.compress(self.places, kept)),
     )
 
 
 def read(text: str) -> Statement:
-  """Splits a statement into words; lone surrogates become '?'."""
+  """Splits a statement into words."""
   text = unicodedata.normalize('NFKC', text)
-  words, spans = [], []
-  for match in _TOKEN.finditer(text):
-    if match[1] is not None:
-      words.append(match[1].lower().encode('utf-8', 'replace'))
-      spans.append(match.span(1))
-  return Statement(text, words, spans)
+  # What is passed over is found as ''. Words have no white space inside.
+  found = '\n'.join(filter(None, _TOKEN.findall(text)))
+  words = found.lower().encode('utf-8', 'replace').split(b'\n')
+  words = words if found else []
+  return Statement(text, words, range(len(words)))
 
 
 def masked(statement: Statement) -> Statement:
   """Puts one word for each run of variables: single letters and numbers."""
-  words, spans = [], []
-  for word, (start, end) in zip(statement.words, statement.spans):
-    is_variable = word.isdigit() or (len(word) == 1 and word.isalpha())
-    if is_variable and words and words[-1] == _VARIABLE:
-      spans[-1] = spans[-1][0], end
-    else:
-      words.append(_VARIABLE if is_variable else word)
-      spans.append((start, end))
-  return Statement(statement.text, words, spans)
+  words = [
+      _VARIABLE if len(word) == 1 or word.isdigit() else word
+      for word in statement.words
+  ]
+  kept = [
+      word != _VARIABLE or before != _VARIABLE
+      for before, word in zip([b'', *words], words)
+  ]
+  return Statement(statement.text, words, statement.places).only(kept)
