@@ -30,7 +30,7 @@ from valley_jax.data import ngrams
 _MOST_ROWS = 64  # Under one key; the first ones of the sources.
 _FULLEST = 0.7  # Of the slots of a table.
 _NEAREST = 0.999  # Of texts that are not equal.
-_CHUNK = 256  # N-grams at a time: what 128 permutations make of them fits L2.
+_CHUNK = 512  # N-grams at a time: what 128 permutations make of them fits L2.
 
 
 def digest(*parts: str) -> int:
@@ -92,11 +92,13 @@ class Sketcher:
         scheme='affine32',
     )
     for start in range(0, len(grams), _CHUNK):
-      minhash.update_batch(grams[start : start + _CHUNK].tolist())
+      # One item that is many hashes: a Python integer each would cost as much
+      # as the permutations.
+      minhash.update_batch([grams[start : start + _CHUNK]])
     return Sketch(key, minhash.hashvalues, is_short)
 
 
-def _same(x: int) -> int:
+def _same(x: np.ndarray) -> np.ndarray:
   return x
 
 
