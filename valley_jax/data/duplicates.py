@@ -19,7 +19,7 @@ question (held-out splits, traces per question) sees one problem; `drop`
 refuses the traces of the later ids; `keep` does not look.
 
 What is kept of a trace is no text but a digest, the keys of its bands and the
-low bytes of its hashes (`minhash.py`): at the default settings some 450 to 650
+low bytes of its hashes (`minhash.py`): at the default settings some 470 to 750
 bytes, and as much for each different question.
 """
 
