@@ -1,4 +1,4 @@
-"""Texts have the vectors that transformers computes, however they are padded."""
+"""Texts have the vectors of transformers, however they are padded."""
 
 import json
 

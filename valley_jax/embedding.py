@@ -1,6 +1,6 @@
 """Vectors of texts, by an embedding model from a local directory.
 
-The model is one of the decoders of `models`, as Qwen3-Embedding is: config.json,
+The model is a decoder of those in `models`, as Qwen3-Embedding is: config.json,
 *.safetensors and the tokenizer's files. A text's vector is the hidden state of
 its last token, or the mean of all, as 1_Pooling/config.json of
 sentence-transformers says; without that file the mean. So a student that was
