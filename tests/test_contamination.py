@@ -70,6 +70,46 @@ def test_an_excerpt_of_a_problem_is_found():
   for length in (8, 12, 40):
     match = _check(' '.join(words[3 : 3 + length]), min_words=6)
     assert match and (match.problem_id, match.score) == ('eval-7', 1)
+    assert match.method is contamination.Method.NGRAMS
+
+
+def test_a_short_question_is_compared_by_whole_words():
+  problem = [('p', f'Count the ways to build all of these towers. {PROBLEM}')]
+  question = 'count the ways to build all of these tower'
+  assert _check(question, problem) is None
+  assert _check(question + 's', problem)
+
+
+def test_the_nearest_of_several_versions_is_named():
+  other = PROBLEM.replace('integer', 'fraction').replace('line', 'row')
+  question = planted.renamed(PROBLEM, RNG)
+  for order in ([0, 1], [1, 0]):
+    problems = [[('other', other), ('own', PROBLEM)][i] for i in order]
+    match = _check(question, problems, threshold=0)
+    assert match and match.problem_id == 'own'
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('**Given** `n`, add_2 to <b class="x">it</b>!', 'given n add 2 to it'),
+        ('$a_i \\le 10^{5}$ and \\textbf{b}', 'a i 10 5 and b'),
+        ('a&nbsp;&lt;&#160;b see https://x.org/a?b c', 'a b see c'),
+        ('1 < n and m > 2', '1 n and m 2'),
+        ('ｎ ﬁt Ünï', 'n fit ünï'),
+        ('数x列', '数 x 列'),
+        ('a\ud800b', 'a b'),
+        ('', ''),
+    ],
+)
+def test_the_form_of_a_text_is_passed_over(text, words):
+  assert b' '.join(statements.read(text).words).decode() == words
+
+
+def test_runs_of_variables_are_one_word():
+  masked = statements.masked(statements.read('sum a[i] + 17 over n, not all'))
+  assert masked.words == [b'sum', b'_', b'over', b'_', b'not', b'all']
+  assert masked.passage(1, 3) == 'a[i] + 17 over'
 
 
 def test_very_short_problems_must_be_all_that_is_said():

@@ -90,6 +90,30 @@ def test_a_question_under_another_id_is_treated_as_chosen(choice, kept_as):
   assert _check(*traces, questions=choice)[3] is None
 
 
+def test_a_trace_dropped_for_its_question_represents_nothing():
+  found = _check(
+      _trace('a'),
+      _trace('b', 'q', QUESTION, OTHER_RESPONSE),
+      _trace('c', 'r', OTHER_QUESTION, OTHER_RESPONSE),
+      questions='drop',
+  )
+  assert found[1].kind is duplicates.Kind.SAME_QUESTION and found[2] is None
+
+
+def test_traces_that_differ_in_signs_alone_are_near_not_exact():
+  found = _check(_trace('a'), _trace('b', response=RESPONSE.replace('.', '!')))
+  assert found[1].kind is duplicates.Kind.NEAR_TRACE
+
+
+def test_a_short_answer_in_between_does_not_matter():
+  found = _check(
+      _trace('a', response='yes'),
+      _trace('b'),
+      _trace('c', response=planted.edited(RESPONSE, RNG)),
+  )
+  assert found[2].of == 'b' and found[2].similarity > 0.8
+
+
 def test_a_short_answer_repeats_only_one_to_the_same_question():
   found = _check(
       _trace('a', response='It is 42.'),

@@ -10,6 +10,7 @@ _TAGS = (
     'a|b|br|center|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|span|strong'
     '|sub|sup|table|tbody|td|th|tr|tt|u|ul|var'
 )
+_IDEOGRAMS = '\u3040-\u30ff\u3400-\u9fff'
 # What is passed over, then words: a character of a script without spaces, a
 # run of digits, a run of other letters.
 _TOKEN = re.compile(
@@ -17,7 +18,7 @@ _TOKEN = re.compile(
     | </?(?:{_TAGS})(?:\s[^<>]*)?/?>
     | &(?:[a-zA-Z]{{2,8}}|\#\d{{1,6}});
     | \\[a-zA-Z]+
-    | ([\u3040-\u30ff\u3400-\u9fff] | \d+ | [^\W\d_]+)""",
+    | ([{_IDEOGRAMS}] | \d+ | [^\W\d_{_IDEOGRAMS}]+)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _VARIABLE = b'_'  # Any single letter or number.
