@@ -67,6 +67,29 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       sources=(),  # Only questions of these sets, such as taco.
       not_splits=(),  # No questions of these; 13 % of OCR-2 are of test splits.
   )
+  c.duplicates = dict(  # The first one stays; data/duplicates.py.
+      questions='merge',  # Of two problem ids: under the first; or drop, keep.
+      traces='near',  # Refused; or exact, keep.
+      question_similarity=0.8,  # Jaccard's, of runs of words; an estimate.
+      trace_similarity=0.8,
+      question_words=3,  # Of a run.
+      trace_words=5,
+      question_min_words=10,  # Shorter ones are compared whole,
+      trace_min_words=50,  # and shorter traces within their question.
+      num_hashes=128,  # Of a text, a byte each; more: better estimates.
+      bands=16,  # Some 20 bytes each; more: fewer are missed.
+      seed=1,  # Of the hashes.
+  )
+  c.contamination = dict(  # Questions that are problems of an evaluation.
+      problems=(),  # FORMAT:PATH of each evaluation; (): none is looked for.
+      n=13,  # Words of a run.
+      threshold=0.5,  # Share of the runs, of the text that has fewer; 0: off.
+      min_words=8,  # A shorter problem must be all that the question says.
+      aligned=0.8,  # Share of words in order, with other variables; 0: off.
+      aligned_min_words=16,  # Without the phrases of many problems.
+      model='',  # A directory; '': no embedding is looked at.
+      cosine=0.7,  # As OpenCodeReasoning.
+  )
   c.mesh = dict(
       data=1,  # Copies of the parameters.
       fsdp=-1,  # Parts of parameters and of batches; -1: all other devices.
@@ -186,6 +209,8 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.init = 'random'  # The base student; it is trained first.
   c.filters.update(think=False, code_in_answer=False, parses=False)
   c.data.max_len = 192
+  # Its problems are of few kinds, and so are near one another.
+  c.duplicates.update(questions='keep', traces='keep')
   c.train.update(
       batch_size=4,
       epochs=2,

@@ -47,6 +47,7 @@ MAY_IMPORT = {
     'config_arg': set(),
     'entry': set(),
     'partitioning': set(),
+    'embedding': {'models', 'partitioning'},
     'initial': {'checkpoints', 'models'},
     'buckets': set(),
     'checkpoints': {'buckets'},

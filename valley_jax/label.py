@@ -45,7 +45,7 @@ from valley_jax import entry
 from valley_jax import records
 from valley_jax.data import labels
 from valley_jax.data import problems as problems_lib
-from valley_jax.data import traces
+from valley_jax.data.sources import traces
 from valley_jax.execution import begin
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
