@@ -2,14 +2,15 @@
 
 Three looks, the first that finds something counts:
 
-    n-grams    the share of a problem's runs of `n` words (13) that stand in the
-               question too, at least `threshold`. A problem of fewer words is
-               one run: it is found if it stands there as a whole; one of fewer
-               than `min_words`, if it is all that the question says.
-    alignment  variables were renamed, so that few runs are left: problems that
+    n-grams    runs of `n` words (13) that both have, as a share of the runs of
+               the one that has fewer, from `threshold` on. A text of fewer
+               words is one run: it must stand in the other as a whole. A
+               problem of fewer than `min_words` must be all that is asked.
+    alignment  variables were renamed, so that few runs are left: texts that
                share a part of their runs of 4 words are aligned word by word,
-               the shorter text with the best passage of the longer one, and
-               found from `aligned` on: 2 * words in order / words of both.
+               the shorter with the best passage of the longer one, and count
+               from `aligned` on: 2 * words in order / words of both. Phrases
+               that very many of the problems have are left out.
     embedding  the cosine of two vectors, from `cosine` on, if an embedding is
                given (OpenCodeReasoning: .7, and a judge behind it).
 
