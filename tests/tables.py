@@ -46,7 +46,7 @@ def drawn(number: int, seed: int = 0, **fixed: Any) -> table_lib.Table:
             'is_correct': is_correct,
             'pass_rate': float(is_correct),
             'language': 'python',
-            'source': 'taco' if i % 3 else 'apps',
+            'source': ('taco', 'taco', 'math')[i % 3],
             'teacher': 'QwQ-32B' if i % 2 else 'DeepSeek-R1',
             **fixed,
         }

@@ -87,7 +87,7 @@ def test_random_is_the_nested_subset_of_that_size(n, seed):
   assert _evaluate({'random': n}, seed=seed) == expected
 
 
-def test_where_keeps_a_value_some_values_or_a_window():
+def test_where_keeps_a_value_some_values_others_or_a_window():
   table = tables.table(
       {'difficulty': 'easy', 'num_tokens': 5},
       {'difficulty': 'hard', 'num_tokens': 6, 'is_correct': False},
@@ -100,6 +100,7 @@ def test_where_keeps_a_value_some_values_or_a_window():
 
   assert kept('difficulty', equals='hard') == {1}
   assert kept('difficulty', among=('hard', 'easy')) == {0, 1}
+  assert kept('difficulty', none_of=('hard',)) == {0, 2}
   assert kept('is_correct', equals=False) == {1}
   assert kept('is_correct', equals=None) == {0, 3}
   assert kept('num_tokens', least=6, most=7) == {1, 2}
@@ -126,6 +127,7 @@ def test_a_question_of_many_traces_is_drawn_no_sooner_than_one_of_few():
   assert sum(row < 10 for row in first) < 80
 
 
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(st.integers(10_000, 500_000), st.integers(10_000, 500_000))
 def test_token_budgets_nest_and_are_used_up_to_a_trace(n, m):
   small, large = (_evaluate({'token_budget': b}) for b in sorted([n, m]))

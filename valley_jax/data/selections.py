@@ -8,8 +8,9 @@ A subset is a tuple of selections, applied one after the other to all traces:
 
 Each is a small dict; its first key says what is done:
 
-    {'where': FIELD, 'equals': VALUE}     or 'among': (VALUE, …), or a window of
-                                          'least' and 'most', either or both
+    {'where': FIELD, 'equals': VALUE}
+                               or 'among': (VALUE, …), or 'none_of': (VALUE, …),
+                               or a window: 'least', 'most' or both
     {'random': N}              the N of smallest hash; nested in N
     {'per_question': K}        at most K traces of each question
     {'token_budget': N}        by hash until N tokens; nested in N. 'of':
@@ -66,6 +67,9 @@ def _where(given: _Given, rows: Rows, field: str, **test: Any) -> Rows:
       kept = [row for row in rows if column[row] == value]
     case {'among': values, **rest} if not rest:
       kept = [row for row in rows if column[row] in values]
+    case {'none_of': values, **rest} if not rest:
+      values = (None, *values)
+      kept = [row for row in rows if column[row] not in values]
     case {**window} if window and window.keys() <= {'least', 'most'}:
       low, high = window.get('least', -math.inf), window.get('most', math.inf)
       if field not in table_lib.NUMBERS:
@@ -73,12 +77,21 @@ def _where(given: _Given, rows: Rows, field: str, **test: Any) -> Rows:
       known = [row for row in rows if column[row] is not None]
       kept = [row for row in known if low <= column[row] <= high]
     case _:
-      raise ValueError("want 'equals', 'among', or 'least' and 'most'.")
+      raise ValueError("want 'equals', 'among', 'none_of', 'least' or 'most'.")
   if not kept:
-    found = table_lib.labels([column[row] for row in rows])
-    shown = dict(itertools.islice(found.items(), 8))
-    raise ValueError(f'no trace is left; before it, {field} is {shown}.')
+    raise ValueError(
+        f'no trace is left; before it, {field} is'
+        f' {_summary(field, [column[row] for row in rows])}.'
+    )
   return kept
+
+
+def _summary(field: str, values: Sequence[Any]) -> str:
+  """Returns the values of a column, in a few words."""
+  known = [value for value in values if value is not None]
+  if field in table_lib.NUMBERS and known:
+    return f'from {min(known)} to {max(known)}'
+  return str(dict(itertools.islice(table_lib.labels(values).items(), 8)))
 
 
 def _random(given: _Given, rows: Rows, number: int) -> Rows:

@@ -196,7 +196,11 @@ class Shards:
     supervised = [n for t in sidecars(self.directory) for n in t['supervised']]
     return table_lib.Table(
         ids=self.ids,
-        problem_ids=self.ids,
+        problem_ids=[
+            _DECODER.decode(reader.read([i])[0]).problem_id
+            for reader in self._readers
+            for i in range(reader.num_records())
+        ],
         num_tokens=self.lengths,
         num_supervised=np.asarray(supervised, np.int64),
         difficulty=[''] * len(self),
