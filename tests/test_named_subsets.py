@@ -84,11 +84,11 @@ def test_the_random_sets_are_those_of_num_traces():
     assert ids(f'random_{name}', corpus.ALL) == ids('', size)
 
 
-# Of the first 20 questions all right traces of QwQ, and of each two of them.
+# Of the first 30 questions all right traces of QwQ, and of each two of them.
 HARD = [
     i
     for i in _ids(DISTILL, 'pool')
-    if int(i.removeprefix('t')) < 80
+    if int(i.removeprefix('t')) < 120
 ]  # fmt: skip
 
 

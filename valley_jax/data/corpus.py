@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import hashlib
+import json
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 
-from valley_jax import records
+from valley_jax import buckets
 from valley_jax.data import selections
 from valley_jax.data import subset
 from valley_jax.data import table as table_lib
@@ -67,12 +67,13 @@ def read_ids(path: str | os.PathLike) -> list[str]:
   Raises:
     ValueError: there is none, or its ids are not those it was written with.
   """
-  if not pathlib.Path(path).exists():
+  path = buckets.absolute(path)
+  if not path.exists():
     raise ValueError(
         f'{path} does not exist; run `python -m valley_jax.curate` first, or'
         ' name the directory of what it wrote as config.curated.'
     )
-  found = records.read_json(path)
+  found = json.loads(path.read_bytes())
   ids = found.get('ids') if isinstance(found, dict) else None
   if not ids or found.get('ids_sha256') != sha256(ids):
     raise ValueError(
@@ -143,7 +144,7 @@ def _named(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the rows of a named subset, and those held out."""
   files = selections.files(subsets, name) if num_traces else ()
-  ids = {file: read_ids(pathlib.Path(directory) / file) for file in files}
+  ids = {file: read_ids(buckets.absolute(directory) / file) for file in files}
   never = frozenset().union(*ids.values())
   free = [row for row, i in enumerate(table.ids) if i not in never]
   found = subset.held_out(
