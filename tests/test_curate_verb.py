@@ -11,6 +11,7 @@ from valley_jax import records
 from valley_jax import shard
 from valley_jax.data import corpus
 from valley_jax.data import shards as shards_lib
+from valley_jax.data import tokenization
 
 # Passed, of four programs of the student.
 SOLVED = {'p0': 4, 'p1': 2, 'p2': 0}
@@ -123,17 +124,24 @@ def test_killed_it_ends_with_the_same_files(world, curated, tmp_path):
     assert (other / name).read_bytes() == data, name
 
 
-def test_characters_are_those_of_the_responses(world, tmp_path, monkeypatch):
-  seen = []
-  choose = curate.curation.choose
+def test_characters_are_those_of_the_responses(world):
+  shards = shards_lib.Shards(f'{world}/shards')
+  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  rows = [shards.ids.index('p1t3'), shards.ids.index('p2t0')]
+  responses = [_trace('p1', 3).response, _trace('p2', 0).response]
+  assert curate._texts(shards, rows, tokenizer) == responses
+  tokens = curate._texts(shards, rows, None)
+  assert [len(text) for text in tokens] == [
+      example.weights.sum() for example in shards.read(rows)
+  ]
 
-  def spy(ids, texts, *arguments, **more):
-    seen.extend(zip(ids, texts, strict=True))
-    return choose(ids, texts, *arguments, **more)
 
-  monkeypatch.setattr(curate.curation, 'choose', spy)
-  curate.curate(_config(world, unit='characters'), str(tmp_path))
-  assert dict(seen)['p1t3'] == _trace('p1', 3).response
+def test_arms_by_characters_have_as_many_traces(world, tmp_path):
+  curate.curate(
+      _config(world, unit='characters', start='longest'), str(tmp_path)
+  )
+  for name in ('farthest', 'nearest'):
+    assert len(corpus.read_ids(tmp_path / f'curated/{name}.json')) == 6
 
 
 def test_train_reads_what_was_curated(world, curated):
