@@ -92,13 +92,19 @@ def test_fewer_traces_may_take_as_many_steps_as_more(world):
     changes = {'subset': '', 'num_traces': num_traces, 'train': fields}
     return _batches(_config(world, **changes))
 
-  few, more, fixed = batches(3), batches(10), batches(3, steps_of=10)
-  assert [len(few), len(more), len(fixed)] == [5, 15, 15]
+  few, more, fixed = batches(4), batches(10), batches(4, steps_of=10)
+  assert [len(few), len(more), len(fixed)] == [6, 15, 15]
   # It begins as it would without; but no batch is filled up at an end.
-  for i in range(4):
+  for i in range(6):
     for name, x in few[i].items():
       np.testing.assert_array_equal(fixed[i][name], x)
   assert all(row.any() for i in range(15) for row in fixed[i]['weights'][0])
+
+
+def test_steps_of_traces_that_are_not_there_are_refused(world):
+  changes = {'subset': '', 'num_traces': 4, 'train': {'steps_of': 13}}
+  with pytest.raises(ValueError, match='train.steps_of=13, but .* hold 12'):
+    _batches(_config(world, **changes))
 
 
 def test_the_untrained_student_takes_no_steps_of_others(world):

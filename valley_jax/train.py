@@ -119,6 +119,11 @@ def _num_epochs_and_steps(
   t = config.train
   if not t.steps_of or not num_rows:
     return t.epochs, None
+  if not 0 < t.steps_of <= len(shards):
+    raise ValueError(
+        f'train.steps_of={t.steps_of:,}, but the shards hold {len(shards):,}'
+        ' traces; name at most that many, or 0 for the steps of its own traces.'
+    )
   rows = subset.nested(shards.ids, t.steps_of, config.seed)
   plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
   num_steps = -(-len(plan.rows) * t.epochs // t.batch_size)
