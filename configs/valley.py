@@ -4,6 +4,11 @@
                                  full fine-tuning, 32,768 tokens, batch 128,
                                  5 epochs, AdamW, lr 8e-5, warmup .10
     configs/valley.py:mini       the same flow on the embedded world, 2 cores
+    configs/valley.py:subset=correct_6k
+                                 one of the paper's other sets, or a matched
+                                 one; below they are all named
+    configs/valley.py:num_traces=1000,fixed_steps=true
+                                 1,000 traces for as many steps as 30,000 take
 
 What the paper leaves open is chosen here: cosine decay to 10 %, AdamW betas
 (.9, .95) without weight decay, best-fit packing, loss on the response only,
@@ -22,7 +27,9 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       arg,
       mini=False,
       student='qwen2_5_7b',
-      num_traces=30_000,
+      num_traces=-1,  # All that the subset has; without a subset, 30,000.
+      subset='',
+      fixed_steps=False,
       seed=0,
       seeds=1,
   )
@@ -30,7 +37,11 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.name = 'valley'
   c.student = a.student  # A preset; '': as init's checkpoint says.
   c.num_traces = a.num_traces  # 0: the student as it is, untrained.
+  if not a.subset and a.num_traces < 0:
+    c.num_traces = 30_000
   c.seed = a.seed
+  c.subset = a.subset  # A name of these; '': num_traces at random, nested.
+  c.subsets = _subsets()
   c.command = ''  # What was typed; the entry point fills it in.
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
@@ -41,6 +52,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.chat_template = ''  # file:PATH of Jinja; '': the tokenizer's own.
   c.shards = ''  # Default <workdir>/shards.
   c.init = ''  # hf:DIR to begin with, checkpoint:DIR to go on from, random.
+  c.curated = ''  # Manifests of `ids`. Default <workdir>/curated.
   c.checkpoint = ''  # What to sample from. Default <workdir>/checkpoints.
   c.submissions = ''  # Programs to judge instead of completions.
 
@@ -102,6 +114,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       batch_size=128,  # Packed rows.
       accumulate=1,
       epochs=5,
+      steps_of=0,  # Traces: so many steps as they would make; 0: as it comes.
       learning_rate=8e-5,
       schedule='cosine',  # or linear, constant, wsd
       warmup_fraction=0.10,
@@ -128,8 +141,8 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       keep=1,  # So many of the latest checkpoints stay,
       keep_every=0,  # and those of steps that this divides; 0: none.
   )
-  c.watch = dict(  # What a run tells; none of it changes the student.
-      held_out=64,  # Traces kept from training, for their loss; 0: none.
+  c.watch = dict(  # What a run tells; none of it changes the student,
+      held_out=64,  # but a named subset does without these traces; 0: none.
       held_out_every=100,  # Steps; and at the end.
       prompts=16,  # Asked anew as training goes on; 0: none.
       prompts_every=100,
@@ -196,9 +209,41 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
           seed=0,
       ),
   )
+  if a.fixed_steps:
+    c.train.steps_of = 30_000
   if a.mini:
     _mini(c)
   return c.lock()
+
+
+def _subsets() -> dict[str, tuple[dict, ...]]:
+  """The paper's sets, as valley_jax/data/selections.py reads them.
+
+  Its sets by correctness are of TACO, and so are labels of difficulty. Those
+  sets differ in more than they are named for: correct traces are easier and
+  shorter. The matched ones do not, and both arms are of one size.
+  """
+  taco = {'where': 'source', 'equals': 'taco'}
+  alike = ('difficulty', 'num_supervised')
+  sets = {
+      'random_1k': ({'random': 1_000},),
+      'random_10k': ({'random': 10_000},),
+      'random_30k': ({'random': 30_000},),
+  }
+  for field, take, other, name, size, on in (
+      ('is_correct', True, False, 'correct', 6_000, alike),
+      ('is_correct', False, True, 'incorrect', 6_000, alike),
+      ('difficulty', 'hard', 'easy', 'hard', 4_000, ('is_correct',)),
+      ('difficulty', 'easy', 'hard', 'easy', 4_000, ('is_correct',)),
+  ):
+    match = {'match': field, 'take': take, 'other': other, 'on': on}
+    sets[f'{name}_{size // 1000}k'] = (
+        taco,
+        {'where': field, 'equals': take},
+        {'random': size},
+    )
+    sets[f'{name}_matched'] = (taco, {**match, 'most': size})
+  return sets
 
 
 def _mini(c: mlc.ConfigDict) -> None:
@@ -234,3 +279,5 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.cpu_seconds = 2.0
   c.study.world = 'mini'
   c.study.sizes = (0, 16, 64, 256, 1024, 4096)
+  if c.train.steps_of:
+    c.train.steps_of = 4096

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / 'valley_jax'
 
 VERBS = {'label', 'shard', 'train', 'sample', 'execute', 'score', 'report'}
-ENTRY_POINTS = VERBS | {'plan', 'convert', 'serve', 'study'}
+ENTRY_POINTS = VERBS | {'plan', 'convert', 'curate', 'serve', 'study'}
 
 # What each part may import of the others. Entry points may import every part,
 # but no entry point; only `study` imports the verbs, and nothing imports it.

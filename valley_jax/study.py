@@ -131,9 +131,11 @@ def _make_world(
       config,
       traces=f'jsonl:{paths["base"]}',
       num_traces=w.num_base,
+      subset='',
       seed=w.seed,
       train__epochs=w.epochs,
       train__learning_rate=w.learning_rate,
+      train__steps_of=0,
       train__lora_rank=0,  # It begins with nothing: all has to learn.
   )
   clock.run(shard.shard, base, root / 'base')

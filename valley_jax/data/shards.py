@@ -20,6 +20,7 @@ import numpy as np
 from valley_jax import buckets
 from valley_jax import records
 from valley_jax.data import prompts
+from valley_jax.data import table as table_lib
 from valley_jax.data import tokenization
 
 FORMAT = 3  # 2 has `answer_start`; 3 the hashes of the prompt.
@@ -188,6 +189,27 @@ class Shards:
 
   def __len__(self) -> int:
     return len(self.ids)
+
+  def table(self) -> table_lib.Table:
+    """Returns ids and lengths of all rows; no label is known."""
+    unknown = [None] * len(self)
+    supervised = [n for t in sidecars(self.directory) for n in t['supervised']]
+    return table_lib.Table(
+        ids=self.ids,
+        problem_ids=[
+            _DECODER.decode(reader.read([i])[0]).problem_id
+            for reader in self._readers
+            for i in range(reader.num_records())
+        ],
+        num_tokens=self.lengths,
+        num_supervised=np.asarray(supervised, np.int64),
+        difficulty=[''] * len(self),
+        is_correct=unknown,
+        pass_rate=unknown,
+        language=[''] * len(self),
+        source=[''] * len(self),
+        teacher=[''] * len(self),
+    )
 
   def read(self, indices: Sequence[int]) -> list[tokenization.Example]:
     """Returns the examples at the given rows, in the given order."""
