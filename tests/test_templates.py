@@ -216,6 +216,14 @@ def test_a_turn_ends_by_the_token_of_the_template(
   )
 
 
+def test_stripping_takes_nothing_from_what_is_taught(load):
+  tokenizer = load('llama3_1')
+  response = ' So. <think>\nWe add.\n</think>\nprint(3) \n'
+  example = _encode(tokenizer, response)
+  taught = tokenizer.decode(example.tokens[example.weights == 1])
+  assert taught == response + '<|eot_id|>'
+
+
 @pytest.mark.parametrize('response', PLAIN)
 def test_a_begun_thinking_is_not_left_open(load, response):
   with pytest.raises(ValueError, match='has no thinking; take responses'):

@@ -244,8 +244,11 @@ def test_the_end_token_is_supervised_even_where_it_is_also_the_pad(made):
     [
         "message['content'] | replace('1', 'one')",
         "message['content'] + '\\n'",
+        "('Answer: ' if message['role'] == 'assistant' else '')"
+        " + message['content']",
+        "message['content'].split('</think>')[0] + '</think>'",
     ],
-    ids=['changes', 'adds'],
+    ids=['changes', 'adds', 'begins otherwise', 'has no answer'],
 )
 def test_a_template_that_changes_the_response_is_refused(made, content):
   template = tokenization.CHAT_TEMPLATE.replace("message['content']", content)

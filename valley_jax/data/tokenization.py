@@ -195,28 +195,20 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 
 def _span(encoding: tokenizers.Encoding, token: int) -> tuple[int, int]:
-  """Returns where a token of the text begins and ends there."""
+  """Returns where a token of a text begins and ends in it."""
   span = encoding.token_to_chars(token)
   assert span is not None  # Only tokens from outside the text have none.
   return span
 
 
 def _first_token(encoding: tokenizers.Encoding, position: int) -> int:
-  """Returns the first token that begins at or behind a character.
-
-  Some tokenizers (Llama's) trim a token's spaces off its offsets: then it
-  begins where the one before it ended.
-  """
+  """Returns the first token that begins at or behind a character."""
   size = len(encoding)
   last = _span(encoding, size - 1)[1] if size else 0
+  # A character may have no token: some tokenizers (Llama's) trim spaces off.
   at = (encoding.char_to_token(i) for i in range(position, last))
   token = next((t for t in at if t is not None), size)
-  while token < size:
-    begin, _ = _span(encoding, token)
-    if token:
-      begin = min(begin, _span(encoding, token - 1)[1])
-    if begin >= position:
-      break
+  while token < size and _span(encoding, token)[0] < position:
     token += 1
   return token
 
