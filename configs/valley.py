@@ -55,6 +55,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.curated = ''  # Manifests of `ids`. Default <workdir>/curated.
   c.checkpoint = ''  # What to sample from. Default <workdir>/checkpoints.
   c.submissions = ''  # Programs to judge instead of completions.
+  c.teacher = ''  # Whose traces `teach` writes; '': the served model's name.
 
   c.prompt = 'ocr'  # Or livecodebench, plain, file:PATH; data/prompts.py.
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.

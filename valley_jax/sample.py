@@ -302,7 +302,7 @@ def _draw(
   progress.close()
 
 
-def _tokenizer(
+def read_tokenizer(
     config: mlc.ConfigDict, workdir: str
 ) -> tuple[pathlib.Path, Any]:
   """Returns the shards, and the tokenizer that belongs to them."""
@@ -321,7 +321,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
     remote.ServerError: a server is away; what is there stays.
   """
   directory = config.checkpoint or f'{workdir}/checkpoints'
-  shards, tokenizer = _tokenizer(config, workdir)
+  shards, tokenizer = read_tokenizer(config, workdir)
   requests = _requests(config, tokenizer)
   me, num_parts = jax.process_index(), jax.process_count()
   max_new_tokens = config.sample.max_new_tokens
