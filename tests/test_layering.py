@@ -13,6 +13,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'valley_jax'
 
 VERBS = {'label', 'shard', 'train', 'sample', 'execute', 'score', 'report'}
 ENTRY_POINTS = VERBS | {'plan', 'convert', 'curate', 'serve', 'study', 'teach'}
+# Those that call others: a study all verbs, a teacher's traces are samples.
+CALLS = {'study': VERBS, 'teach': {'sample'}}
 
 # What each part may import of the others. Entry points may import every part,
 # but no entry point other than those in CALLS.
