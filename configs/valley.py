@@ -34,7 +34,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.command = ''  # What was typed; the entry point fills it in.
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
-  c.traces = ''  # jsonl:PATH or ocr2:PATH
+  c.traces = ''  # jsonl:PATH or ocr2:PATH; several with commas between.
   c.questions = ''  # Local copies, for OCR-2 rows whose question is "-".
   c.problems = ''  # FORMAT:PATH, such as humaneval:PATH or jsonl:PATH.
   c.tokenizer = ''  # hf:DIR, or bpe:SIZE to train one on the traces.
@@ -48,8 +48,9 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
-      pack='best_fit',  # or none
+      pack='best_fit',  # or stream, or none: data/pipeline.py.
       traces_per_shard=2048,
+      num_workers=0,  # That tokenise; 0: this process, on all its cores.
   )
   c.mesh = dict(
       data=1,  # Copies of the parameters.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from valley_jax import records
+from valley_jax.data import encoding
 from valley_jax.data import pipeline
 from valley_jax.data import prompts
 from valley_jax.data import shards
@@ -36,11 +37,9 @@ def data(tmp_path_factory) -> shards.Shards:
         pathlib.Path(directory),
         number,
         traces[number * 8 : number * 8 + 8],
-        tokenizer=tokenizer,
+        encoder=encoding.Encoder(tokenizer),
         prompt=prompts.load('plain'),
         max_len=100,
-        seen=set(),
-        quarantine=[],
     )
   records.write_json(directory / 'manifest.json', {'format': shards.FORMAT})
   return shards.Shards(directory)
