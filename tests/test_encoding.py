@@ -1,5 +1,4 @@
-"""The fast way to tokens is the plain way: token for token, weight for weight."""
-
+"""The fast way to tokens gives the tokens and weights of the plain one."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""`shard` writes the same bytes, whoever tokenises and wherever it is killed."""
+"""`shard` writes the same bytes, whoever works and wherever it is killed."""
 
 import json
 import multiprocessing
@@ -29,9 +29,7 @@ def _config(num_workers=0):
           tokenizer='bpe:400',
           chat_template='',
           prompt='plain',
-          data=dict(
-              max_len=384, traces_per_shard=5, num_workers=num_workers
-          ),
+          data=dict(max_len=384, traces_per_shard=5, num_workers=num_workers),
       )
   ).lock()
 
@@ -57,7 +55,7 @@ def _program(name, *arguments):
   return [sys.executable, str(_HERE / name), *map(str, arguments)]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_killed_at_20_points_it_ends_with_the_same_bytes(whole, tmp_path):
   config = json.dumps(_config().to_dict())
   done = subprocess.run(
@@ -66,9 +64,9 @@ def test_killed_at_20_points_it_ends_with_the_same_bytes(whole, tmp_path):
       text=True,
   )
   assert done.returncode == 0, done.stderr
-  ended = [path for path in tmp_path.iterdir() if path.name != 'whole']
-  assert len(ended) == 20
-  for workdir in ended:
+  runs = list(tmp_path.iterdir())
+  assert len(runs) == 20 + 2  # Two were not killed.
+  for workdir in runs:
     assert _files(workdir) == whole, workdir
 
 
@@ -82,7 +80,7 @@ def _children(pid):
   return pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_killed_above_its_workers_it_ends_with_the_same_bytes(whole, tmp_path):
   config = json.dumps(_config(num_workers=2).to_dict())
   never = str(10**9)

@@ -17,7 +17,7 @@ from valley_jax.analysis import figure_style
 _TEMPLATES = pathlib.Path(__file__).parents[1] / 'templates'
 _MAX_BARS = 12  # Values of a label; the rest are one bar.
 _NUM_BINS = 30
-# Field of the table, title, what an empty value is called.
+# Field of the table, and title.
 _LABELS = (
     ('difficulty', 'Difficulty'),
     ('is_correct', 'Correctness'),
@@ -157,41 +157,46 @@ def _lengths(lengths: np.ndarray) -> Exhibit:
 
 def _label(name: str, title: str, values: Sequence[Any]) -> Exhibit:
   """Draws how many traces have each value of a label."""
-  words = {True: 'correct', False: 'incorrect', None: 'unknown', '': 'unknown'}
+  word_of = _tenth if name == 'pass_rate' else _word
+  counts = collections.Counter(map(word_of, values))
+  order = sorted(counts, key=lambda word: (-counts[word], word))
   if name == 'pass_rate':
-    known = [v if v is None else _tenth(v) for v in values]
-    counts = collections.Counter(words[None] if v is None else v for v in known)
     order = sorted(counts)
-  else:
-    counts = collections.Counter(words.get(v, v) for v in values)
-    order = sorted(counts, key=lambda word: (-counts[word], word))
-  shown = order[:_MAX_BARS]
-  rest = sum(counts[word] for word in order[_MAX_BARS:])
-  bars = [(word, counts[word]) for word in shown]
-  if rest:
-    bars.append((f'{len(order) - _MAX_BARS} others', rest))
-  figure, axes = figure_style.new(0.9 + 0.3 * len(bars))
-  axes.barh(
-      range(len(bars)), [n for _, n in bars], 0.72, color=figure_style.ACCENT
+  bars = [(word, counts[word]) for word in order[:_MAX_BARS]]
+  if rest := order[_MAX_BARS:]:
+    bars.append((f'{len(rest)} others', sum(counts[word] for word in rest)))
+  return Exhibit(
+      name,
+      title,
+      f'{len(counts)} values over {len(values):,} traces.',
+      _svg(_draw_bars(bars), name),
+      ('value', 'traces', 'share'),
+      [(word, f'{n:,}', f'{n / len(values):.1%}') for word, n in bars],
   )
+
+
+def _draw_bars(bars: Sequence[tuple[str, int]]) -> figure_lib.Figure:
+  figure, axes = figure_style.new(0.9 + 0.3 * len(bars))
+  counts = [n for _, n in bars]
+  axes.barh(range(len(bars)), counts, 0.72, color=figure_style.ACCENT)
   axes.set_yticks(range(len(bars)), [_plain(word) for word, _ in bars])
   axes.invert_yaxis()
   axes.grid(axis='x')
   axes.grid(False, axis='y')
   axes.xaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
   axes.set_xlabel('traces')
-  return Exhibit(
-      name,
-      title,
-      f'{len(counts)} values over {len(values):,} traces.',
-      _svg(figure, name),
-      ('value', 'traces', 'share'),
-      [(w, f'{n:,}', f'{n / len(values):.1%}') for w, n in bars],
-  )
+  return figure
 
 
-def _tenth(rate: float) -> str:
+def _word(value: Any) -> str:
+  words = {True: 'correct', False: 'incorrect', None: 'unknown', '': 'unknown'}
+  return words.get(value, str(value))
+
+
+def _tenth(rate: float | None) -> str:
   """Returns the tenth that a rate lies in; 1 is one of its own."""
+  if rate is None:
+    return _word(None)
   low = int(rate * 10 + 1e-9) / 10
   return '1' if rate >= 1 else f'{low:.1f} to {low + 0.1:.1f}'
 

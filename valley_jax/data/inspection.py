@@ -34,7 +34,7 @@ def show(
     tokens = example.tokens[kinds == kind]
     if not len(tokens):
       continue
-    text = _printable(tokenizer.decode(tokens))
+    text = _printable(str(tokenizer.decode(tokens)))
     if colored:
       parts.append(f'{_COLORS[kind]}{text}{_END}')
     else:

@@ -1,8 +1,9 @@
 """Shards: tokenised traces in ArrayRecord files, and their manifest.
 
 A block of traces makes one shard with a sidecar: a table of ids, labels and
-lengths, and what was dropped. The sidecar is written after its shard, so a block is done exactly if its sidecar exists, and
-a killed `shard` goes on at the first block that is not.
+lengths, and what was dropped. The sidecar is written after its shard, so a
+block is done exactly if its sidecar exists, and a killed `shard` goes on at the
+first block that is not.
 """
 
 import collections
@@ -146,9 +147,7 @@ def write_block(
       for name, value in _entry(trace, example).items():
         columns[name].append(value)
   # Behind its shard: it says that the block is done.
-  records.write_json(
-      path.with_suffix('.json'), {**columns, 'dropped': dropped}
-  )
+  records.write_json(path.with_suffix('.json'), {**columns, 'dropped': dropped})
 
 
 def _entry(
@@ -200,15 +199,17 @@ def table(directory: pathlib.Path) -> table_lib.Table:
       if name in ('difficulty', 'language', 'source', 'teacher'):
         values = [known.setdefault(value, value) for value in values]
       columns[name] += values
-  numbers = {
-      name: np.asarray(columns.pop(name), np.int64)
-      for name in ('num_tokens', 'num_supervised')
-  }
   return table_lib.Table(
-      ids=columns.pop('trace_id'),
-      problem_ids=columns.pop('problem_id'),
-      **numbers,
-      **columns,
+      ids=columns['trace_id'],
+      problem_ids=columns['problem_id'],
+      num_tokens=np.asarray(columns['num_tokens'], np.int64),
+      num_supervised=np.asarray(columns['num_supervised'], np.int64),
+      difficulty=columns['difficulty'],
+      is_correct=columns['is_correct'],
+      pass_rate=columns['pass_rate'],
+      language=columns['language'],
+      source=columns['source'],
+      teacher=columns['teacher'],
   )
 
 
