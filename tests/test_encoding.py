@@ -10,6 +10,7 @@ import transformers
 from valley_jax import records
 from valley_jax.data import encoding
 from valley_jax.data import tokenization
+from valley_jax.data import words
 
 _QUESTION = 'Is naïve “x” 日本 odd?'
 _RESPONSES = [
@@ -30,7 +31,7 @@ _SPACED = (
 )
 
 
-def _train(directory, normalizer=None, trim=False, template=''):
+def _train(directory, normalizer=None, trim=False, template='', cut=None):
   traces = [
       records.Trace(
           trace_id='t', problem_id='p', question=_QUESTION, response=response
@@ -42,13 +43,38 @@ def _train(directory, normalizer=None, trim=False, template=''):
   backend = tokenizer.backend_tokenizer
   if normalizer is not None:
     backend.normalizer = normalizer
+  if cut is not None:
+    backend.pre_tokenizer = cut
   if trim:  # As Llama's.
     backend.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
   return tokenizer
 
 
+def _split(pattern):
+  """Cuts as Qwen and Llama 3 do, which say the pattern apart."""
+  return tokenizers.pre_tokenizers.Sequence(
+      [
+          tokenizers.pre_tokenizers.Split(
+              tokenizers.Regex(pattern), behavior='isolated'
+          ),
+          tokenizers.pre_tokenizers.ByteLevel(
+              add_prefix_space=False, use_regex=False
+          ),
+      ]
+  )
+
+
+_QWEN, _LLAMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+    + digits
+    + r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+    for digits in (r'\p{N}', r'\p{N}{1,3}')
+)
 _KINDS = {
     'plain': {},
+    'qwen': dict(normalizer=tokenizers.normalizers.NFC(), cut=_split(_QWEN)),
+    'llama': dict(trim=True, cut=_split(_LLAMA)),
+    'other': dict(cut=_split(r'\p{L}+|\s|[^\s\p{L}]')),
     'nfc': dict(normalizer=tokenizers.normalizers.NFC()),
     'trim': dict(trim=True),
     'space': dict(trim=True, template=_SPACED),
@@ -83,11 +109,39 @@ def test_tokens_and_weights_are_those_of_the_plain_way(
   _assert_equal(tokenizer_of[kind], turns, system)
 
 
-_TEXT = st.text(st.sampled_from('ab \n\té😀日\u0301<>/') | st.characters())
+_TEXT = st.text(
+    st.sampled_from("ab'S12 \n\r\t.,é😀日\u0301\xa0<>/")
+    | st.characters(exclude_categories=['Cs'])
+) | st.lists(
+    st.sampled_from(
+        [
+            "I'll",
+            "'RE",
+            ' ',
+            '  ',
+            '\n',
+            '\r\n',
+            '\t',
+            '12345',
+            'ab',
+            'é',
+            '\x1c',
+            '日本',
+            '();',
+            '.',
+            '<|end',
+            'odd?',
+            '</think>',
+            '\u2028',
+        ]
+    )
+).map(
+    ''.join
+)
 
 
 @given(question=_TEXT, thought=_TEXT, answer=_TEXT)
-@pytest.mark.parametrize('kind', ['nfc', 'trim'])
+@pytest.mark.parametrize('kind', ['nfc', 'trim', 'qwen', 'llama'])
 def test_any_text_has_the_tokens_of_the_plain_way(
     tokenizer_of, kind, question, thought, answer
 ):
@@ -120,6 +174,25 @@ def test_many_texts_are_tokenised_in_order(tokenizer_of):
       for example in encoding.Encoder(tokenizer).encode(turns)
   ]
   assert found == [f'{text}<|end|>' for text in texts]
+
+
+@pytest.mark.parametrize('kind', _KINDS)
+def test_common_tokenizers_have_a_memory_of_words(tokenizer_of, kind):
+  is_made = words.make(tokenizer_of[kind]) is not None
+  assert is_made == (kind not in ('lower', 'other'))
+
+
+def test_added_tokens_with_rules_of_their_own_go_to_the_tokenizer(tmp_path):
+  tokenizer = _train(tmp_path / 'tokenizer')
+  tokenizer.add_tokens([transformers.AddedToken('So', rstrip=True)])
+  assert words.make(tokenizer) is None
+  _assert_equal(tokenizer, [(_QUESTION, 'So  it is.')])
+
+
+def test_a_memory_that_is_full_begins_anew(tokenizer_of, monkeypatch):
+  monkeypatch.setattr(words, '_MAX_WORDS', 3)
+  turns = [(_QUESTION, response) for response in _RESPONSES]
+  _assert_equal(tokenizer_of['plain'], turns)
 
 
 def test_no_text_makes_no_example(tokenizer_of):

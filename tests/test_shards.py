@@ -109,9 +109,9 @@ def test_the_table_has_the_labels_of_every_trace_in_order(directory):
 
 
 def test_inspect_colours_prompt_thinking_and_answer(directory):
-  data = shards.Shards(directory)
+  (example,) = shards.Shards(directory).read([0])
   tokenizer = tokenization.load(directory / 'tokenizer')
-  assert inspection.show(*data.read([0]), tokenizer, True) == (
+  assert inspection.show(example, tokenizer, True) == (
       '\x1b[90m<|user|>Why?<|assistant|>\x1b[0m'
       '\x1b[34m<think>Hm.</think>\x1b[0m'
       '\x1b[32mSo.<|end|>\x1b[0m'
