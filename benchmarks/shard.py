@@ -4,9 +4,10 @@
     python benchmarks/shard.py --quick   a minute
 
 Traces of OpenCodeReasoning-2's length profile (lognormal, median 24,000
-characters), each cut out of the sources of Python's library. On the same file,
-with the same tokenizer, one after another, each in a process of its own on one
-core, the tokenizer without threads:
+characters), each cut out of the sources of Python's library, with a word that
+occurs nowhere else every 200 characters. On the same file, with the same
+tokenizer, one after another, each in a process of its own on one core, the
+tokenizer without threads:
 
     shard      ours, from the file to shards: reading twice, deciding, tokens,
                weights, ArrayRecord, manifest and data card
@@ -64,7 +65,10 @@ def _traces(number: int, seed: int = 0) -> Iterator[records.Trace]:
   lengths = np.clip(lengths, 200, _LONGEST)
   places = rng.integers(0, len(pool) - _LONGEST, (3, number))
   for i, (n, a, b, c) in enumerate(zip(lengths, *places)):
-    thought, answer = pool[a : a + n], pool[b : b + min(n, 1500)]
+    fresh = (f' {word:x} ' for word in rng.integers(0, 2**40, n // 200 + 1))
+    pieces = (pool[j : j + 200] for j in range(a, a + n, 200))
+    thought = ''.join(map(''.join, zip(pieces, fresh)))
+    answer = pool[b : b + min(n, 1500)]
     yield records.Trace(
         trace_id=f't{i}',
         problem_id=f'p{i // 16}',

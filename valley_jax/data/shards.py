@@ -9,6 +9,7 @@ first block that is not.
 import collections
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import enum
@@ -136,13 +137,35 @@ def write_block(
       kept.append(trace)
   turns = ((prompts.ask(prompt, t.question), t.response) for t in kept)
   examples = encoder.encode(turns, prompt.system)
-  columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-  path = directory / f'{number:05d}.array_record'
-  with _writer(path) as writer:
+
+  def fitting() -> Iterator[tuple[records.Trace, tokenization.Example]]:
     for trace, example in zip(kept, examples, strict=True):
       if len(example.tokens) > max_len:
         dropped['too_long'].append(trace.trace_id)
-        continue
+      else:
+        yield trace, example
+
+  write(directory, number, fitting(), dropped)
+
+
+def write(
+    directory: pathlib.Path,
+    number: int,
+    rows: Iterable[tuple[records.Trace, tokenization.Example]],
+    dropped: Mapping[str, Sequence[str]],
+) -> None:
+  """Writes rows as they come to a shard, and then its sidecar.
+
+  Args:
+    directory: Where to.
+    number: The block's number.
+    rows: Traces with their tokens.
+    dropped: Ids by reason; `rows` may add to it.
+  """
+  columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+  path = directory / f'{number:05d}.array_record'
+  with _writer(path) as writer:
+    for trace, example in rows:
       writer.write(_encode(trace, example))
       for name, value in _entry(trace, example).items():
         columns[name].append(value)
