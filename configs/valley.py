@@ -61,8 +61,9 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
-      pack='best_fit',  # or none
+      pack='best_fit',  # or stream, or none: data/pipeline.py.
       traces_per_shard=2048,
+      num_workers=0,  # That tokenise; 0: this process, on all its cores.
   )
   # Traces that are fit to learn from: OpenCodeReasoning's filters. 0, False
   # and () are off; valley_jax/data/filters.py says what each refuses.

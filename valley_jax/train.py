@@ -170,6 +170,7 @@ def _identity(
       identity[f'config.{part}.{name}'] = list(value) if is_tuple else value
   for name in ('checkpoint_every', 'keep', 'keep_every'):  # Change no bit.
     del identity[f'config.train.{name}']
+  del identity['config.data.num_workers']  # Nor does this, of `shard`.
   identity['prompt'] = shards.manifest['prompt']
   for name in ('prompt', 'traces', 'template', 'tokenizer'):
     identity[f'{name}_sha256'] = shards.manifest[f'{name}_sha256']
