@@ -109,7 +109,7 @@ def _shard(directory: pathlib.Path, size: int, workers: int) -> dict[str, Any]:
 
 def _map(directory: pathlib.Path, size: int, with_weights: bool):
   """Returns the peer's figures, and its dataset."""
-  import datasets  # Not in every environment.
+  import datasets  # pyright: ignore  # Not in every environment.
 
   datasets.disable_progress_bars()
   tokenizer = tokenization.load(directory / 'tokenizer')

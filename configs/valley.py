@@ -63,7 +63,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
       pack='best_fit',  # or stream, or none: data/pipeline.py.
       traces_per_shard=2048,
-      num_workers=0,  # That tokenise; 0: this process, on all its cores.
+      num_workers=0,  # Processes that tokenise; 0: this one.
   )
   # Traces that are fit to learn from: OpenCodeReasoning's filters. 0, False
   # and () are off; valley_jax/data/filters.py says what each refuses.

@@ -34,12 +34,11 @@ than config.data.max_len tokens are dropped, never cut. Run twice, the second
 run does nothing; killed, the next run goes on at the first unfinished block,
 and ends with the same bytes.
 
-config.data.num_workers processes tokenise; 0 is this one, whose tokenizer has a
-thread a core. Each holds config.data.traces_per_shard traces. The bytes are the
-same for any number.
+config.data.num_workers processes tokenise, 0 stands for this one; each holds
+config.data.traces_per_shard traces. The bytes are the same for any number.
 
 `inspect` prints rows as they are trained on, in colours: the prompt grey, the
-thinking blue, the answer green, and lists of each its ids, labels and lengths.
+thinking blue, the answer green, below their ids, labels and lengths.
 """
 
 from collections.abc import Iterator
