@@ -39,6 +39,7 @@ import numpy as np
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data import shards
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 
 WAYS = ('shard', 'map', 'map, ids')
@@ -116,7 +117,7 @@ def _map(directory: pathlib.Path, size: int, with_weights: bool):
 
   def to_tokens(rows):
     turns = zip(rows['question'], rows['response'], strict=True)
-    texts = [tokenization.render(tokenizer, q, r) for q, r in turns]
+    texts = [templates.turn(tokenizer, q, r).text for q, r in turns]
     if not with_weights:
       ids = tokenizer(texts, add_special_tokens=False)['input_ids']
       return {'input_ids': ids}
@@ -125,7 +126,7 @@ def _map(directory: pathlib.Path, size: int, with_weights: bool):
     )
     weights = []
     for question, offsets in zip(rows['question'], found['offset_mapping']):
-      prompt = tokenization.render_prompt(tokenizer, question)
+      prompt = templates.render_prompt(tokenizer, question)
       starts = np.asarray(offsets)[:, 0]
       weights.append((starts >= len(prompt)).astype(np.int8))
     return {'input_ids': found['input_ids'], 'weights': weights}

@@ -9,6 +9,7 @@ import transformers
 
 from valley_jax import records
 from valley_jax.data import encoding
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 from valley_jax.data import words
 
@@ -90,8 +91,9 @@ def tokenizer_of(tmp_path_factory):
 
 
 def _assert_equal(tokenizer, turns, system=None):
-  plain = tokenization.encode(tokenizer, turns, system)
-  fast = list(encoding.Encoder(tokenizer).encode(turns, system))
+  rendered = [templates.turn(tokenizer, *turn, system) for turn in turns]
+  plain = tokenization.encode_turns(tokenizer, rendered)
+  fast = list(encoding.Encoder(tokenizer).encode(rendered))
   for a, b in zip(plain, fast, strict=True):
     assert a.tokens.tolist() == b.tokens.tolist()
     assert a.weights.tolist() == b.weights.tolist()
@@ -167,8 +169,8 @@ def test_a_tokenizer_that_is_not_of_bytes_goes_the_plain_way(tmp_path):
 
 def test_many_texts_are_tokenised_in_order(tokenizer_of):
   texts = ['ab' * 100_000, 'c', 'de' * 300_000, 'f'] * 2
-  turns = [('Why?', text) for text in texts]
   tokenizer = tokenizer_of['plain']
+  turns = [templates.turn(tokenizer, 'Why?', text) for text in texts]
   found = [
       tokenizer.decode(example.tokens[example.weights == 1])
       for example in encoding.Encoder(tokenizer).encode(turns)
@@ -208,7 +210,7 @@ def test_truncation_of_a_downloaded_tokenizer_is_not_obeyed(
   backend.enable_padding(length=5000)
   backend.save(str(tmp_path / 'tokenizer.json'))
   tokenizer = tokenization.load(tmp_path)
-  turn = 'Why?', 'x y z ' * 30 + '.'
+  turn = templates.turn(tokenizer, 'Why?', 'x y z ' * 30 + '.')
   (example,) = encoding.Encoder(tokenizer).encode([turn])
-  (plain,) = tokenization.encode(tokenizer_of['plain'], [turn])
+  (plain,) = tokenization.encode_turns(tokenizer_of['plain'], [turn])
   assert np.array_equal(example.tokens, plain.tokens)

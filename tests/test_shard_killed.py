@@ -11,6 +11,7 @@ import time
 import ml_collections as mlc
 import pytest
 
+from configs import valley
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data import blocks
@@ -22,6 +23,7 @@ _OCR2 = _HERE / 'fixtures' / 'ocr2'
 
 
 def _config(num_workers=0):
+  usual = valley.get_config()
   return mlc.ConfigDict(
       dict(
           traces=f'ocr2:{_OCR2}/python.jsonl',
@@ -30,6 +32,11 @@ def _config(num_workers=0):
           chat_template='',
           prompt='plain',
           data=dict(max_len=384, traces_per_shard=5, num_workers=num_workers),
+          **{name: usual[name].to_dict() for name in ('filters', 'duplicates')},
+          contamination={
+              **usual.contamination.to_dict(),
+              'problems': (f'jsonl:{_HERE}/fixtures/problems.jsonl',),
+          },
       )
   ).lock()
 

@@ -30,6 +30,9 @@ def _config(max_len=MAX_LEN, traces_per_shard=8, num_workers=0, **changes):
           traces_per_shard=traces_per_shard,
           num_workers=num_workers,
       ),
+      filters={},
+      duplicates=dict(questions='keep', traces='keep'),
+      contamination=dict(problems=()),
   )
   return mlc.ConfigDict({**values, **changes}).lock()
 
@@ -176,7 +179,7 @@ def test_shards_of_another_format_are_refused_with_a_remedy(done, tmp_path):
 
 def test_other_traces_under_the_same_name_are_refused(tmp_path):
   shard.shard(_own(tmp_path, _trace('a')), str(tmp_path))
-  with pytest.raises(ValueError, match='begun with sources_sha256'):
+  with pytest.raises(ValueError, match='begun with traces_sha256'):
     shard.shard(_own(tmp_path, _trace('b')), str(tmp_path))
 
 

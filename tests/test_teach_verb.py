@@ -15,6 +15,7 @@ from valley_jax import shard
 from valley_jax import teach
 from valley_jax import train
 from valley_jax.data import shards
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 from valley_jax.data import traces
 
@@ -167,7 +168,7 @@ def test_the_traces_can_be_learnt_from(world, whole, tmp_path):
   data = shards.Shards(tmp_path / 'shards')
   tokenizer = tokenization.load(tmp_path / 'shards/tokenizer')
   # This teacher says whatever it likes, control tokens too.
-  special = tokenization.special_texts(tokenizer)
+  special = templates.control_texts(tokenizer)
   fit = [
       trace
       for trace in _traces(whole)

@@ -303,7 +303,7 @@ def test_phrases_become_one_token_and_come_back(tmp_path):
   for phrase in phrases:
     (token,) = tokenizer.encode(phrase)
     assert token in supervised
-    assert phrase not in tokenization.special_texts(tokenizer)
+    assert phrase not in templates.control_texts(tokenizer)
 
 
 def test_the_same_traces_give_the_same_files(trained, tmp_path):
@@ -335,7 +335,7 @@ def test_the_hashes_tell_vocabularies_and_templates_apart(ours, made):
 @families
 def test_special_texts_are_those_that_would_become_control_tokens(made, family):
   tokenizer = made(**TEMPLATES[family])
-  found = tokenization.special_texts(tokenizer)
+  found = templates.control_texts(tokenizer)
   assert tokenizer.eos_token in found
   for text in found:
     (example,) = tokenization.encode(tokenizer, [(f'a{text}b', 'yes')])

@@ -85,10 +85,9 @@ Statements = list[tuple[str, str]]  # Problem ids and statements.
 
 def _evaluation(config: mlc.ConfigDict) -> Statements:
   """Returns the problems of config.contamination.problems."""
-  found = config.contamination.problems
   return [
       (problem.problem_id, problem.statement)
-      for source in ([found] if isinstance(found, str) else found)
+      for source in config.contamination.problems
       for problem in problems.read_problems(source)
   ]
 

@@ -210,17 +210,3 @@ def turn(
   behind = _behind(begun, response)
   answer = max(0, _answer(response) - len(response) + len(behind))
   return Turn(prompt, behind, answer, end)
-
-
-def is_kept(
-    tokenizer: Tokenizer,
-    question: str,
-    response: str,
-    system: str | None = None,
-) -> bool:
-  """Whether a student can be taught this response to this question."""
-  try:
-    turn(tokenizer, question, response, system)
-  except ValueError:
-    return False
-  return True

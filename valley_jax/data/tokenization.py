@@ -34,10 +34,6 @@ CHAT_TEMPLATE = (
 _SPECIAL = ('<|pad|>', '<|user|>', '<|assistant|>', '<|end|>')
 
 Tokenizer = transformers.PreTrainedTokenizerFast
-# Who tokenises asks for these too.
-render_prompt = templates.render_prompt
-is_kept = templates.is_kept
-special_texts = templates.control_texts
 
 # What makes an example teach something else, and what to do about it.
 FAULTS = {
@@ -194,22 +190,30 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
   ).hexdigest()
 
 
-def _span(encoding: tokenizers.Encoding, token: int) -> tuple[int, int]:
-  """Returns where a token of a text begins and ends in it."""
-  span = encoding.token_to_chars(token)
-  assert span is not None  # Only tokens from outside the text have none.
-  return span
+def _begin(encoding: tokenizers.Encoding, token: int) -> int:
+  """Returns the character that a token begins with.
+
+  Some tokenizers (Llama's) trim a token's spaces off its offsets: then it
+  begins where the one before it ends.
+  """
+  spans = [encoding.token_to_chars(t) for t in range(max(0, token - 1), token)]
+  own = encoding.token_to_chars(token)
+  assert own is not None  # Only tokens from outside the text have none.
+  return min([own[0], *(span[1] for span in spans if span)])
 
 
 def _first_token(encoding: tokenizers.Encoding, position: int) -> int:
   """Returns the first token that begins at or behind a character."""
   size = len(encoding)
-  last = _span(encoding, size - 1)[1] if size else 0
-  # A character may have no token: some tokenizers (Llama's) trim spaces off.
-  at = (encoding.char_to_token(i) for i in range(position, last))
+  last = encoding.token_to_chars(size - 1) if size else None
+  # A character whose spaces were trimmed off has no token.
+  characters = range(position, last[1] if last else 0)
+  at = (encoding.char_to_token(i) for i in characters)
   token = next((t for t in at if t is not None), size)
-  while token < size and _span(encoding, token)[0] < position:
+  while token < size and _begin(encoding, token) < position:
     token += 1
+  while token and _begin(encoding, token - 1) >= position:
+    token -= 1
   return token
 
 
@@ -351,12 +355,12 @@ def encode_prompt(
     ValueError: the question or the system message contains the text of a
       control token.
   """
-  for special in special_texts(tokenizer):
+  for special in templates.control_texts(tokenizer):
     if special in question or special in (system or ''):
       raise ValueError(
           f'The question {question[:60]!r}… or the system message contains'
           f' {special!r}, which the tokenizer reads as a control token; reword'
           ' it or leave it out.'
       )
-  text = render_prompt(tokenizer, question, system)
+  text = templates.render_prompt(tokenizer, question, system)
   return tokenizer(text, add_special_tokens=False)['input_ids']

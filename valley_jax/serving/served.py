@@ -99,7 +99,7 @@ def _render(
 ) -> str:
   """Returns messages as the chat template has them."""
   refuse = functools.partial(wire.RefusedError, param='messages')
-  special = tokenization.special_texts(tokenizer)
+  special = templates.control_texts(tokenizer)
   for i, message in enumerate(messages):
     for word in special:
       if word in message.text:
