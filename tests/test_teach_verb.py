@@ -110,7 +110,7 @@ def test_a_sample_is_a_trace_exactly_if_it_ended(whole):
   assert len(rows) == 12
   is_cut = [row.finish_reason is records.FinishReason.LENGTH for row in rows]
   assert any(is_cut) and not all(is_cut)  # Else this test tests nothing.
-  texts = ['<think>\n' + row.text for row in rows]
+  texts = [row.text for row in rows]
   ended = [text for text, cut in zip(texts, is_cut) if not cut]
   cut_off = [text for text, cut in zip(texts, is_cut) if cut]
   assert [trace.response for trace in _traces(whole)] == ended

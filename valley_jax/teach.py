@@ -44,8 +44,6 @@ from valley_jax import processes
 from valley_jax import records
 from valley_jax import sample
 from valley_jax.data import problems
-from valley_jax.data import prompts
-from valley_jax.data import templates
 
 _ENDED = (records.FinishReason.EOS, records.FinishReason.STOP)
 
@@ -68,13 +66,6 @@ def _digest(drawn: dict[str, Any]) -> str:
   """Returns 8 hex digits of all that the samples depend on."""
   text = json.dumps(drawn, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _begun(config: mlc.ConfigDict, workdir: str, question: str) -> str:
-  """Returns the `<think>` that the teacher's prompts end with, if they do."""
-  _, tokenizer = sample.read_tokenizer(config, workdir)
-  system = prompts.load(config.prompt).system
-  return templates.opened(templates.render_prompt(tokenizer, question, system))
 
 
 @contextlib.contextmanager
@@ -106,7 +97,6 @@ def _cut_off(trace: records.Trace, row: records.Completion) -> dict[str, Any]:
 def _write(
     place: pathlib.Path,
     asked: dict[str, records.Trace],
-    begun: str,
     digest: str,
 ) -> collections.Counter[str]:
   """Writes traces and truncated samples; returns how many ended how.
@@ -114,7 +104,6 @@ def _write(
   Args:
     place: Where the completions are.
     asked: By problem id, all of its traces but id and response.
-    begun: What each response begins with.
     digest: The end of each id.
   """
   counts: collections.Counter[str] = collections.Counter()
@@ -128,7 +117,7 @@ def _write(
       trace = records.replace(
           stem,
           trace_id=f'{stem.trace_id}/{row.sample_index}-{digest}',
-          response=begun + row.text,
+          response=row.text,
           prompt_sha256=row.prompt_sha256,
       )
       counts[row.finish_reason.value] += 1
@@ -177,9 +166,8 @@ def teach(config: mlc.ConfigDict, workdir: str) -> None:
   teacher = config.teacher or drawn['server.model']
   method = _method(drawn)
   found = problems.read_problems(config.problems)
-  begun = _begun(config, workdir, found[0].statement)
   asked = _stems(found, teacher, method)
-  counts = _write(place, asked, begun, _digest({**drawn, 'teacher': teacher}))
+  counts = _write(place, asked, _digest({**drawn, 'teacher': teacher}))
   num_traces = sum(counts[reason.value] for reason in _ENDED)
   num_truncated = counts.total() - num_traces
   if not num_traces:
