@@ -17,7 +17,7 @@ from valley_jax import train
 from valley_jax.data import shards
 from valley_jax.data import templates
 from valley_jax.data import tokenization
-from valley_jax.data import traces
+from valley_jax.data.sources import traces
 
 # As R1's: thinking is begun for who answers.
 TEMPLATE = tokenization.CHAT_TEMPLATE.replace(

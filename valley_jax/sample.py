@@ -98,7 +98,7 @@ def _part(request: request_lib.Request, num_parts: int) -> int:
   return int.from_bytes(digest, 'little') % num_parts
 
 
-def _begun(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
+def _opened(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
   """Returns the `<think>` that prompts end with, if the template opens it."""
   system = prompts.load(config.prompt).system
   return templates.opened(templates.render_prompt(tokenizer, 'Why?', system))
@@ -108,14 +108,14 @@ def _completion(
     sample: request_lib.Sample,
     tokenizer: tokenization.Tokenizer,
     prompt_sha256: str,
-    begun: str,
+    opened: str,
 ) -> records.Completion:
   assert sample.finish_reason is not None
   return records.Completion(
       problem_id=sample.request.problem_id,
       sample_index=sample.request.sample_index,
       # Thinking that the prompt has opened is thinking.
-      text=begun + str(tokenizer.decode(sample.tokens)),
+      text=opened + str(tokenizer.decode(sample.tokens)),
       finish_reason=sample.finish_reason,
       num_prompt_tokens=len(sample.request.prompt),
       tokens=tuple(sample.tokens),
@@ -357,7 +357,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
       _completion,
       tokenizer=tokenizer,
       prompt_sha256=prompt_sha256,
-      begun=_begun(config, tokenizer),
+      opened=_opened(config, tokenizer),
   )
   done = {records.key(row) for row in rows}
   missing = [
