@@ -23,8 +23,10 @@ setuptools.setup(
     install_requires=[
         'absl-py>=2.2',
         'array-record>=0.8.1,<0.9',
+        'datasketch>=2,<3',  # MinHash.
         'etils[epath]>=1.12',
         'flax>=0.12.7,<0.13',
+        'fsspec>=2025.3',
         'grain>=0.2.16,<0.3',
         'httpx2>=2,<3',  # huggingface_hub brings it too.
         'jax>=0.10.1,<0.13',
@@ -39,12 +41,16 @@ setuptools.setup(
         'pyarrow>=20',
         'pyseccomp>=0.1.2',
         'pyyaml>=6.0.2',
+        'rapidfuzz>=3.14,<4',  # Levenshtein distance.
         'safetensors>=0.7,<0.9',
         'tensorboard>=2.20,<3',
         'tensorboardx>=2.6.4,<3',
         'tokenizers>=0.22.2,<0.24',
         'tqdm>=4.66',
         'transformers>=5.12,<6',
+        'tree-sitter>=0.25,<0.27',
+        'tree-sitter-cpp>=0.23.4,<0.24',
+        'zstandard>=0.23,<1',
     ],
     extras_require={
         'gpu': ['jax[cuda13]'],

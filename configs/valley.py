@@ -4,6 +4,11 @@
                                  full fine-tuning, 32,768 tokens, batch 128,
                                  5 epochs, AdamW, lr 8e-5, warmup .10
     configs/valley.py:mini       the same flow on the embedded world, 2 cores
+    configs/valley.py:subset=correct_6k
+                                 one of the paper's other sets, or a matched
+                                 one; below they are all named
+    configs/valley.py:num_traces=1000,fixed_steps=true
+                                 1,000 traces for as many steps as 30,000 take
 
 What the paper leaves open is chosen here: cosine decay to 10 %, AdamW betas
 (.9, .95) without weight decay, best-fit packing, loss on the response only,
@@ -22,7 +27,9 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       arg,
       mini=False,
       student='qwen2_5_7b',
-      num_traces=30_000,
+      num_traces=-1,  # All that the subset has; without a subset, 30,000.
+      subset='',
+      fixed_steps=False,
       seed=0,
       seeds=1,
   )
@@ -30,26 +37,72 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.name = 'valley'
   c.student = a.student  # A preset; '': as init's checkpoint says.
   c.num_traces = a.num_traces  # 0: the student as it is, untrained.
+  if not a.subset and a.num_traces < 0:
+    c.num_traces = 30_000
   c.seed = a.seed
+  c.subset = a.subset  # A name of these; '': num_traces at random, nested.
+  c.subsets = _subsets()
   c.command = ''  # What was typed; the entry point fills it in.
 
   # Where things are. FORMAT:PATH; an empty directory means the workdir's own.
-  c.traces = ''  # jsonl:PATH or ocr2:PATH
-  c.questions = ''  # Local copies, for OCR-2 rows whose question is "-".
+  c.traces = ''  # FORMAT:PATH, or [FORMAT:PATH,...]; data/sources/traces.py.
+  c.questions = ''  # Local copies, for OCR rows whose question is "-".
   c.problems = ''  # FORMAT:PATH, such as humaneval:PATH or jsonl:PATH.
   c.tokenizer = ''  # hf:DIR, or bpe:SIZE to train one on the traces.
   c.chat_template = ''  # file:PATH of Jinja; '': the tokenizer's own.
   c.shards = ''  # Default <workdir>/shards.
   c.init = ''  # hf:DIR to begin with, checkpoint:DIR to go on from, random.
+  c.curated = ''  # Manifests of `ids`. Default <workdir>/curated.
   c.checkpoint = ''  # What to sample from. Default <workdir>/checkpoints.
   c.submissions = ''  # Programs to judge instead of completions.
+  c.teacher = ''  # Whose traces `teach` writes; '': the served model's name.
 
   c.prompt = 'ocr'  # Or livecodebench, plain, file:PATH; data/prompts.py.
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
-      pack='best_fit',  # or none
+      pack='best_fit',  # or stream, or none: data/pipeline.py.
       traces_per_shard=2048,
+      num_workers=0,  # Processes that tokenise; 0: this one.
+  )
+  # Traces that are fit to learn from: OpenCodeReasoning's filters. 0, False
+  # and () are off; valley_jax/data/filters.py says what each refuses.
+  c.filters = dict(
+      think=True,  # Exactly one <think>…</think>, ahead of the answer.
+      code_in_answer=True,  # The answer has a program, as scoring takes it.
+      no_code_in_think=False,  # The thought has no code fence.
+      parses=True,  # The program parses.
+      characters=(),  # (least, most) of the response; tokens: data.max_len.
+      loop_characters=0,  # So many are one phrase over and over; such as 2000.
+      languages=(),  # Of programs: python, c, cpp17, cpp20.
+      judgement=(),  # Of the program: right, wrong, unknown.
+      pass_rate=(),  # (least, most) share of tests passed.
+      licenses=(),  # Only these, such as cc-by-4.0.
+      sources=(),  # Only questions of these sets, such as taco.
+      not_splits=(),  # No questions of these; 13 % of OCR-2 are of test splits.
+  )
+  c.duplicates = dict(  # The first one stays; data/duplicates.py.
+      questions='merge',  # Of two problem ids: under the first; or drop, keep.
+      traces='near',  # Refused; or exact, keep.
+      question_similarity=0.8,  # Jaccard's, of runs of words; an estimate.
+      trace_similarity=0.8,
+      question_words=3,  # Of a run.
+      trace_words=5,
+      question_min_words=10,  # Shorter ones are compared whole,
+      trace_min_words=50,  # and shorter traces within their question.
+      num_hashes=128,  # Of a text, a byte each; more: better estimates.
+      bands=16,  # Some 20 bytes each; more: fewer are missed.
+      seed=1,  # Of the hashes.
+  )
+  c.contamination = dict(  # Questions that are problems of an evaluation.
+      problems=(),  # FORMAT:PATH of each evaluation; (): none is looked for.
+      n=13,  # Words of a run.
+      threshold=0.5,  # Share of the runs, of the text that has fewer; 0: off.
+      min_words=8,  # A shorter problem must be all that the question says.
+      aligned=0.8,  # Share of words in order, with other variables; 0: off.
+      aligned_min_words=16,  # Without the phrases of many problems.
+      model='',  # A directory; '': no embedding is looked at.
+      cosine=0.7,  # As OpenCodeReasoning.
   )
   c.mesh = dict(
       data=1,  # Copies of the parameters.
@@ -63,6 +116,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       batch_size=128,  # Packed rows.
       accumulate=1,
       epochs=5,
+      steps_of=0,  # Traces: so many steps as they would make; 0: as it comes.
       learning_rate=8e-5,
       schedule='cosine',  # or linear, constant, wsd
       warmup_fraction=0.10,
@@ -89,8 +143,8 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       keep=1,  # So many of the latest checkpoints stay,
       keep_every=0,  # and those of steps that this divides; 0: none.
   )
-  c.watch = dict(  # What a run tells; none of it changes the student.
-      held_out=64,  # Traces kept from training, for their loss; 0: none.
+  c.watch = dict(  # What a run tells; none of it changes the student,
+      held_out=64,  # but a named subset does without these traces; 0: none.
       held_out_every=100,  # Steps; and at the end.
       prompts=16,  # Asked anew as training goes on; 0: none.
       prompts_every=100,
@@ -157,9 +211,41 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
           seed=0,
       ),
   )
+  if a.fixed_steps:
+    c.train.steps_of = 30_000
   if a.mini:
     _mini(c)
   return c.lock()
+
+
+def _subsets() -> dict[str, tuple[dict, ...]]:
+  """The paper's sets, as valley_jax/data/selections.py reads them.
+
+  Its sets by correctness are of TACO, and so are labels of difficulty. Those
+  sets differ in more than they are named for: correct traces are easier and
+  shorter. The matched ones do not, and both arms are of one size.
+  """
+  taco = {'where': 'source', 'equals': 'taco'}
+  alike = ('difficulty', 'num_supervised')
+  sets = {
+      'random_1k': ({'random': 1_000},),
+      'random_10k': ({'random': 10_000},),
+      'random_30k': ({'random': 30_000},),
+  }
+  for field, take, other, name, size, on in (
+      ('is_correct', True, False, 'correct', 6_000, alike),
+      ('is_correct', False, True, 'incorrect', 6_000, alike),
+      ('difficulty', 'hard', 'easy', 'hard', 4_000, ('is_correct',)),
+      ('difficulty', 'easy', 'hard', 'easy', 4_000, ('is_correct',)),
+  ):
+    match = {'match': field, 'take': take, 'other': other, 'on': on}
+    sets[f'{name}_{size // 1000}k'] = (
+        taco,
+        {'where': field, 'equals': take},
+        {'random': size},
+    )
+    sets[f'{name}_matched'] = (taco, {**match, 'most': size})
+  return sets
 
 
 def _mini(c: mlc.ConfigDict) -> None:
@@ -168,7 +254,10 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.student = 'mini'
   c.prompt = 'plain'
   c.init = 'random'  # The base student; it is trained first.
+  c.filters.update(think=False, code_in_answer=False, parses=False)
   c.data.max_len = 192
+  # Its problems are of few kinds, and so are near one another.
+  c.duplicates.update(questions='keep', traces='keep')
   c.train.update(
       batch_size=4,
       epochs=2,
@@ -192,3 +281,5 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.cpu_seconds = 2.0
   c.study.world = 'mini'
   c.study.sizes = (0, 16, 64, 256, 1024, 4096)
+  if c.train.steps_of:
+    c.train.steps_of = 4096

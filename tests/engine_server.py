@@ -7,9 +7,13 @@ what it does not know. An address of /v1/no_seeds or /v1/no_ids is that of a
 server without them. Prints its port.
 """
 
+import contextlib
 import functools
 from http import server
 import json
+import os
+import pathlib
+import subprocess
 import sys
 import threading
 
@@ -144,6 +148,27 @@ class Handler(server.BaseHTTPRequestHandler):
       self._say(200, self.completions.answer(body, self.path))
     except Refusal as e:
       self._say(400, {'error': {'message': str(e), 'code': 400}})
+
+
+@contextlib.contextmanager
+def running(directory):
+  """Yields the address of such a server, and its process."""
+  here = pathlib.Path(__file__)
+  environment = {
+      **os.environ,
+      'JAX_NUM_CPU_DEVICES': '1',
+      'PYTHONPATH': f'{here.parents[1]}:{here.parent}',
+  }
+  command = [sys.executable, str(here), str(directory)]
+  with subprocess.Popen(
+      command, stdout=subprocess.PIPE, text=True, env=environment
+  ) as process:
+    try:
+      assert process.stdout is not None
+      port = process.stdout.readline().strip()
+      yield f'http://127.0.0.1:{port}/v1', process
+    finally:
+      process.kill()
 
 
 def main(directory: str) -> None:

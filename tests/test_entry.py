@@ -8,7 +8,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-VERBS = ['shard', 'train', 'sample', 'execute', 'score', 'report', 'study']
+VERBS = ['shard', 'train', 'sample', 'execute', 'score', 'report']
+VERBS += ['label', 'study']
 verbs = pytest.mark.parametrize('verb', VERBS)
 
 

@@ -51,6 +51,26 @@ def test_each_example_goes_where_it_leaves_the_least_room(case):
   assert sorted(found) == sorted(free)
 
 
+@hypothesis.given(lengths_and_row, st.integers(1, 5))
+def test_a_stream_packs_every_example_once_and_overflows_no_row(case, num_open):
+  lengths, row_len = case
+  rows = packing.stream(lengths, row_len, num_open)
+  assert sorted(i for row in rows for i in row) == [*range(len(lengths))]
+  assert all(0 < sum(lengths[i] for i in row) <= row_len for row in rows)
+
+
+def test_a_stream_closes_the_fullest_row_when_no_other_may_be_opened():
+  # 6 and 5 wait; the 7 fits in neither, so that of the 6 is closed.
+  rows = packing.stream([6, 5, 7, 4, 3], row_len=10, num_open=2)
+  assert rows == [[0], [2, 4], [1, 3]]
+
+
+def test_a_stream_puts_an_example_where_it_leaves_the_least_room():
+  # The rows of 5 and of 7 would both take the 2.
+  rows = packing.stream([5, 7, 2], row_len=10, num_open=3)
+  assert sorted(rows) == [[0], [1, 2]]
+
+
 def test_best_fit_decreasing_by_hand():
   # 6 opens a row, 5 a second; 4 fills the first; 3 and 2 fill the second.
   assert packing.plan([2, 3, 4, 5, 6], row_len=10) == [[4, 2], [3, 1, 0]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from valley_jax import records
+from valley_jax.data import encoding
 from valley_jax.data import pipeline
 from valley_jax.data import prompts
 from valley_jax.data import shards
@@ -36,11 +37,9 @@ def data(tmp_path_factory) -> shards.Shards:
         pathlib.Path(directory),
         number,
         traces[number * 8 : number * 8 + 8],
-        tokenizer=tokenizer,
+        encoder=encoding.Encoder(tokenizer),
         prompt=prompts.load('plain'),
         max_len=100,
-        seen=set(),
-        quarantine=[],
     )
   records.write_json(directory / 'manifest.json', {'format': shards.FORMAT})
   return shards.Shards(directory)
@@ -89,7 +88,7 @@ def test_shards_are_read_in_any_order(data):
     assert len(example.tokens) == data.lengths[i]
 
 
-@pytest.mark.parametrize('pack', ['best_fit', 'none'])
+@pytest.mark.parametrize('pack', ['best_fit', 'stream', 'none'])
 @pytest.mark.parametrize('batch_size', [1, 4, 7])
 def test_each_epoch_holds_each_example_once(data, pack, batch_size):
   batches, plan = _batches(data, pack, batch_size=batch_size, num_epochs=3)
@@ -139,14 +138,22 @@ def test_the_last_batch_is_filled_up_with_rows_of_no_weight(data):
   assert not any(array[0, 2:].any() for array in last.values())
 
 
-@pytest.mark.parametrize('start', [0, 1, 5, 11])
-def test_a_run_that_goes_on_at_a_step_sees_what_it_would_have_seen(data, start):
-  batches, _ = _batches(data, 'none', num_epochs=2)
+@pytest.mark.parametrize(
+    ('pack', 'start'),
+    [
+        *(('none', i) for i in (0, 1, 5, 11)),
+        *(('stream', i) for i in (0, 1, 2)),
+    ],
+)
+def test_a_run_that_goes_on_at_a_step_sees_what_it_would_have_seen(
+    data, start, pack
+):
+  batches, _ = _batches(data, pack, num_epochs=2)
   whole = list(batches.to_iter_dataset())
   iterator = iter(batches.to_iter_dataset())
   for _ in range(start):
     next(iterator)
-  resumed = iter(_batches(data, 'none', num_epochs=2)[0].to_iter_dataset())
+  resumed = iter(_batches(data, pack, num_epochs=2)[0].to_iter_dataset())
   resumed.set_state(iterator.get_state())
   rest = list(resumed)
   assert len(rest) == len(whole) - start
@@ -235,7 +242,7 @@ def test_a_bad_pack_names_the_known_ones(data):
     _batches(data, 'fast')
 
 
-@pytest.mark.parametrize('pack', ['best_fit', 'none'])
+@pytest.mark.parametrize('pack', ['best_fit', 'stream', 'none'])
 def test_rows_shorter_than_a_trace_name_the_remedy(data, pack):
   with pytest.raises(ValueError, match=r'rows take 1 to 5\. .*data\.max_len'):
     _batches(data, pack, row_len=5)

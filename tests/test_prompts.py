@@ -12,6 +12,7 @@ from valley_jax import shard
 from valley_jax import train
 from valley_jax.data import prompts
 from valley_jax.data import shards
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 
 _DIRECTORY = pathlib.Path(prompts.__file__).parents[1] / 'prompts'
@@ -272,7 +273,7 @@ def test_a_template_that_loses_the_system_message_is_refused(
 ):
   tokenizer = tokenization.load(trained, template)
   with pytest.raises(ValueError, match=said):
-    tokenization.render_prompt(tokenizer, 'Add.', 'Be brief.')
+    templates.render_prompt(tokenizer, 'Add.', 'Be brief.')
 
 
 def test_a_system_message_with_a_control_token_is_refused(trained):

@@ -4,16 +4,12 @@ The server is a process of its own (tests/engine_server.py); what goes wrong is
 a proxy in front of it (tests/faults.py).
 """
 
-import contextlib
-import os
-import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
+import engine_server
 import faults
 import pytest
 import tiny
@@ -29,29 +25,6 @@ from valley_jax.sampling import methods
 from valley_jax.sampling import remote
 from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stops
-
-_PROGRAM = pathlib.Path(__file__).with_name('engine_server.py')
-
-
-@contextlib.contextmanager
-def _serve(directory):
-  """Yields the address of a server, and its process."""
-  root = _PROGRAM.parents[1]
-  environment = {
-      **os.environ,
-      'JAX_NUM_CPU_DEVICES': '1',
-      'PYTHONPATH': f'{root}:{_PROGRAM.parent}',
-  }
-  command = [sys.executable, str(_PROGRAM), str(directory)]
-  with subprocess.Popen(
-      command, stdout=subprocess.PIPE, text=True, env=environment
-  ) as process:
-    try:
-      assert process.stdout is not None
-      port = process.stdout.readline().strip()
-      yield f'http://127.0.0.1:{port}/v1', process
-    finally:
-      process.kill()
 
 
 def _config(world, **changes):
@@ -74,7 +47,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def url(world):
-  with _serve(world / 'hf') as (url, _):
+  with engine_server.running(world / 'hf') as (url, _):
     yield url
 
 
@@ -315,7 +288,7 @@ def test_what_is_no_sample_is_an_error(world, choice, word):
 
 def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
   """Another, elsewhere, has the missing samples only to draw."""
-  with _serve(world / 'hf') as (mortal, process):
+  with engine_server.running(world / 'hf') as (mortal, process):
     with faults.proxy(mortal) as proxy:
       forward = proxy.next_fault
 

@@ -96,7 +96,8 @@ def test_a_study_makes_every_file_of_the_flow(uninterrupted):
 def test_teachers_are_labelled_by_execution(uninterrupted):
   path = uninterrupted / 'teachers' / 'careful' / 'traces.jsonl'
   labels = [t.is_correct for t in records.read_rows(path, records.Trace)]
-  assert labels == [True] * 4
+  assert [x for x in labels if x is not None] == [True] * 4
+  assert len(labels) > 4  # The others' problems have no tests.
 
 
 def test_a_study_killed_again_and_again_ends_the_same(uninterrupted, tmp_path):

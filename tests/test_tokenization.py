@@ -1,5 +1,6 @@
 """Text becomes the tokens of the chat template, with the response marked."""
 
+import dataclasses
 import unicodedata
 
 import hypothesis
@@ -9,6 +10,7 @@ import pytest
 import tokenizers
 
 from valley_jax import records
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 
 RESPONSE = '<think>\nWe add.\n</think>\n\n```python\nprint(1 , 2)\n```'
@@ -203,17 +205,20 @@ def test_a_tokenizer_that_normalises_still_finds_the_response(trained):
 
 
 @pytest.mark.parametrize('trim_offsets', [False, True])
-def test_a_token_that_straddles_the_boundary_belongs_to_the_prompt(
+def test_a_token_that_would_span_prompt_and_response_is_taken_apart(
     made, trim_offsets
 ):
   tokenizer = made(PLAIN)
   tokenizer.backend_tokenizer.post_processor = tokenizers.processors.ByteLevel(
       trim_offsets=trim_offsets
   )
+  whole = tokenizer('Q: Add A: yes yes', add_special_tokens=False)['input_ids']
   (example,) = tokenization.encode(tokenizer, [('Add', 'yes yes')])
   n = example.num_prompt_tokens
-  assert tokenizer.decode(example.tokens[:n]) == 'Q: Add A: yes'
-  assert tokenizer.decode(example.tokens[n:]) == ' yes<|end|>'
+  prompt = tokenization.encode_prompt(tokenizer, 'Add')
+  assert prompt != whole[: len(prompt)]  # Else this test tests nothing.
+  assert example.tokens[:n].tolist() == prompt
+  assert tokenizer.decode(example.tokens[n:]) == 'yes yes<|end|>'
 
 
 def test_pad_is_none_of_the_tokens_that_occur(ours):
@@ -237,11 +242,13 @@ def test_the_end_token_is_supervised_even_where_it_is_also_the_pad(made):
 @pytest.mark.parametrize(
     'content',
     [
-        "message['content'].split('</think>')[-1]",  # As many templates do.
         "message['content'] | replace('1', 'one')",
         "message['content'] + '\\n'",
+        "('Answer: ' if message['role'] == 'assistant' else '')"
+        " + message['content']",
+        "message['content'].split('</think>')[0] + '</think>'",
     ],
-    ids=['strips thought', 'changes', 'adds'],
+    ids=['changes', 'adds', 'begins otherwise', 'has no answer'],
 )
 def test_a_template_that_changes_the_response_is_refused(made, content):
   template = tokenization.CHAT_TEMPLATE.replace("message['content']", content)
@@ -249,10 +256,16 @@ def test_a_template_that_changes_the_response_is_refused(made, content):
     tokenization.encode(made(template), [('Add', RESPONSE)])
 
 
-def test_a_template_that_ends_turns_with_another_token_is_refused(made):
-  tokenizer = made(CHATML, eos='<|endoftext|>', special=['<|im_end|>'])
-  with pytest.raises(ValueError, match='does not keep .*endoftext'):
-    tokenization.encode(tokenizer, [('Add', RESPONSE)])
+def test_a_template_that_ends_turns_with_no_control_token_is_refused(made):
+  template = tokenization.CHAT_TEMPLATE.replace('<|end|>', '(end)')
+  with pytest.raises(ValueError, match=r'does not keep .*<\|end\|>'):
+    tokenization.encode(made(template), [('Add', RESPONSE)])
+
+
+def test_a_template_with_the_day_it_is_is_refused(made):
+  template = "{{ strftime_now('%d %b %Y') }}" + tokenization.CHAT_TEMPLATE
+  with pytest.raises(ValueError, match='shows the day it is.*chat_template='):
+    made(template)
 
 
 def test_a_tokenizer_without_a_template_is_refused(made):
@@ -290,7 +303,7 @@ def test_phrases_become_one_token_and_come_back(tmp_path):
   for phrase in phrases:
     (token,) = tokenizer.encode(phrase)
     assert token in supervised
-    assert phrase not in tokenization.special_texts(tokenizer)
+    assert phrase not in templates.control_texts(tokenizer)
 
 
 def test_the_same_traces_give_the_same_files(trained, tmp_path):
@@ -322,7 +335,7 @@ def test_the_hashes_tell_vocabularies_and_templates_apart(ours, made):
 @families
 def test_special_texts_are_those_that_would_become_control_tokens(made, family):
   tokenizer = made(**TEMPLATES[family])
-  found = tokenization.special_texts(tokenizer)
+  found = templates.control_texts(tokenizer)
   assert tokenizer.eos_token in found
   for text in found:
     (example,) = tokenization.encode(tokenizer, [(f'a{text}b', 'yes')])
@@ -332,3 +345,79 @@ def test_special_texts_are_those_that_would_become_control_tokens(made, family):
 def test_a_question_with_a_control_token_is_no_prompt(ours):
   with pytest.raises(ValueError, match='control token'):
     tokenization.encode_prompt(ours, 'What is <|end|>?')
+
+
+# --- What would teach something else. -----------------------------------------
+
+
+@pytest.fixture
+def encoded(made):
+  """A tokenizer, an example that has no fault, and its turn."""
+  tokenizer = made(**TEMPLATES['llama3'])
+  tokenizer.pad_token = '<|pad|>'
+  turn = templates.turn(tokenizer, 'Add 1 and 2.', RESPONSE)
+  (example,) = tokenization.encode_turns(tokenizer, [turn])
+  return tokenizer, example, turn
+
+
+def _changed(tokenizer, example, name):
+  """Returns an example with the fault of this name."""
+  tokens, weights = example.tokens.copy(), example.weights.copy()
+  n = example.num_prompt_tokens
+  if name == 'no_weights':
+    weights[:] = 0
+  elif name == 'holes':
+    weights[n + 1] = 0
+  elif name == 'no_end':
+    tokens, weights = tokens[:-1], weights[:-1]
+  elif name == 'end_within':
+    tokens[-2] = tokenizer.eos_token_id
+  elif name == 'pad_within':
+    tokens[-2] = tokenizer.pad_token_id
+  elif name == 'bos_twice':
+    tokens[1] = tokenizer.bos_token_id
+  else:
+    tokens[-2] += 1
+  return dataclasses.replace(example, tokens=tokens, weights=weights)
+
+
+@families
+def test_what_is_encoded_has_no_fault(made, family):
+  tokenizer = made(**TEMPLATES[family])
+  turns = [
+      templates.turn(tokenizer, *turn)
+      for turn in [('Add 1.', RESPONSE), ('Yes?', 'yes'), ('?', '日本\n')]
+  ]
+  examples = tokenization.encode_turns(tokenizer, turns)
+  tokenization.check(tokenizer, examples, turns)
+
+
+@pytest.mark.parametrize('name', tokenization.FAULTS)
+def test_a_fault_is_named_with_its_remedy(encoded, name):
+  tokenizer, example, turn = encoded
+  bad = _changed(tokenizer, example, name)
+  assert tokenization.fault(tokenizer, bad, turn) == name
+  message = f'Example 1 has the fault {name}: .*(;|:) .*begins .*We add'
+  with pytest.raises(ValueError, match=message):
+    tokenization.check(tokenizer, [example, bad], [turn, turn])
+
+
+def test_the_end_token_hidden_as_padding_is_a_fault(made):
+  """As collators do that mask every pad token, where pad is the end token."""
+  tokenizer = made(tokenization.CHAT_TEMPLATE, pad='<|end|>')
+  turn = templates.turn(tokenizer, 'Add', 'yes')
+  (example,) = tokenization.encode_turns(tokenizer, [turn])
+  assert tokenization.fault(tokenizer, example, turn) == ''
+  example.weights[example.tokens == tokenizer.pad_token_id] = 0
+  assert tokenization.fault(tokenizer, example, turn) == 'no_end'
+
+
+@pytest.mark.parametrize('decodes', [False, True])
+def test_a_response_that_is_normalised_is_a_fault(trained, decodes):
+  tokenizer = tokenization.load(trained)
+  tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
+  for text, expected in [('e\u0301', 'changed_text'), ('\xe9', '')]:
+    turn = templates.turn(tokenizer, 'Add', text)
+    (example,) = tokenization.encode_turns(tokenizer, [turn])
+    found = tokenization.fault(tokenizer, example, turn, decodes=decodes)
+    assert found == expected

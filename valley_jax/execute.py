@@ -49,6 +49,7 @@ import ml_collections as mlc
 
 from valley_jax import entry
 from valley_jax import metrics
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data import problems as problems_lib
 from valley_jax.execution import attempt
@@ -56,7 +57,6 @@ from valley_jax.execution import begin
 from valley_jax.execution import judge
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
-from valley_jax.scoring import programs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -223,9 +223,11 @@ def _say(config: mlc.ConfigDict, line: Line | None, topology: str) -> str:
         ' cut rows along cp or heads along tp (config.mesh).'
     )
   assert line.bound is not None
+  # How many a named subset has is known where the shards are.
+  num_traces = config.num_traces if config.num_traces >= 0 else 1000
   hours = (
       line.bound.seconds
-      * config.num_traces
+      * num_traces
       * config.train.epochs
       / (config.train.batch_size * 3600)
   )
@@ -234,7 +236,7 @@ def _say(config: mlc.ConfigDict, line: Line | None, topology: str) -> str:
       f' --config.train.accumulate={line.accumulate}'
       f'  ({line.needs.peak / 1e9:.1f} GB a chip, at least'
       f' {line.bound.seconds:.1f} s a step of {config.train.batch_size} rows;'
-      f' {config.num_traces:,} traces of a full row each, {hours:.1f} h at'
+      f' {num_traces:,} traces of a full row each, {hours:.1f} h at'
       ' least)'
   )
 

@@ -164,8 +164,14 @@ class Trace(Record):
   response: str  # Think text and answer, as the student shall write it.
   teacher: str = ''
   difficulty: str = ''
-  source: str = ''
+  source: str = ''  # The set that the question is from.
   is_correct: bool | None = None  # None: unknown.
+  split: str = ''  # Of that set.
+  license: str = ''
+  language: str = ''  # Of the program, as a submission has it; '': unknown.
+  pass_rate: float | None = None  # Share of the tests that the program passes.
+  method: str = ''  # How the teacher decoded.
+  prompt_sha256: str = ''  # Of what the teacher was asked.
 
 
 class Completion(Record):

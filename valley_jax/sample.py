@@ -49,6 +49,7 @@ environment is its key, if it wants one.
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -64,6 +65,7 @@ from valley_jax import processes
 from valley_jax import records
 from valley_jax.data import problems
 from valley_jax.data import prompts
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 from valley_jax.sampling import begin
 from valley_jax.sampling import files as files_lib
@@ -96,16 +98,24 @@ def _part(request: request_lib.Request, num_parts: int) -> int:
   return int.from_bytes(digest, 'little') % num_parts
 
 
+def _opened(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
+  """Returns the `<think>` that prompts end with, if the template opens it."""
+  system = prompts.load(config.prompt).system
+  return templates.opened(templates.render_prompt(tokenizer, 'Why?', system))
+
+
 def _completion(
     sample: request_lib.Sample,
     tokenizer: tokenization.Tokenizer,
     prompt_sha256: str,
+    opened: str,
 ) -> records.Completion:
   assert sample.finish_reason is not None
   return records.Completion(
       problem_id=sample.request.problem_id,
       sample_index=sample.request.sample_index,
-      text=str(tokenizer.decode(sample.tokens)),
+      # Thinking that the prompt has opened is thinking.
+      text=opened + str(tokenizer.decode(sample.tokens)),
       finish_reason=sample.finish_reason,
       num_prompt_tokens=len(sample.request.prompt),
       tokens=tuple(sample.tokens),
@@ -285,8 +295,7 @@ def _engine(
 def _draw(
     draw: Draw,
     files: files_lib.Files,
-    tokenizer: tokenization.Tokenizer,
-    prompt_sha256: str,
+    complete: Callable[[request_lib.Sample], records.Completion],
     num_done: int,
     num_missing: int,
 ) -> None:
@@ -297,12 +306,12 @@ def _draw(
       if sample.finish_reason is None:
         files.append_grown(sample)
         continue
-      files.append(_completion(sample, tokenizer, prompt_sha256))
+      files.append(complete(sample))
       progress.count(sample)
   progress.close()
 
 
-def _tokenizer(
+def read_tokenizer(
     config: mlc.ConfigDict, workdir: str
 ) -> tuple[pathlib.Path, Any]:
   """Returns the shards, and the tokenizer that belongs to them."""
@@ -321,7 +330,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
     remote.ServerError: a server is away; what is there stays.
   """
   directory = config.checkpoint or f'{workdir}/checkpoints'
-  shards, tokenizer = _tokenizer(config, workdir)
+  shards, tokenizer = read_tokenizer(config, workdir)
   requests = _requests(config, tokenizer)
   me, num_parts = jax.process_index(), jax.process_count()
   max_new_tokens = config.sample.max_new_tokens
@@ -344,6 +353,12 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   rows = files.read()
   prompt_sha256 = settings['prompt_sha256']
   _check(files.completions, rows, requests, max_new_tokens, prompt_sha256)
+  complete = functools.partial(
+      _completion,
+      tokenizer=tokenizer,
+      prompt_sha256=prompt_sha256,
+      opened=_opened(config, tokenizer),
+  )
   done = {records.key(row) for row in rows}
   missing = [
       request
@@ -358,7 +373,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
     draw = _engine(config, directory, tokenizer, files, longest, mine)
   processes.meet('samples are drawn')
   if missing:  # Of whomever: to read the student takes all processes.
-    _draw(draw, files, tokenizer, prompt_sha256, len(done), len(mine))
+    _draw(draw, files, complete, len(done), len(mine))
   processes.meet('samples are put together')
   if me == 0:
     keys = [(r.problem_id, r.sample_index) for r in requests]

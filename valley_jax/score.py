@@ -24,12 +24,12 @@ from typing import Any
 import ml_collections as mlc
 
 from valley_jax import entry
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data import problems as problems_lib
 from valley_jax.scoring import completeness
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
-from valley_jax.scoring import programs
 from valley_jax.scoring import summary
 
 
@@ -55,7 +55,7 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
       {p.problem_id: digests.of_problem(p) for p in problems},
   )
   table = summary.tabulate(problems, num_samples, judgements, forms)
-  scores = _scores(config, table, judgements)
+  scores = _scores(config, table, judgements, _num_traces(config, run))
   records.write_json(run / 'scores.json', scores)
 
 
@@ -63,13 +63,14 @@ def _scores(
     config: mlc.ConfigDict,
     table: summary.Table,
     judgements: dict[completeness.Key, records.Judgement],
+    num_traces: int,
 ) -> dict[str, Any]:
   """Returns what scores.json says."""
   draws = config.num_bootstrap
   pass_at_k = {k: summary.pass_at(table, k, draws) for k in (1, *config.ks)}
   return {
       'name': config.name,
-      'num_traces': config.num_traces,
+      'num_traces': num_traces,
       'seed': config.seed,
       'num_problems': len(table.problem_ids),
       'num_samples': table.num_samples,
@@ -84,6 +85,14 @@ def _scores(
       'command': config.command,
       'problems': summary.by_problem(table),
   }
+
+
+def _num_traces(config: mlc.ConfigDict, run: pathlib.Path) -> int:
+  """Returns how many traces the student was trained on."""
+  if config.num_traces >= 0:
+    return config.num_traces
+  _require(run / 'subset.json', 'train')  # All of a named subset.
+  return records.read_json(run / 'subset.json')['num_traces']
 
 
 def _read_judgements(

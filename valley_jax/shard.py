@@ -3,30 +3,53 @@
     python -m valley_jax.shard --config configs/valley.py --workdir RUN \\
         --config.traces=ocr2:python.jsonl --config.questions=QUESTIONS \\
         --config.tokenizer=hf:Qwen2.5-7B-Instruct
+    python -m valley_jax.shard inspect RUN --row 3
 
-Reads   config.traces      FORMAT:PATH; formats jsonl (our records), ocr2
-        config.questions   local copies, for OCR-2's rows whose question is "-"
+Reads   config.traces      FORMAT:PATH or [FORMAT:PATH,...], as
+                           valley_jax/data/sources/traces.py says
+        config.questions   local copies of the sets of OCR-1 and OCR-2 rows
+                           whose question is "-"
+                           (valley_jax/data/sources/questions.py)
+        config.filters     which traces are fit; data/filters.py
+        config.contamination  evaluations whose problems nobody shall have seen
+        config.duplicates  traces, and questions, that were there before
         config.tokenizer   hf:DIR, or bpe:SIZE to train one on the traces
         config.chat_template  '', the tokenizer's own, or file:PATH of Jinja
         config.prompt      the words in which a question is put: ocr,
                            livecodebench, plain, or file:PATH of your own
                            (valley_jax/data/prompts.py)
 Writes  RUN/shards/*.array_record  tokens and loss weights, 1 shard a block
-        RUN/shards/manifest.json   counts, drops by reason, hashes
+        RUN/shards/*.json          ids, labels and lengths of each shard
+        RUN/shards/decisions.jsonl what was decided about each trace, and why
+        RUN/shards/contaminated.jsonl  questions of an evaluation, and texts
+                                       of both that match
         RUN/shards/quarantine.jsonl  rows that could not be read, with reasons
+        RUN/shards/manifest.json   sources, counts, drops by reason, hashes
+        RUN/shards/card.html       the same to look at: the data card
         RUN/shards/tokenizer/      the tokenizer, for train and sample
 
-Every drop is counted and every bad row kept; traces longer than
-config.data.max_len tokens are dropped, never cut. Run twice, the second run
-does nothing; killed, the next run goes on at the first unfinished block.
+The sources are read twice: first it is decided which traces are kept, then
+these are tokenised. Every drop is counted and every bad row kept; traces longer
+than config.data.max_len tokens are dropped, never cut. Run twice, the second
+run does nothing; killed, the next run goes on at the first unfinished block,
+and ends with the same bytes.
+
+config.data.num_workers processes tokenise, 0 stands for this one; each holds
+config.data.traces_per_shard traces. The bytes are the same for any number.
+
+`inspect` prints rows as they are trained on, in colours: the prompt grey, the
+thinking blue, the answer green, below their ids, labels and lengths.
 """
 
-import collections
 from collections.abc import Iterator
+import functools
 import hashlib
-import itertools
+import importlib.metadata
+import json
 import pathlib
+import platform
 import shutil
+import sys
 from typing import Any
 
 import ml_collections as mlc
@@ -34,10 +57,70 @@ import ml_collections as mlc
 from valley_jax import entry
 from valley_jax import metrics
 from valley_jax import records
+from valley_jax.analysis import data_card
+from valley_jax.data import blocks
+from valley_jax.data import contamination
+from valley_jax.data import decisions
+from valley_jax.data import duplicates
+from valley_jax.data import filters
+from valley_jax.data import inspection
+from valley_jax.data import manifest as manifest_lib
+from valley_jax.data import problems
 from valley_jax.data import prompts
 from valley_jax.data import shards
+from valley_jax.data import steps
 from valley_jax.data import tokenization
-from valley_jax.data import traces
+from valley_jax.data.sources import traces
+
+
+def _read(
+    questions: str, source: str, quarantine: list[dict[str, Any]]
+) -> Iterator[records.Trace]:
+  """Yields the traces of one source."""
+  return traces.read(source, questions, quarantine)
+
+
+Statements = list[tuple[str, str]]  # Problem ids and statements.
+
+
+def _evaluation(config: mlc.ConfigDict) -> Statements:
+  """Returns the problems of config.contamination.problems."""
+  return [
+      (problem.problem_id, problem.statement)
+      for source in config.contamination.problems
+      for problem in problems.read_problems(source)
+  ]
+
+
+def _contamination(
+    config: mlc.ConfigDict, evaluation: Statements
+) -> contamination.Contamination:
+  settings = config.contamination.to_dict()
+  del settings['problems']
+  embed = None
+  if directory := settings.pop('model'):
+    from valley_jax import embedding  # It brings JAX.
+
+    embed = embedding.load(directory)
+  return contamination.Contamination(evaluation, settings, embed)
+
+
+def _steps(
+    config: mlc.ConfigDict, evaluation: Statements
+) -> list[decisions.Step]:
+  """Returns what each trace goes through; the first refusal decides."""
+  found = [
+      decisions.repeated_ids(),
+      decisions.empty_texts,
+      steps.filtered(filters.make(config.filters.to_dict())),
+  ]
+  if evaluation:
+    found.append(steps.decontaminated(_contamination(config, evaluation)))
+  d = config.duplicates
+  if (d.questions, d.traces) != ('keep', 'keep'):
+    seen = duplicates.Duplicates(d.to_dict())
+    found.append(steps.first_of_duplicates(seen))
+  return [*found, steps.with_difficulty]
 
 
 def _chat_template(config: mlc.ConfigDict) -> str:
@@ -53,64 +136,48 @@ def _chat_template(config: mlc.ConfigDict) -> str:
   return pathlib.Path(path).read_text()
 
 
-def _tokenizer(
+def _copy_tokenizer(
     config: mlc.ConfigDict, chat_template: str, directory: pathlib.Path
-) -> tokenization.Tokenizer:
-  """Puts the tokenizer beside the shards, and loads it from there."""
+) -> None:
+  """Puts a tokenizer that is there already beside the shards."""
   kind, _, what = config.tokenizer.partition(':')
-  target = directory / 'tokenizer'
-  if not target.exists():
-    if kind == 'bpe' and what.isdecimal():
-      rows = traces.read(config.traces, config.questions, [])
-      template = chat_template or tokenization.CHAT_TEMPLATE
-      tokenization.train_bpe(target, rows, int(what), chat_template=template)
-    elif kind == 'hf':
-      scratch = directory / 'tokenizer.tmp'
-      shutil.rmtree(scratch, ignore_errors=True)
-      tokenization.load(what, chat_template).save_pretrained(scratch)
-      scratch.rename(target)
-    else:
-      raise ValueError(
-          f'config.tokenizer={config.tokenizer!r}: want hf:DIR or bpe:SIZE.'
-      )
-  return tokenization.load(target)
-
-
-def _blocks(
-    config: mlc.ConfigDict,
-) -> Iterator[tuple[list[records.Trace], list[dict[str, Any]]]]:
-  """Yields blocks of traces, each with the bad rows met on the way."""
-  quarantine: list[dict[str, Any]] = []
-  rows = traces.read(config.traces, config.questions, quarantine)
-  while True:
-    block = list(itertools.islice(rows, config.data.traces_per_shard))
-    bad, quarantine[:] = list(quarantine), []
-    if not block and not bad:
-      return
-    yield block, bad
-
-
-def _file_hash(path: pathlib.Path) -> str:
-  with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()
+  if kind == 'hf' and not directory.exists():
+    scratch = directory.with_name('tokenizer.tmp')
+    shutil.rmtree(scratch, ignore_errors=True)
+    tokenization.load(what, chat_template).save_pretrained(scratch)
+    scratch.rename(directory)
+  elif kind != 'hf' and not (kind == 'bpe' and what.isdecimal()):
+    raise ValueError(
+        f'config.tokenizer={config.tokenizer!r}: want hf:DIR or bpe:SIZE.'
+    )
 
 
 def _settings(
-    config: mlc.ConfigDict, prompt: prompts.Prompt, chat_template: str
+    config: mlc.ConfigDict,
+    sources: list[str],
+    evaluation: Statements,
+    prompt: prompts.Prompt,
+    chat_template: str,
 ) -> dict[str, Any]:
   """What the shards depend on, besides the tokenizer's files."""
-  name, path = traces.split_source(config.traces)
   settings = {
-      'traces': config.traces,
-      'traces_sha256': _file_hash(path),
+      'traces': sources,
+      'traces_sha256': [traces.digest(source) for source in sources],
       'prompt': prompt.name,
       'prompt_text_sha256': prompts.sha256(prompt),
       'max_len': config.data.max_len,
       'traces_per_shard': config.data.traces_per_shard,
       'format': shards.FORMAT,
       'tokenizer': config.tokenizer,
+      **{
+          name: json.loads(config[name].to_json())
+          for name in ('filters', 'duplicates', 'contamination')
+      },
+      'evaluation_sha256': hashlib.sha256(
+          json.dumps(evaluation).encode()
+      ).hexdigest(),
   }
-  if name == 'ocr2':  # Our own rows carry their questions.
+  if any(map(traces.looks_up, sources)):  # Others carry their questions.
     settings['questions'] = config.questions
   if chat_template:
     encoded = chat_template.encode()
@@ -118,75 +185,61 @@ def _settings(
   return settings
 
 
-def _manifest(
-    directory: pathlib.Path,
-    settings: dict[str, Any],
-    tokenizer: tokenization.Tokenizer,
-    prompt: prompts.Prompt,
-) -> dict[str, Any]:
-  tables = shards.sidecars(directory)
-  dropped: collections.Counter[str] = collections.Counter()
-  for table in tables:
-    dropped.update({k: len(ids) for k, ids in table['dropped'].items()})
-  lengths = [n for table in tables for n in table['lengths']]
-  template_sha256 = tokenization.template_hash(tokenizer)
-  return {
-      **settings,
-      'num_traces': len(lengths),
-      'num_tokens': sum(lengths),
-      'num_supervised_tokens': sum(n for t in tables for n in t['supervised']),
-      'longest': max(lengths, default=0),
-      'dropped': dict(sorted(dropped.items())),
-      'quarantined': sum(len(t['quarantine']) for t in tables),
-      'prompt_sha256': prompts.sha256(prompt, template_sha256),
-      'template_sha256': template_sha256,
-      'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
-      'vocab_size': len(tokenizer),
-      'files': [f'{i:05d}.array_record' for i in range(len(tables))],
-  }
+def _versions() -> dict[str, str]:
+  """What the bytes of a shard may depend on, besides the settings."""
+  names = ('valley_jax', 'tokenizers', 'transformers', 'numpy')
+  found = {name: importlib.metadata.version(name) for name in names}
+  return {**found, 'python': platform.python_version()}
 
 
 def shard(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes <workdir>/shards from config.traces; see the module's docstring."""
   directory = pathlib.Path(workdir) / 'shards'
   prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
-  settings = _settings(config, prompt, chat_template)
+  sources = list(traces.several(config.traces))
+  evaluation = _evaluation(config)
+  settings = _settings(config, sources, evaluation, prompt, chat_template)
   directory.mkdir(parents=True, exist_ok=True)
   records.claim(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     print(f'shard: {directory} is complete.')
     return
-  tokenizer = _tokenizer(config, chat_template, directory)
+  # Once it is complete, any version may read it.
+  records.claim(directory / 'versions.json', _versions())
+  _copy_tokenizer(config, chat_template, directory / 'tokenizer')
+  read = functools.partial(_read, config.questions)
+  decisions.write(directory, sources, read, _steps(config, evaluation))
+  steps.write_contaminated(directory)
+  if not (directory / 'tokenizer').exists():
+    tokenization.train_bpe(
+        directory / 'tokenizer',
+        decisions.kept(directory, read),
+        int(config.tokenizer.removeprefix('bpe:')),
+        chat_template=chat_template or tokenization.CHAT_TEMPLATE,
+    )
+  tokenizer = tokenization.load(directory / 'tokenizer')
   # Said at once, not by dropping every trace.
   tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
-  seen: set[str] = set()
+  made = blocks.Settings(
+      directory,
+      prompt,
+      config.data.max_len,
+      config.data.traces_per_shard,
+      config.data.num_workers,
+  )
   bar = metrics.progress(0, 'trace', 'shard')
-  for number, (block, bad) in enumerate(_blocks(config)):
-    if (directory / f'{number:05d}.json').exists():
-      seen.update(trace.trace_id for trace in block)
-    else:
-      shards.write_block(
-          directory,
-          number,
-          block,
-          tokenizer=tokenizer,
-          prompt=prompt,
-          max_len=config.data.max_len,
-          seen=seen,
-          quarantine=bad,
-      )
-    bar.update(len(block))
+  blocks.write(made, decisions.kept(directory, read), bar.update)
   bar.close()
-  bad_rows = [b for t in shards.sidecars(directory) for b in t['quarantine']]
-  records.write_rows(directory / 'quarantine.jsonl', bad_rows)
-  manifest = _manifest(directory, settings, tokenizer, prompt)
+  manifest = manifest_lib.make(directory, sources, settings, tokenizer, prompt)
   if not manifest['num_traces']:
     raise ValueError(
         f'None of the traces of {config.traces} can be used: dropped'
         f' {manifest["dropped"]}, quarantined {manifest["quarantined"]}; the'
-        f' reasons are in {directory}/quarantine.jsonl. Mend them, delete'
-        f' {directory} and run shard again.'
+        f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl.'
+        f' Mend them, delete {directory} and run shard again.'
     )
+  card = data_card.page(manifest, shards.table(directory))
+  records.write_atomically(directory / 'card.html', card)
   # Last: the manifest says that all the rest is there.
   records.write_json(directory / 'manifest.json', manifest)
   print(
@@ -197,4 +250,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
 
 
 if __name__ == '__main__':
-  entry.run(shard)
+  if sys.argv[1:2] == ['inspect']:
+    inspection.main(sys.argv[2:])
+  else:
+    entry.run(shard)

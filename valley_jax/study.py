@@ -16,8 +16,8 @@ With config.study.world='mini' the embedded world is made first, and a base
 student is trained on its problems without thinking:
 
         STUDY/world/, STUDY/base/   problems, traces, tokenizer; the base
-        STUDY/teachers/             both teachers' programs, judged; traces
-                                    with the label `is_correct`
+        STUDY/teachers/             both teachers' first programs, judged, and
+                                    all traces with labels, as `label` says
 
 Killed and started again, it goes on where it was; finished verbs do nothing.
 """
@@ -31,6 +31,7 @@ import ml_collections as mlc
 
 from valley_jax import entry
 from valley_jax import execute
+from valley_jax import label
 from valley_jax import records
 from valley_jax import report
 from valley_jax import sample
@@ -39,7 +40,6 @@ from valley_jax import shard
 from valley_jax import train
 from valley_jax.data import tokenization
 from valley_jax.mini import world
-from valley_jax.scoring import programs
 
 
 class _Clock:
@@ -74,47 +74,21 @@ def _judge_teacher(
 ) -> None:
   """Labels a teacher's first traces by executing their programs."""
   directory = root / 'teachers' / teacher
-  problems = root / 'world' / 'train_problems.jsonl'
-  known = {p.problem_id for p in records.read_rows(problems, records.Problem)}
   name = 'careless' if teacher == 'careless' else 'train'
-  path = root / 'world' / f'{name}_traces.jsonl'
-  rows = records.read_rows(path, records.Trace)
-  traces = [trace for trace in rows if trace.problem_id in known]
-  submissions = [
-      records.Submission(
-          problem_id=trace.problem_id,
-          sample_index=0,
-          source=programs.extract(trace.response) or '',
-      )
-      for trace in traces
-  ]
-  records.write_rows(directory / 'submissions.jsonl', submissions)
   point = _with(
       config,
-      problems=f'jsonl:{problems}',
+      traces=f'jsonl:{root}/world/{name}_traces.jsonl',
+      problems=f'jsonl:{root}/world/train_problems.jsonl',
       submissions=str(directory / 'submissions.jsonl'),
   )
+  clock.run(label.label, point, directory)  # Their programs,
   clock.run(execute.execute, point, directory)
-  rows = records.read_rows(directory / 'judgements.jsonl', records.Judgement)
-  verdicts = {row.problem_id: row.verdict for row in rows}
-  if records.Verdict.INTERNAL_ERROR in verdicts.values():
+  clock.run(label.label, point, directory)  # and what came of them.
+  if records.read_json(directory / 'labels.json')['verdicts'].get('IE'):
     raise ValueError(
         f'Some programs in {directory} could not be judged (IE), and a failure'
         ' of the judge is no label; run the study again to retry them.'
     )
-  accepted = {
-      problem_id: verdict is records.Verdict.ACCEPTED
-      for problem_id, verdict in verdicts.items()
-  }
-  labelled = [
-      records.replace(trace, is_correct=accepted[trace.problem_id])
-      for trace in traces
-  ]
-  records.write_rows(directory / 'traces.jsonl', labelled)
-  print(
-      f'study: {sum(accepted.values())} of {len(accepted)} programs of the'
-      f' {teacher} teacher are accepted.'
-  )
 
 
 def _make_world(
@@ -157,9 +131,11 @@ def _make_world(
       config,
       traces=f'jsonl:{paths["base"]}',
       num_traces=w.num_base,
+      subset='',
       seed=w.seed,
       train__epochs=w.epochs,
       train__learning_rate=w.learning_rate,
+      train__steps_of=0,
       train__lora_rank=0,  # It begins with nothing: all has to learn.
   )
   clock.run(shard.shard, base, root / 'base')

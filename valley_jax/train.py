@@ -7,7 +7,10 @@ Reads   config.shards (default RUN/shards), config.init: hf:DIR, a Hugging
         Face checkpoint; checkpoint:DIR, the checkpoints of another run; or
         random. The first two say what the student is: config.student is its
         preset, or '' to take it as it is
+        config.curated (default RUN/curated): manifests that a subset names
 Writes  RUN/config.json         what ran
+        RUN/subset.json         the traces it trains on: how they were chosen,
+                                counts by length and label, ids and their hash
         RUN/metrics.jsonl       a row a step: see below
         RUN/tensorboard/        the same, to look at, with config and samples
         RUN/profile/            a trace of the steps config.watch.profile
@@ -16,6 +19,10 @@ Writes  RUN/config.json         what ran
 The student trains on the nested random subset of config.num_traces traces
 (config.seed), packed into rows of config.data.max_len tokens, for
 config.train.epochs epochs. num_traces=0 saves the initial student as it is.
+config.subset names one of config.subsets instead (data/selections.py tells how
+they are written): num_traces=-1 takes all of it, another number its first.
+With config.train.steps_of=30000 it makes as many steps as those epochs over
+30,000 traces would, in as many epochs as that takes.
 
 Killed and started again, it goes on from the last checkpoint and ends, on the
 same machine, with the same bits as an uninterrupted run. Finished, it does
@@ -62,6 +69,7 @@ from typing import Any
 import grain
 import jax
 import ml_collections as mlc
+import numpy as np
 
 from valley_jax import buckets
 from valley_jax import checkpoints
@@ -71,6 +79,7 @@ from valley_jax import partitioning
 from valley_jax import preemption
 from valley_jax import processes
 from valley_jax import records
+from valley_jax.data import corpus as corpus_lib
 from valley_jax.data import pipeline
 from valley_jax.data import shards as shards_lib
 from valley_jax.data import subset
@@ -88,33 +97,72 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards):
+def _corpus(
+    config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str
+) -> corpus_lib.Corpus:
+  """Returns the traces to train on and those held out."""
+  return corpus_lib.choose(
+      shards.table(),
+      config.subsets.to_dict(),
+      config.subset,
+      num_traces=config.num_traces,
+      num_held_out=config.watch.held_out,
+      seed=config.seed,
+      directory=config.curated or f'{workdir}/curated',
+  )
+
+
+def _num_epochs_and_steps(
+    config: mlc.ConfigDict, shards: shards_lib.Shards, num_rows: int
+) -> tuple[int, int | None]:
+  """Returns how often the rows are gone over, and where that is cut off."""
+  t = config.train
+  if not t.steps_of or not num_rows:
+    return t.epochs, None
+  if not 0 < t.steps_of <= len(shards):
+    raise ValueError(
+        f'train.steps_of={t.steps_of:,}, but the shards hold {len(shards):,}'
+        ' traces; name at most that many, or 0 for the steps of its own traces.'
+    )
+  rows = subset.nested(shards.ids, t.steps_of, config.seed)
+  plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
+  num_steps = -(-len(plan.rows) * t.epochs // t.batch_size)
+  return -(-num_steps * t.batch_size // num_rows), num_steps
+
+
+def _batches(
+    config: mlc.ConfigDict, shards: shards_lib.Shards, rows: np.ndarray
+):
   """Returns the run's batches and the pack plan's fill."""
   part, num_parts = partitioning.batch_part()
-  rows = subset.nested(shards.ids, config.num_traces, config.seed)
   plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
+  num_epochs, num_steps = _num_epochs_and_steps(config, shards, len(plan.rows))
   batches = pipeline.batches(
       shards,
       plan,
       batch_size=config.train.batch_size,
       accumulate=config.train.accumulate,
-      num_epochs=config.train.epochs,
+      num_epochs=num_epochs,
       seed=config.seed,
       part=part,
       num_parts=num_parts,
   )
+  if num_steps is not None:
+    batches = batches.slice(slice(num_steps))
   return batches, plan.fill
 
 
 def _identity(
     config: mlc.ConfigDict,
     shards: shards_lib.Shards,
+    corpus: corpus_lib.Corpus,
     student: student_lib.Student,
 ) -> dict[str, Any]:
   """Returns, by name, what a resumed run must share with its beginning."""
   identity: dict[str, Any] = {'student': hf_config.from_student(student)}
-  names = ('num_traces', 'seed', 'student', 'init', 'vocab_multiple')
-  for name in (*names, 'attention'):
+  identity['subset_sha256'] = corpus.manifest['ids_sha256']
+  names = ('num_traces', 'subset', 'seed', 'student', 'init', 'attention')
+  for name in (*names, 'vocab_multiple'):
     identity[f'config.{name}'] = config[name]
   for part in ('data', 'train'):
     for name, value in config[part].items():
@@ -122,6 +170,7 @@ def _identity(
       identity[f'config.{part}.{name}'] = list(value) if is_tuple else value
   for name in ('checkpoint_every', 'keep', 'keep_every'):  # Change no bit.
     del identity[f'config.train.{name}']
+  del identity['config.data.num_workers']  # Nor does this, of `shard`.
   identity['prompt'] = shards.manifest['prompt']
   for name in ('prompt', 'traces', 'template', 'tokenizer'):
     identity[f'{name}_sha256'] = shards.manifest[f'{name}_sha256']
@@ -131,9 +180,7 @@ def _identity(
 def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
   shards = shards_of(config, workdir)
-  held_out = subset.held_out(
-      shards.ids, config.watch.held_out, config.num_traces, config.seed
-  )
+  corpus = _corpus(config, shards, workdir)
   student = initial.student(
       config.init,
       config.student,
@@ -145,10 +192,10 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
     notice = stack.enter_context(preemption.Notice())
-    batches, fill = _batches(config, shards)
+    batches, fill = _batches(config, shards, corpus.rows)
     num_steps = len(batches)
     directory = f'{workdir}/checkpoints'
-    identity = _identity(config, shards, student)
+    identity = _identity(config, shards, corpus, student)
     checkpoints.check_identity(directory, identity)
     if checkpoints.latest_step(directory) == num_steps:
       print(f'train: {workdir} is complete ({num_steps} steps).')
@@ -159,6 +206,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
       records.write_atomically(
           files.directory / 'config.json', config.to_json(indent=2) + '\n'
       )
+      records.write_json(files.directory / 'subset.json', corpus.manifest)
     made = recipe.of(config.train, config.attention, student)
     schedule = recipe.schedule(config.train, num_steps)
     state = step_lib.init_state(
@@ -169,12 +217,12 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     print(
         f'train: {params_lib.count(lora.split(state.params)[0]):,} of'
         f' {params_lib.count(state.params):,} parameters,'
-        f' {config.num_traces:,} traces, {num_steps:,} steps, rows'
+        f' {len(corpus.rows):,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )
     begin_watch = functools.partial(
-        begin_lib.begin, config, files.directory, shards, held_out, student,
-        made.loss_fn, schedule, num_steps,
+        begin_lib.begin, config, files.directory, shards, corpus.held_out,
+        student, made.loss_fn, schedule, num_steps,
     )  # fmt: skip
     save = functools.partial(
         _save, files, identity=identity, num_steps=num_steps

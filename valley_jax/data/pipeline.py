@@ -36,7 +36,8 @@ def make_plan(
     shards: Where the examples are.
     subset: Rows of `shards` to use.
     row_len: Tokens of a row.
-    pack: 'best_fit', or 'none' for one example a row.
+    pack: 'best_fit' over all; 'stream', best fit among the rows that are open,
+      in the order of `subset`; or 'none' for one example a row.
 
   Raises:
     ValueError: no such `pack`, or an example longer than a row.
@@ -45,6 +46,7 @@ def make_plan(
   lengths = shards.lengths[subset] - 1  # The last token is only a target.
   packers = {
       'best_fit': lambda: packing.plan(lengths, row_len),
+      'stream': lambda: packing.stream(lengths, row_len),
       'none': lambda: [[i] for i in range(len(lengths))],
   }
   if pack not in packers:

@@ -1,13 +1,18 @@
 """Shards: tokenised traces in ArrayRecord files, and their manifest.
 
-A block of source rows makes one shard with a sidecar of counts; the sidecar is
-written after its shard, so a block is done exactly if its sidecar exists, and
-a killed `shard` goes on at the first block that is not.
+A block of traces makes one shard with a sidecar: a table of ids, labels and
+lengths, and what was dropped. The sidecar is written after its shard, so a
+block is done exactly if its sidecar exists, and a killed `shard` goes on at the
+first block that is not.
 """
 
 import collections
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
+import enum
 import os
 import pathlib
 import tempfile
@@ -19,10 +24,33 @@ import numpy as np
 
 from valley_jax import buckets
 from valley_jax import records
+from valley_jax.data import encoding
 from valley_jax.data import prompts
+from valley_jax.data import table as table_lib
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 
-FORMAT = 3  # 2 has `answer_start`; 3 the hashes of the prompt.
+# 2 has `answer_start`; 3 the hashes of the prompt; 4 labels and decisions.
+FORMAT = 4
+LABELS = (
+    'trace_id',
+    'problem_id',
+    'difficulty',
+    'is_correct',
+    'pass_rate',
+    'language',
+    'source',
+    'teacher',
+)
+COLUMNS = (*LABELS, 'num_tokens', 'num_supervised')  # Of a sidecar.
+
+
+class Kind(enum.IntEnum):
+  """Which part of a trace a token is of."""
+
+  PROMPT = 0
+  THINK = 1
+  ANSWER = 2
 
 
 class Row(records.Record):
@@ -35,8 +63,26 @@ class Row(records.Record):
   answer_start: int
 
 
+# Of a block, whose tokens are decoded and compared with their text.
+_NUM_DECODED = 16
+
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Row)
+
+
+def kinds(example: tokenization.Example) -> np.ndarray:
+  """Returns the `Kind` of each token, uint8.
+
+  A row keeps them as two numbers: prompt, thinking and answer follow one
+  another. A trace without thinking has none; one whose thinking never ends has
+  no answer.
+
+  Example: weights [0, 0, 1, 1, 1] and answer_start 3 give [0, 0, 1, 2, 2].
+  """
+  at = np.arange(len(example.tokens))
+  is_answer = at >= example.answer_start
+  supervised = np.where(is_answer, Kind.ANSWER, Kind.THINK)
+  return np.where(example.weights > 0, supervised, Kind.PROMPT).astype(np.uint8)
 
 
 def decode(data: bytes) -> tokenization.Example:
@@ -49,23 +95,38 @@ def decode(data: bytes) -> tokenization.Example:
   )
 
 
-def _check(
-    trace: records.Trace,
-    asked: str,
-    seen: set[str],
-    special_texts: Sequence[str],
-) -> str:
-  """Returns why a trace, asked for in these words, cannot be used, or ''."""
-  if trace.trace_id in seen:
-    return 'duplicate_trace_id'
-  if not trace.question.strip():
-    return 'empty_question'
-  if not trace.response.strip():
-    return 'empty_response'
+def _turn(
+    encoder: encoding.Encoder, trace: records.Trace, prompt: prompts.Prompt
+) -> tuple[templates.Turn | None, str]:
+  """Returns what is taught of a trace; or None, and why nothing is."""
+  asked = prompts.ask(prompt, trace.question)
+  texts = asked, trace.response
   # Tokenised, it would be the token: a turn would end in mid-text.
-  if any(s in asked or s in trace.response for s in special_texts):
-    return 'special_token_in_text'
-  return ''
+  if any(s in text for s in encoder.special_texts for text in texts):
+    return None, 'special_token_in_text'
+  try:
+    return templates.turn(encoder.tokenizer, *texts, prompt.system), ''
+  except ValueError:
+    return None, 'changed_by_template'
+
+
+def _fault(
+    encoder: encoding.Encoder,
+    example: tokenization.Example,
+    turn: templates.Turn,
+    *,
+    decodes: bool,
+) -> str:
+  """Returns `changed_text`, a fault of the trace, or ''.
+
+  Raises:
+    ValueError: a fault of the tokenizer or of its template.
+  """
+  tokenizer = encoder.tokenizer
+  found = tokenization.fault(tokenizer, example, turn, decodes=decodes)
+  if found not in ('', 'changed_text'):
+    tokenization.check(tokenizer, [example], [turn])
+  return found
 
 
 def write_block(
@@ -73,11 +134,9 @@ def write_block(
     number: int,
     traces: Iterable[records.Trace],
     *,
-    tokenizer: tokenization.Tokenizer,
+    encoder: encoding.Encoder,
     prompt: prompts.Prompt,
     max_len: int,
-    seen: set[str],
-    quarantine: Sequence[dict[str, Any]],
 ) -> None:
   """Writes one shard and its sidecar.
 
@@ -85,46 +144,68 @@ def write_block(
     directory: Where to.
     number: The block's number.
     traces: The block's traces.
-    tokenizer: Tokenises, and renders the conversation.
+    encoder: Tokenises, and renders the conversation.
     prompt: How a question is put.
     max_len: Longer traces (in tokens) are dropped and counted, never cut.
-    seen: Trace ids of earlier blocks; extended.
-    quarantine: Rows of this block that could not be read.
   """
-  kept, dropped = [], collections.defaultdict(list)
-  special_texts = tokenization.special_texts(tokenizer)
+  kept: list[tuple[records.Trace, templates.Turn]] = []
+  dropped = collections.defaultdict(list)
   for trace in traces:
-    asked = prompts.ask(prompt, trace.question)
-    reason = _check(trace, asked, seen, special_texts)
-    if not reason and not tokenization.is_kept(
-        tokenizer, asked, trace.response, prompt.system
+    turn, reason = _turn(encoder, trace, prompt)
+    if turn is None:
+      dropped[reason].append(trace.trace_id)
+    else:
+      kept.append((trace, turn))
+  examples = encoder.encode(turn for _, turn in kept)
+
+  def fitting() -> Iterator[tuple[records.Trace, tokenization.Example]]:
+    for i, ((trace, turn), example) in enumerate(
+        zip(kept, examples, strict=True)
     ):
-      reason = 'changed_by_template'
-    seen.add(trace.trace_id)
-    (dropped[reason] if reason else kept).append(trace)
-  turns = [(prompts.ask(prompt, t.question), t.response) for t in kept]
-  examples = tokenization.encode(tokenizer, turns, prompt.system)
+      decodes = i < _NUM_DECODED
+      if len(example.tokens) > max_len:
+        dropped['too_long'].append(trace.trace_id)
+      elif reason := _fault(encoder, example, turn, decodes=decodes):
+        dropped[reason].append(trace.trace_id)
+      else:
+        yield trace, example
+
+  write(directory, number, fitting(), dropped)
+
+
+def write(
+    directory: pathlib.Path,
+    number: int,
+    rows: Iterable[tuple[records.Trace, tokenization.Example]],
+    dropped: Mapping[str, Sequence[str]],
+) -> None:
+  """Writes rows as they come to a shard, and then its sidecar.
+
+  Args:
+    directory: Where to.
+    number: The block's number.
+    rows: Traces with their tokens.
+    dropped: Ids by reason; `rows` may add to it.
+  """
+  columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
   path = directory / f'{number:05d}.array_record'
-  index = []
-  rows = []
-  for trace, example in zip(kept, examples, strict=True):
-    if len(example.tokens) > max_len:
-      dropped['too_long'].append(trace)
-      continue
-    rows.append(_encode(trace, example))
-    supervised = int(example.weights.sum())
-    index.append((trace.trace_id, len(example.tokens), supervised))
-  _write_records(path, rows)
-  records.write_json(
-      path.with_suffix('.json'),
-      {
-          'ids': [row[0] for row in index],
-          'lengths': [row[1] for row in index],
-          'supervised': [row[2] for row in index],
-          'dropped': {k: [t.trace_id for t in v] for k, v in dropped.items()},
-          'quarantine': list(quarantine),
-      },
-  )
+  with _writer(path) as writer:
+    for trace, example in rows:
+      writer.write(_encode(trace, example))
+      for name, value in _entry(trace, example).items():
+        columns[name].append(value)
+  # Behind its shard: it says that the block is done.
+  records.write_json(path.with_suffix('.json'), {**columns, 'dropped': dropped})
+
+
+def _entry(
+    trace: records.Trace, example: tokenization.Example
+) -> dict[str, Any]:
+  """Returns the trace's line of the table."""
+  entry = {name: getattr(trace, name) for name in LABELS}
+  entry['num_tokens'] = len(example.tokens)
+  entry['num_supervised'] = int(example.weights.sum())
+  return entry
 
 
 def _encode(trace: records.Trace, example: tokenization.Example) -> bytes:
@@ -138,20 +219,46 @@ def _encode(trace: records.Trace, example: tokenization.Example) -> bytes:
   return _ENCODER.encode(row)
 
 
-def _write_records(path: pathlib.Path, rows: list[bytes]) -> None:
+@contextlib.contextmanager
+def _writer(path: pathlib.Path) -> Iterator[Any]:
   """Writes a shard aside and renames it: it is there whole or not at all."""
   scratch = path.with_suffix('.tmp')
   writer = array_record_module.ArrayRecordWriter(str(scratch), 'group_size:1')
-  for row in rows:
-    writer.write(row)
-  writer.close()
+  try:
+    yield writer
+  finally:
+    writer.close()
   os.replace(scratch, path)
 
 
-def sidecars(directory: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the counts of all finished blocks, in order."""
-  paths = sorted(directory.glob('[0-9]*.json'))
-  return [records.read_json(path) for path in paths]
+def sidecars(directory: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields the sidecars of all finished blocks, in order."""
+  for path in sorted(directory.glob('[0-9]*.json')):
+    yield records.read_json(path)
+
+
+def table(directory: pathlib.Path) -> table_lib.Table:
+  """Returns the columns of all sidecars as one table."""
+  columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+  known: dict[str, str] = {}  # A label is one object, however often it stands.
+  for sidecar in sidecars(directory):
+    for name in COLUMNS:
+      values = sidecar[name]
+      if name in ('difficulty', 'language', 'source', 'teacher'):
+        values = [known.setdefault(value, value) for value in values]
+      columns[name] += values
+  return table_lib.Table(
+      ids=columns['trace_id'],
+      problem_ids=columns['problem_id'],
+      num_tokens=np.asarray(columns['num_tokens'], np.int64),
+      num_supervised=np.asarray(columns['num_supervised'], np.int64),
+      difficulty=columns['difficulty'],
+      is_correct=columns['is_correct'],
+      pass_rate=columns['pass_rate'],
+      language=columns['language'],
+      source=columns['source'],
+      teacher=columns['teacher'],
+  )
 
 
 class Shards:
@@ -176,11 +283,16 @@ class Shards:
           f'{directory} holds shards of format {found}, this version reads'
           f' {FORMAT}; delete it and run `python -m valley_jax.shard` again.'
       )
-    tables = sidecars(directory)
-    self.ids: list[str] = [i for t in tables for i in t['ids']]
-    self.lengths = np.asarray([n for t in tables for n in t['lengths']])
+    self.ids: list[str] = []
+    lengths: list[int] = []
+    sizes = [0]
+    for sidecar in sidecars(directory):
+      self.ids += sidecar['trace_id']
+      lengths += sidecar['num_tokens']
+      sizes.append(len(sidecar['trace_id']))
+    self.lengths = np.asarray(lengths, np.int64)
+    self._starts = np.cumsum(sizes)
     paths = sorted(str(p) for p in directory.glob('*.array_record'))
-    self._starts = np.cumsum([0] + [len(t['ids']) for t in tables])
     self._readers = [
         array_record_module.ArrayRecordReader(path, 'readahead_buffer_size:0')
         for path in paths
@@ -188,6 +300,10 @@ class Shards:
 
   def __len__(self) -> int:
     return len(self.ids)
+
+  def table(self) -> table_lib.Table:
+    """Returns ids, labels and lengths of all rows."""
+    return table(self.directory)
 
   def read(self, indices: Sequence[int]) -> list[tokenization.Example]:
     """Returns the examples at the given rows, in the given order."""

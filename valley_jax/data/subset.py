@@ -11,11 +11,16 @@ import hashlib
 import numpy as np
 
 
-def _hash(seed: int, trace_id: str) -> bytes:
+def _hash(seed: int | str, trace_id: str) -> bytes:
   return hashlib.blake2b(f'{seed}:{trace_id}'.encode()).digest()
 
 
-def _order(ids: Sequence[str], seed: int) -> list[int]:
+def order(ids: Sequence[str], seed: int | str) -> list[int]:
+  """Returns the rows of all traces, smallest hash first.
+
+  A seed that is a text, such as 'per_question:0', orders them independently of
+  the nested subsets.
+  """
   return sorted(range(len(ids)), key=lambda i: _hash(seed, ids[i]))
 
 
@@ -35,7 +40,7 @@ def nested(ids: Sequence[str], n: int, seed: int) -> np.ndarray:
         f'num_traces={n:,} but the shards hold {len(ids):,}; ask for at most'
         ' that many, or shard more.'
     )
-  return np.asarray(_order(ids, seed)[:n], np.int64)
+  return np.asarray(order(ids, seed)[:n], np.int64)
 
 
 def held_out(
@@ -53,4 +58,4 @@ def held_out(
         f'watch.held_out={n:,} and num_traces={num_traces:,} are more than the'
         f' {len(ids):,} traces of the shards; lower one of them, or shard more.'
     )
-  return np.asarray(_order(ids, seed)[len(ids) - n :], np.int64)
+  return np.asarray(order(ids, seed)[len(ids) - n :], np.int64)

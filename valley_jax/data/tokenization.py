@@ -1,10 +1,11 @@
 """From a trace's text to token ids and loss weights.
 
-The conversation is rendered once, as text, by the tokenizer's own chat
-template, and tokenised once, in one piece: tokenising prompt and response
-apart breaks merges at their boundary, and templates without `{% generation %}`
-marks make assistant masks that are silently all zero. What is prompt and what
-is response is read from the character offsets of the tokens.
+The conversation is tokenised once, as one text (`templates` makes it), and what
+is prompt and what is response is read from where the tokens begin: templates
+without `{% generation %}` marks make assistant masks that are silently all
+zero. But what a student is asked when it is sampled are the tokens of the
+prompt alone, and those it is trained behind are the same: where the text as a
+whole has others, since a merge spans the boundary, the two are tokenised apart.
 """
 
 from collections.abc import Iterable
@@ -15,12 +16,12 @@ import os
 import pathlib
 import shutil
 
-import jinja2
 import numpy as np
 import tokenizers
 import transformers
 
 from valley_jax import records
+from valley_jax.data import templates
 
 # One token where a turn begins and one where the student's ends.
 CHAT_TEMPLATE = (
@@ -33,6 +34,24 @@ CHAT_TEMPLATE = (
 _SPECIAL = ('<|pad|>', '<|user|>', '<|assistant|>', '<|end|>')
 
 Tokenizer = transformers.PreTrainedTokenizerFast
+
+# What makes an example teach something else, and what to do about it.
+FAULTS = {
+    'no_weights': 'no token has a weight; take responses that are not empty',
+    'holes': 'weights are not those of one piece at the end; run shard again',
+    'no_end': 'it does not end with a supervised end-of-turn token, so that the'
+    ' student would never end; take a chat template that ends turns with one'
+    ' special token',
+    'end_within': 'the end-of-turn token occurs within the response; reword it,'
+    ' or leave the trace out',
+    'pad_within': 'the pad token occurs as one of the text; name another'
+    ' pad_token, which the text has not, or none',
+    'bos_twice': 'the text begins twice; take a chat template without bos_token'
+    ' or text without it',
+    'changed_text': 'its tokens decode to another text than the response; the'
+    ' tokenizer normalises, or knows too few characters: leave the trace out,'
+    ' or take another tokenizer',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +122,10 @@ def train_bpe(
 def load(directory: str | os.PathLike, chat_template: str = '') -> Tokenizer:
   """Loads a tokenizer with its chat template from a local HF directory.
 
+  Its eos_token is the one that ends a turn in the chat template, whatever the
+  directory says: base models name that of a document there, and a student that
+  is trained to end by one would be sampled until another.
+
   Whether it has a pad token, and which, does not matter: rows are filled up
   outside of every segment, with weight 0.
 
@@ -111,7 +134,8 @@ def load(directory: str | os.PathLike, chat_template: str = '') -> Tokenizer:
     chat_template: Jinja, in place of the tokenizer's own.
 
   Raises:
-    ValueError: no such directory, no chat template, or no end token.
+    ValueError: no such directory, no chat template, one that shows the day it
+      is, or no end token.
   """
   if not pathlib.Path(directory).is_dir():
     raise ValueError(
@@ -133,18 +157,25 @@ def load(directory: str | os.PathLike, chat_template: str = '') -> Tokenizer:
         f'Tokenizer {directory} has no chat template; take the instruct'
         ' variant, or name one by config.chat_template=file:PATH.'
     )
+  template = str(tokenizer.chat_template)
+  if 'strftime_now' in template and 'date_string' not in template:
+    raise ValueError(
+        f'The chat template of {directory} shows the day it is (strftime_now):'
+        ' a student would be asked in other words than it was trained with.'
+        ' Name a copy that shows a fixed one by config.chat_template=file:PATH.'
+    )
   if tokenizer.eos_token is None:
     raise ValueError(
         f'Tokenizer {directory} names no eos_token; name its end-of-turn'
         ' token, or no completion would ever end.'
     )
+  end = templates.end_of_turn(tokenizer)
+  if end and end != tokenizer.eos_token:
+    tokenizer.eos_token = end
+  # Whole texts, whatever the last user of the directory has left there.
+  tokenizer.backend_tokenizer.no_padding()
+  tokenizer.backend_tokenizer.no_truncation()
   return tokenizer
-
-
-def special_texts(tokenizer: Tokenizer) -> list[str]:
-  """Returns what the tokenizer reads as a control token wherever it stands."""
-  added = tokenizer.added_tokens_decoder.values()
-  return sorted(token.content for token in added if token.special)
 
 
 def template_hash(tokenizer: Tokenizer) -> str:
@@ -159,89 +190,67 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
   ).hexdigest()
 
 
-def _messages(question: str, system: str | None) -> list[dict[str, str]]:
-  """The turns ahead of the student's; '' is a system message, None is none."""
-  first = [] if system is None else [{'role': 'system', 'content': system}]
-  return [*first, {'role': 'user', 'content': question}]
+def _begin(encoding: tokenizers.Encoding, token: int) -> int:
+  """Returns the character that a token begins with.
 
-
-def render_prompt(
-    tokenizer: Tokenizer, question: str, system: str | None = None
-) -> str:
-  """Returns the text up to where the student begins to write.
-
-  Raises:
-    ValueError: the chat template is broken, or takes no system message.
+  Some tokenizers (Llama's) trim a token's spaces off its offsets: then it
+  begins where the one before it ends.
   """
-  try:
-    text = tokenizer.apply_chat_template(
-        _messages(question, system), tokenize=False, add_generation_prompt=True
-    )
-  except jinja2.TemplateError as e:
-    raise ValueError(
-        f'The chat template cannot render the prompt: {e}. Mend it, or, if it'
-        ' knows no system message, take a prompt without `system`.'
-    ) from e
-  assert isinstance(text, str)
-  if system and system.strip() not in text:
-    raise ValueError(
-        f'The chat template leaves the system message {system[:60]!r} out;'
-        ' take a prompt without `system`, or a template that has a place for'
-        ' it.'
-    )
-  return text
+  spans = [encoding.token_to_chars(t) for t in range(max(0, token - 1), token)]
+  own = encoding.token_to_chars(token)
+  assert own is not None  # Only tokens from outside the text have none.
+  return min([own[0], *(span[1] for span in spans if span)])
 
 
-def render(
-    tokenizer: Tokenizer,
-    question: str,
-    response: str,
-    system: str | None = None,
-) -> str:
-  """Returns prompt + response + end-of-turn token, as the template has it.
+def _first_token(encoding: tokenizers.Encoding, position: int) -> int:
+  """Returns the first token that begins at or behind a character."""
+  size = len(encoding)
+  last = encoding.token_to_chars(size - 1) if size else None
+  # A character whose spaces were trimmed off has no token.
+  characters = range(position, last[1] if last else 0)
+  at = (encoding.char_to_token(i) for i in characters)
+  token = next((t for t in at if t is not None), size)
+  while token < size and _begin(encoding, token) < position:
+    token += 1
+  while token and _begin(encoding, token - 1) >= position:
+    token -= 1
+  return token
 
-  Raises:
-    ValueError: the template changes the prompt or the response (some strip
-      think text), or puts something between the response and the end token.
+
+def encode_turns(
+    tokenizer: Tokenizer, turns: Sequence[templates.Turn]
+) -> list[Example]:
+  """Tokenises rendered turns in one batch.
+
+  A token is supervised if it begins at or behind the first character of the
+  response; so the end-of-turn token is. Likewise a token is of the answer if
+  it begins behind `</think>`.
   """
-  text = render_prompt(tokenizer, question, system) + response
-  answer = {'role': 'assistant', 'content': response}
-  messages = [*_messages(question, system), answer]
-  full = str(tokenizer.apply_chat_template(messages, tokenize=False))
-  text += str(tokenizer.eos_token)
-  if not full.startswith(text):
-    raise ValueError(
-        'The chat template does not keep prompt + response + '
-        f'{tokenizer.eos_token!r} as they are; it renders …{full[-200:]!r}.'
-        ' Use a template that leaves the response alone, and responses without'
-        ' white space at their ends.'
-    )
-  return text
-
-
-def is_kept(
-    tokenizer: Tokenizer,
-    question: str,
-    response: str,
-    system: str | None = None,
-) -> bool:
-  """Whether the chat template leaves this question and response alone."""
-  try:
-    render(tokenizer, question, response, system)
-  except ValueError:
-    return False
-  return True
-
-
-def _answer_offset(response: str) -> int:
-  """Returns where the answer begins, as `scoring` has it.
-
-  Behind the last `</think>`; at 0 if there is no thinking, and nowhere, not
-  even at the end token, if the thinking never ends.
-  """
-  thought, end, answer = response.rpartition('</think>')
-  is_endless = '<think>' in answer
-  return len(response) + 1 if is_endless else len(thought) + len(end)
+  backend = tokenizer.backend_tokenizer
+  prompts = list(dict.fromkeys(turn.prompt for turn in turns))
+  alone = backend.encode_batch_fast(prompts, add_special_tokens=False)
+  asked = {p: e.ids for p, e in zip(prompts, alone, strict=True)}
+  texts = [turn.text for turn in turns]
+  examples = []
+  for turn, whole in zip(
+      turns, backend.encode_batch(texts, add_special_tokens=False), strict=True
+  ):
+    ids, prompt = whole.ids, asked[turn.prompt]
+    start = _first_token(whole, len(turn.prompt))
+    answer = _first_token(whole, len(turn.prompt) + turn.answer)
+    if ids[:start] != prompt:
+      rest = backend.encode(turn.response + turn.end, add_special_tokens=False)
+      ids, start = prompt + rest.ids, len(prompt)
+      answer = start + _first_token(rest, turn.answer)
+    tokens = np.asarray(ids, np.int32)
+    weights = (np.arange(len(ids)) >= start).astype(np.uint8)
+    if tokens[-1] != tokenizer.eos_token_id:
+      raise ValueError(
+          f'The last token is {tokens[-1]}, not the end-of-turn token'
+          f' {tokenizer.eos_token_id}; the tokenizer splits its own end token.'
+      )
+    examples.append(Example(tokens, weights, answer))
+  return examples
 
 
 def encode(
@@ -251,38 +260,90 @@ def encode(
 ) -> list[Example]:
   """Tokenises (question, response) turns in one batch, each behind `system`.
 
-  A token is supervised if it begins at or behind the first character of the
-  response; so the end-of-turn token is, and a token that straddles the
-  boundary is not (the sampler hands it to the student whole). Likewise a token
-  is of the answer if it begins behind `</think>`.
+  Raises:
+    ValueError: the chat template does not leave a turn alone.
   """
-  texts = [render(tokenizer, *turn, system) for turn in turns]
-  if not texts:
-    return []
-  batch = tokenizer(
-      texts, add_special_tokens=False, return_offsets_mapping=True
+  rendered = [templates.turn(tokenizer, *turn, system) for turn in turns]
+  return encode_turns(tokenizer, rendered)
+
+
+def fault(
+    tokenizer: Tokenizer,
+    example: Example,
+    turn: templates.Turn | None = None,
+    *,
+    decodes: bool = True,
+) -> str:
+  """Returns which of `FAULTS` an example has, or ''.
+
+  Args:
+    tokenizer: That it was made with.
+    example: All of it, prompt and response.
+    turn: The text that it was made of; None does not compare them.
+    decodes: Compare by decoding, which takes a tenth of the time of encoding;
+      or only ask whether the tokenizer normalises the response.
+  """
+  tokens, n = example.tokens, example.num_prompt_tokens
+  end, pad, bos = (
+      getattr(tokenizer, f'{name}_token_id') for name in ('eos', 'pad', 'bos')
   )
-  examples = []
-  for (question, response), ids, offsets in zip(
-      turns, batch['input_ids'], batch['offset_mapping'], strict=True
-  ):
-    boundary = len(render_prompt(tokenizer, question, system))
-    starts, ends = np.asarray(offsets, np.int64).T
-    # Some tokenizers (Llama's) trim a token's spaces off its offsets: then it
-    # begins where the one before it ended.
-    starts[1:] = np.minimum(starts[1:], np.maximum.accumulate(ends)[:-1])
-    example = Example(
-        np.asarray(ids, np.int32),
-        (starts >= boundary).astype(np.uint8),
-        int(np.sum(starts < boundary + _answer_offset(response))),
-    )
-    if example.tokens[-1] != tokenizer.eos_token_id:
+  if not example.weights.any():
+    return 'no_weights'
+  if not example.weights[n:].all():
+    return 'holes' if example.weights[-1] else 'no_end'
+  if tokens[-1] != end:
+    return 'no_end'
+  if (tokens[n:-1] == end).any():
+    return 'end_within'
+  # Where it is the end token too, templates put it behind other turns.
+  if pad not in (None, end) and (tokens == pad).any():
+    return 'pad_within'
+  if bos not in (None, end) and np.count_nonzero(tokens == bos) > 1:
+    return 'bos_twice'
+  if turn and not _comes_back(tokenizer, tokens[n:], turn, decodes):
+    return 'changed_text'
+  return ''
+
+
+def _comes_back(
+    tokenizer: Tokenizer,
+    tokens: np.ndarray,
+    turn: templates.Turn,
+    decodes: bool,
+) -> bool:
+  """Whether tokens are the turn's response and end, to the byte."""
+  if decodes:
+    return tokenizer.decode(tokens) == turn.response + turn.end
+  normalizer = tokenizer.backend_tokenizer.normalizer
+  return not normalizer or (
+      normalizer.normalize_str(turn.response) == turn.response
+  )
+
+
+def check(
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    turns: Sequence[templates.Turn],
+    num_decoded: int | None = None,
+) -> None:
+  """Refuses examples that would teach something else than their turns.
+
+  Args:
+    tokenizer: That they were made with.
+    examples: One a turn.
+    turns: As they were given to `encode_turns`.
+    num_decoded: So many are compared by decoding; None: all.
+
+  Raises:
+    ValueError: one of `FAULTS`, of the first that has one.
+  """
+  for i, (example, turn) in enumerate(zip(examples, turns, strict=True)):
+    decodes = num_decoded is None or i < num_decoded
+    if name := fault(tokenizer, example, turn, decodes=decodes):
       raise ValueError(
-          f'The last token is {example.tokens[-1]}, not the end-of-turn token'
-          f' {tokenizer.eos_token_id}; the tokenizer splits its own end token.'
+          f'Example {i} has the fault {name}: {FAULTS[name]}. Its response'
+          f' begins {turn.response[:60]!r}.'
       )
-    examples.append(example)
-  return examples
 
 
 def encode_prompt(
@@ -294,12 +355,12 @@ def encode_prompt(
     ValueError: the question or the system message contains the text of a
       control token.
   """
-  for special in special_texts(tokenizer):
+  for special in templates.control_texts(tokenizer):
     if special in question or special in (system or ''):
       raise ValueError(
           f'The question {question[:60]!r}… or the system message contains'
           f' {special!r}, which the tokenizer reads as a control token; reword'
           ' it or leave it out.'
       )
-  text = render_prompt(tokenizer, question, system)
+  text = templates.render_prompt(tokenizer, question, system)
   return tokenizer(text, add_special_tokens=False)['input_ids']

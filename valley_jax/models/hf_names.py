@@ -6,6 +6,7 @@ of `transformer.py`: our `q_DKGH` is their 'KGH D', a matrix whose rows run
 over K, G and H, whose columns over D.
 """
 
+from collections.abc import Collection
 from collections.abc import Sequence
 import dataclasses
 import math
@@ -105,6 +106,22 @@ def _tensor(ours: str, theirs: str, groups: str, leaf: Any, skip: int):
   spec = leaf.sharding.spec
   spec = (*spec, *[None] * (leaf.ndim - len(spec)))
   return Tensor(ours, theirs, groups, leaf.shape[skip:], spec[skip:])
+
+
+def is_bare(names: Collection[str]) -> bool:
+  """Says whether a decoder was saved without what is around it.
+
+  So are embedding models: `embed_tokens.weight`, not `model.embed_tokens…`.
+  """
+  return 'embed_tokens.weight' in names
+
+
+def bare(named: Sequence[Tensor]) -> list[Tensor]:
+  """Returns the tensors under the names that they have there."""
+  return [
+      dataclasses.replace(tensor, theirs=tensor.theirs.removeprefix('model.'))
+      for tensor in named
+  ]
 
 
 def tensors(params: Any) -> tuple[list[Tensor], list[Tensor]]:

@@ -75,6 +75,11 @@ def _found(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
   return metadata
 
 
+def has_head(directory: str | os.PathLike) -> bool:
+  """Says whether the files hold a head beside the embedding."""
+  return hf_names.HEAD in _found(epath.Path(os.fspath(directory)))
+
+
 def _check(
     directory: epath.Path,
     found: Mapping[str, jax.ShapeDtypeStruct],
@@ -202,10 +207,12 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
   directory = epath.Path(os.fspath(directory))
   top, layer = hf_names.tensors(like)
   numbers = range(hf_names.num_layers(like))
+  found = _found(directory)
+  if hf_names.is_bare(found):
+    top, layer = map(hf_names.bare, (top, layer))
   wanted = {tensor.theirs: tensor for tensor in top}
   for n in numbers:
     wanted.update({tensor.theirs.format(n): tensor for tensor in layer})
-  found = _found(directory)
   checked = dict(found)
   is_tied = hf_names.HEAD in found and hf_names.HEAD not in wanted
   if is_tied:

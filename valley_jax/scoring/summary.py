@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.scoring import bootstrap
 from valley_jax.scoring import pass_at_k
-from valley_jax.scoring import programs
 
 _DIFFICULTIES = ('easy', 'medium', 'medium_hard', 'hard', 'very_hard')
 _VERDICTS = tuple(

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 from valley_jax.sampling import methods
 from valley_jax.sampling import stops as stops_lib
@@ -98,7 +99,7 @@ def _render(
 ) -> str:
   """Returns messages as the chat template has them."""
   refuse = functools.partial(wire.RefusedError, param='messages')
-  special = tokenization.special_texts(tokenizer)
+  special = templates.control_texts(tokenizer)
   for i, message in enumerate(messages):
     for word in special:
       if word in message.text:
@@ -110,9 +111,7 @@ def _render(
     raise refuse('messages=[]: want one or more.')
   turns = [{'role': m.role, 'content': m.text} for m in messages]
   try:
-    text = tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
-    )
+    text = templates.apply(tokenizer, turns, add_generation_prompt=True)
   except jinja2.TemplateError as e:
     raise refuse(
         f'The chat template cannot render the messages: {e}; it may know no'
@@ -120,12 +119,12 @@ def _render(
     ) from e
   # Thoughts of former answers some templates leave out on purpose.
   for i, message in enumerate(messages):
-    if message.role != 'assistant' and message.text.strip() not in str(text):
+    if message.role != 'assistant' and message.text.strip() not in text:
       raise refuse(
           f'The chat template leaves messages[{i}] out, of role'
           f' {message.role!r}; leave it out, too.'
       )
-  return str(text)
+  return text
 
 
 def _num_new(

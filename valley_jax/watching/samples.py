@@ -12,15 +12,17 @@ import dataclasses
 import statistics
 from typing import Any
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data import prompts
 from valley_jax.data import shards as shards_lib
+from valley_jax.data import templates
 from valley_jax.data import tokenization
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import request as request_lib
-from valley_jax.scoring import programs
 
 _FENCE = '~' * 12  # Longer than any that a student writes.
+_TAIL = 16  # Tokens of a prompt, among which an opened `<think>` stands.
 
 Judge = Callable[[Mapping[tuple[str, int], str | None]], dict[str, float]]
 
@@ -106,9 +108,8 @@ class Samples:
     texts = {
         _key(s.request): str(self._tokenizer.decode(s.tokens)) for s in samples
     }
-    sources = {
-        key: programs.extract(texts[key]) for key in map(_key, self._requests)
-    }
+    begun = {_key(r): self._begun(r) for r in self._requests}
+    sources = {key: programs.extract(begun[key] + texts[key]) for key in begun}
     reasons = [s.finish_reason for s in samples]
     rates = {
         'stop_rate': [r is records.FinishReason.EOS for r in reasons],
@@ -127,6 +128,11 @@ class Samples:
         for request in self._requests
         if request.sample_index == 0
     }
+
+  def _begun(self, request: request_lib.Request) -> str:
+    """Returns the `<think>` that the prompt ends with, if it opens it."""
+    tail = self._tokenizer.decode(list(request.prompt[-_TAIL:]))
+    return templates.opened(str(tail))
 
   def _page(self, request: request_lib.Request, text: str) -> str:
     prompt = str(self._tokenizer.decode(list(request.prompt)))

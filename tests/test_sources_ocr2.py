@@ -1,6 +1,5 @@
-"""Every row of a source becomes a trace, or is named with the reason."""
+"""Every row of OCR-2 becomes a trace, or is named with the reason."""
 
-import gzip
 import json
 import pathlib
 import re
@@ -8,7 +7,8 @@ import re
 import pytest
 
 from valley_jax import records
-from valley_jax.data import traces
+from valley_jax.data.sources import questions
+from valley_jax.data.sources import traces
 
 OCR2 = pathlib.Path(__file__).parent / 'fixtures' / 'ocr2'
 QUESTIONS = str(OCR2 / 'questions')
@@ -28,32 +28,14 @@ def _write(path, *lines):
   return path
 
 
-def _read(source, questions=QUESTIONS):
+def _read(source, copies=QUESTIONS):
   quarantine = []
-  return list(traces.read(source, questions, quarantine)), quarantine
+  return list(traces.read(source, copies, quarantine)), quarantine
 
 
 def _trace(**changes):
   values = dict(trace_id='a', problem_id='p', question='Why?', response='So.')
   return records.Trace(**{**values, **changes})
-
-
-def test_the_columns_of_ocr2_become_the_fields_of_a_trace(tmp_path):
-  path = _write(tmp_path / 'x.jsonl', ROWS[0])
-  (trace,), quarantine = _read(f'ocr2:{path}')
-  assert not quarantine
-  assert trace == records.Trace(
-      trace_id=ROWS[0]['id'],
-      problem_id=ROWS[0]['question_id'],
-      question=(
-          'You are given two integers a and b on one line. Print their sum.'
-      ),
-      response=ROWS[0]['r1_generation'].strip(),
-      teacher='DeepSeek-R1',
-      difficulty='MEDIUM',
-      source='taco',
-      is_correct=True,
-  )
 
 
 def test_each_row_of_the_file_is_read_or_quarantined_with_its_line():
@@ -72,8 +54,8 @@ def test_each_row_of_the_file_is_read_or_quarantined_with_its_line():
 
 
 def test_a_codeforces_statement_is_put_together_as_ocr2_does():
-  questions = traces.Questions(QUESTIONS)
-  assert questions.look_up('open-r1/codeforces', 'train', '0') == (
+  copies = questions.Questions(QUESTIONS)
+  assert copies.look_up('open-r1/codeforces', 'train', '0') == (
       'Vasya writes the numbers from 1 to n one after another. How many digits'
       ' does he write?\n\nInput\n\nA single integer n (1 ≤ n ≤ $10^9$).\n\n'
       'Output\n\nPrint the number of digits.\n\nExamples\n\nInput\n\n13\n\n'
@@ -92,13 +74,13 @@ def test_a_codeforces_statement_is_put_together_as_ocr2_does():
     ],
 )
 def test_a_question_is_looked_up_in_its_own_set(dataset, index, start):
-  questions = traces.Questions(QUESTIONS)
-  assert questions.look_up(dataset, 'train', index).startswith(start)
+  copies = questions.Questions(QUESTIONS)
+  assert copies.look_up(dataset, 'train', index).startswith(start)
 
 
 def test_a_question_that_is_there_is_not_looked_up(tmp_path):
   path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'question': 'Why?'})
-  (trace,), _ = _read(f'ocr2:{path}', questions='')
+  (trace,), _ = _read(f'ocr2:{path}', copies='')
   assert trace.question == 'Why?'
 
 
@@ -128,7 +110,7 @@ _BAD = {
     'NUL in file': (b'\0' * 64, 'malformed'),
     'lone surrogate': (b'{"id": "\\ud800"}', '.'),
     'not UTF-8': (b'{"id": "\xff"}', 'utf-8'),
-    'cut off': (json.dumps(ROWS[0]).encode()[:99], 'malformed'),
+    'cut off': (json.dumps(ROWS[0]).encode()[:99], 'truncated'),
     'not JSON': (b'id,question\n', 'malformed'),
     'not an object': (b'["id"]', 'Expected `object`'),
     'two in a line': (json.dumps(ROWS[0]).encode() * 2, 'trailing'),
@@ -150,7 +132,7 @@ def test_a_bad_row_is_quarantined_and_the_good_ones_are_kept(
 
 
 def test_without_local_copies_the_remedy_is_named():
-  found, quarantine = _read(f'ocr2:{OCR2}/python.jsonl', questions='')
+  found, quarantine = _read(f'ocr2:{OCR2}/python.jsonl', copies='')
   assert not found
   assert 'config.questions names no directory' in quarantine[0]['reason']
 
@@ -159,7 +141,7 @@ def test_a_local_copy_with_a_bad_row_is_refused_as_a_whole(tmp_path):
   (tmp_path / 'taco').mkdir()
   _write(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'}, b'{', b'{}')
   with pytest.raises(records.BadRowError, match='train.jsonl, line 2'):
-    _read(f'ocr2:{OCR2}/python.jsonl', questions=str(tmp_path))
+    _read(f'ocr2:{OCR2}/python.jsonl', copies=str(tmp_path))
 
 
 def test_our_own_traces_come_back_as_they_were_written(tmp_path):
@@ -177,19 +159,9 @@ def test_a_bad_row_of_our_own_is_quarantined_too(tmp_path):
   assert '`trace_id`' in quarantine[0]['reason']
 
 
-def test_a_compressed_file_is_read_like_a_plain_one(tmp_path):
-  path = tmp_path / 'x.jsonl.gz'
-  path.write_bytes(gzip.compress((OCR2 / 'python.jsonl').read_bytes()))
-  assert _read(f'ocr2:{path}')[0] == _read(f'ocr2:{OCR2}/python.jsonl')[0]
-
-
-@pytest.mark.parametrize('source', ['', 'x.jsonl', 'csv:x', 'OCR2:x', 'ocr2'])
+@pytest.mark.parametrize(
+    'source', ['', 'x.jsonl', 'csv:x', 'OCR2:x', 'ocr2', 'ocr2/id=x:x']
+)
 def test_an_unknown_format_names_the_known_ones(source):
-  with pytest.raises(ValueError, match='want FORMAT:PATH .* jsonl, ocr2'):
+  with pytest.raises(ValueError, match='want FORMAT:PATH .* ocr1, ocr2'):
     _read(source)
-
-
-@pytest.mark.parametrize('path', ['', 'nowhere.jsonl', '.'])
-def test_a_file_that_is_not_there_is_named(path):
-  with pytest.raises(ValueError, match=f"'ocr2:{path}': there is no file"):
-    _read(f'ocr2:{path}')

@@ -1,0 +1,220 @@
+"""Which traces are kept, and why the others are not: `shard`'s first pass.
+
+Every trace goes through the same steps, in order. A step returns the trace, as
+it was or with other labels, or a `Refusal`; the first refusal is the last word.
+Steps may remember what they have seen (the first of two equal traces is kept),
+so the sources are always read from their beginning, in order, in one process.
+
+What is decided stands in decisions.jsonl, a row a trace, and not in memory; the
+second pass reads the sources again beside it. The file appears whole or not at
+all: a killed pass begins anew and decides the same.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+from typing import Any, BinaryIO
+
+from valley_jax import records
+
+MAX_EXAMPLES = 5  # Ids that stand beside a count of refusals.
+# What a step may change.
+_LABELS = (
+    'difficulty',
+    'is_correct',
+    'language',
+    'license',
+    'method',
+    'pass_rate',
+    'problem_id',
+    'source',
+    'split',
+    'teacher',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+  """Why a trace is not kept.
+
+  Attributes:
+    reason: One of few, to be counted: repetition, near_duplicate.
+    detail: What a person needs to judge it: the id of the other trace.
+  """
+
+  reason: str
+  detail: str = ''
+
+
+Step = Callable[[records.Trace], records.Trace | Refusal]
+# Of one source, and a list for its bad rows.
+Read = Callable[[str, list[dict[str, Any]]], Iterator[records.Trace]]
+
+
+class Row(records.Record, omit_defaults=True):
+  """What was decided about one trace: a line of decisions.jsonl."""
+
+  trace_id: str
+  source: str
+  number: int  # Of the readable traces of this source, from 0.
+  reason: str = ''  # '': it is kept.
+  detail: str = ''
+  labels: dict[str, Any] = {}  # Those that a step has changed.
+
+
+@dataclasses.dataclass
+class Counts:
+  """How many traces a source had, and what became of them."""
+
+  read: dict[str, int]  # By source.
+  refused: dict[str, list[str]]  # By reason: the first ids.
+  num_refused: dict[str, int]
+  num_kept: int = 0
+
+
+def repeated_ids() -> Step:
+  """Returns a step that keeps the first of the traces of one id."""
+  seen: set[str] = set()
+
+  def step(trace: records.Trace) -> records.Trace | Refusal:
+    if trace.trace_id in seen:
+      return Refusal('duplicate_trace_id')
+    seen.add(trace.trace_id)
+    return trace
+
+  return step
+
+
+def empty_texts(trace: records.Trace) -> records.Trace | Refusal:
+  """A step: refuses a trace without a question or without a response."""
+  for name in ('question', 'response'):
+    if not getattr(trace, name).strip():
+      return Refusal(f'empty_{name}')
+  return trace
+
+
+def decide(
+    trace: records.Trace, steps: Sequence[Step]
+) -> records.Trace | Refusal:
+  """Returns the trace as the last step leaves it, or the first refusal."""
+  for step in steps:
+    found = step(trace)
+    if isinstance(found, Refusal):
+      return found
+    trace = found
+  return trace
+
+
+def _row(
+    trace: records.Trace, found: records.Trace | Refusal, source: str, n: int
+) -> Row:
+  about = {'trace_id': trace.trace_id, 'source': source, 'number': n}
+  if isinstance(found, Refusal):
+    return Row(**about, reason=found.reason, detail=found.detail)
+  if found is trace:
+    return Row(**about)
+  labels = {
+      name: getattr(found, name)
+      for name in _LABELS
+      if getattr(found, name) != getattr(trace, name)
+  }
+  if records.replace(trace, **labels) != found:
+    raise ValueError(
+        f'A step changed more of trace {trace.trace_id} than its labels'
+        f' ({", ".join(_LABELS)}); texts and trace ids stay as they were read.'
+    )
+  return Row(**about, labels=labels)
+
+
+@contextlib.contextmanager
+def _written_aside(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a file for writing that appears at its end, whole."""
+  scratch = path.with_name(f'.{path.name}.tmp')
+  with open(scratch, 'wb') as f:
+    yield f
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(scratch, path)
+
+
+def write(
+    directory: pathlib.Path,
+    sources: Sequence[str],
+    read: Read,
+    steps: Sequence[Step],
+) -> None:
+  """Decides about every trace; does nothing where that was done.
+
+  Args:
+    directory: Where quarantine.jsonl and decisions.jsonl go.
+    sources: In the order in which they are read.
+    read: Yields the traces of one of them; bad rows go to a list.
+    steps: What each trace goes through.
+  """
+  if (directory / 'decisions.jsonl').exists():
+    return
+  with (
+      _written_aside(directory / 'decisions.jsonl') as rows,
+      _written_aside(directory / 'quarantine.jsonl') as quarantine,
+  ):
+    for source in sources:
+      bad: list[dict[str, Any]] = []
+      for number, trace in enumerate(read(source, bad)):
+        row = _row(trace, decide(trace, steps), source, number)
+        rows.write(records.to_json(row) + b'\n')
+        _move(bad, quarantine)
+      _move(bad, quarantine)
+
+
+def _move(rows: list[dict[str, Any]], file: BinaryIO) -> None:
+  """Writes rows to a file, and forgets them."""
+  for row in rows:
+    file.write(records.to_json(row) + b'\n')
+  rows.clear()
+
+
+def read_rows(directory: pathlib.Path) -> Iterator[Row]:
+  """Yields the decisions, in the order of the sources."""
+  return records.read_rows(directory / 'decisions.jsonl', Row)
+
+
+def kept(directory: pathlib.Path, read: Read) -> Iterator[records.Trace]:
+  """Yields the traces that were kept, with their labels, from the sources.
+
+  Raises:
+    ValueError: the sources hold other traces than those decided about.
+  """
+  rows = read_rows(directory)
+  for source, of_source in itertools.groupby(rows, lambda row: row.source):
+    bad: list[dict[str, Any]] = []  # They were written down the first time.
+    for row, trace in itertools.zip_longest(of_source, read(source, bad)):
+      ids = [x.trace_id if x else None for x in (row, trace)]
+      if ids[0] != ids[1]:
+        raise ValueError(
+            f'{source} changed while it was read: trace {ids[1]} stands where'
+            f' {ids[0]} was. Delete {directory} and run shard again.'
+        )
+      if not row.reason:
+        yield records.replace(trace, **row.labels) if row.labels else trace
+      bad.clear()
+
+
+def count(directory: pathlib.Path, sources: Sequence[str]) -> Counts:
+  """Counts what was decided."""
+  counts = Counts(dict.fromkeys(sources, 0), {}, {})
+  for row in read_rows(directory):
+    counts.read[row.source] += 1
+    if not row.reason:
+      counts.num_kept += 1
+      continue
+    examples = counts.refused.setdefault(row.reason, [])
+    if len(examples) < MAX_EXAMPLES:
+      examples.append(row.trace_id)
+    of_reason = counts.num_refused.get(row.reason, 0)
+    counts.num_refused[row.reason] = of_reason + 1
+  return counts

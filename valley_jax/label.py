@@ -1,0 +1,185 @@
+"""label: says which traces are right, by executing the traces' own programs.
+
+    python -m valley_jax.label --config configs/valley.py --workdir DIR \\
+        --config.traces=ocr2:python.jsonl --config.questions=QUESTIONS \\
+        --config.problems=taco:TACO/train --config.all_tests=True
+    python -m valley_jax.execute …            # The same, and
+        --config.submissions=DIR/submissions.jsonl
+    python -m valley_jax.label …              # The same as at first.
+    python -m valley_jax.shard … --config.traces=jsonl:DIR/traces.jsonl
+
+Reads   config.traces, config.questions  as `shard` does
+        config.problems          FORMAT:PATH; formats: see data/problems.py.
+        DIR/judgements.jsonl     what `execute` wrote, once it has
+Writes  DIR/submissions.jsonl    the program of each trace whose problem is
+                                 among these, numbered by problem
+        DIR/asked.jsonl          for each trace: trace_id, the problem_id and
+                                 sample_index of its submission, or the reason
+                                 why it has none
+        DIR/quarantine.jsonl     rows that could not be read, with reasons
+    and with the judgements
+        DIR/traces.jsonl         all traces, with is_correct and pass_rate
+        DIR/labels.json          how many are right, wrong, unknown, and why
+
+A trace is right if its program passes all tests, and wrong if it does not or if
+its answer has no program. It is unknown if its problem is not there, or if the
+judge failed (IE: run execute again). What the source says of it is not taken
+over. The pass rate is known of all programs only with config.all_tests.
+
+A trace's problem is that of its `problem_id`, or else the one with the same
+statement. Run it as often as you like: it writes the same again; judgements of
+other programs, tests or rules are refused.
+"""
+
+import collections
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+import ml_collections as mlc
+
+from valley_jax import entry
+from valley_jax import records
+from valley_jax.data import labels
+from valley_jax.data import problems as problems_lib
+from valley_jax.data.sources import traces
+from valley_jax.execution import begin
+from valley_jax.scoring import digests
+from valley_jax.scoring import judgement_file
+
+_NAMES = {True: 'right', False: 'wrong', None: 'unknown'}
+
+
+class _Sources:
+  """The traces with what is asked about them, read anew by every loop."""
+
+  def __init__(self, config: mlc.ConfigDict):
+    problems = problems_lib.read_problems(config.problems)
+    settings = begin.settings(config)
+    self.quarantine: list[dict[str, Any]] = []
+    self._config = config
+    self._problems = labels.Problems(problems)
+    self._digests = {p.problem_id: digests.of_problem(p) for p in problems}
+    self._rules = digests.of_rules(
+        cpu_seconds=settings.cpu_seconds,
+        multipliers=settings.multipliers,
+        profile=settings.profile,
+        stop_at_failure=settings.stop_at_failure,
+    )
+
+  def __iter__(self) -> Iterator[labels.Asked]:
+    self.quarantine.clear()
+    rows = traces.read(
+        self._config.traces, self._config.questions, self.quarantine
+    )
+    yield from labels.ask(rows, self._problems)
+
+  def stands(
+      self, submission: records.Submission, judgement: records.Judgement
+  ) -> bool:
+    """Says if a judgement is of this program, by these tests and rules."""
+    wanted = digests.join(
+        digests.of_program(submission),
+        self._digests[submission.problem_id],
+        self._rules,
+    )
+    same_sample = records.key(submission) == records.key(judgement)
+    return same_sample and judgement.digest == wanted
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[Callable[[Any], object]]:
+  """Gives what writes a row of a JSONL file; the file is all or nothing."""
+  scratch = path.with_name(f'.{path.name}.tmp')
+  with open(scratch, 'wb') as file:
+    yield lambda row: file.write(records.to_json(row) + b'\n')
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(scratch, path)
+
+
+def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
+  """Writes what `execute` is to judge, and which trace each program is of."""
+  reasons: collections.Counter[str] = collections.Counter()
+  with (
+      _writing(directory / 'submissions.jsonl') as write_submission,
+      _writing(directory / 'asked.jsonl') as write_asked,
+  ):
+    for trace, submission, reason in sources:
+      row: dict[str, Any] = {'trace_id': trace.trace_id}
+      if submission is None:
+        row['reason'] = reason
+      else:
+        write_submission(submission)
+        row['problem_id'] = submission.problem_id
+        row['sample_index'] = submission.sample_index
+      write_asked(row)
+      reasons[reason] += 1
+  records.write_rows(directory / 'quarantine.jsonl', sources.quarantine)
+  print(
+      f'label: {reasons.pop("", 0):,} programs in'
+      f' {directory}/submissions.jsonl, of {sum(reasons.values()):,} traces'
+      f' none {dict(reasons)}, quarantined {len(sources.quarantine):,}'
+      ' (quarantine.jsonl).'
+  )
+
+
+def _write_traces(
+    sources: _Sources, directory: pathlib.Path, all_tests: bool
+) -> None:
+  """Writes the traces with what `execute` says of them."""
+  counts: collections.Counter[str] = collections.Counter()
+  verdicts: collections.Counter[str] = collections.Counter()
+
+  def judgements() -> Iterator[records.Judgement]:
+    path = directory / 'judgements.jsonl'
+    for row in records.read_rows(path, records.Judgement):
+      verdicts[row.verdict.value] += 1
+      yield row
+
+  with _writing(directory / 'traces.jsonl') as write:
+    for trace in labels.join(
+        sources, judgements(), all_tests=all_tests, stands=sources.stands
+    ):
+      counts[_NAMES[trace.is_correct]] += 1
+      write(trace)
+  found = {name: counts[name] for name in _NAMES.values()}
+  records.write_json(
+      directory / 'labels.json',
+      {**found, 'all_tests': all_tests, 'verdicts': dict(verdicts)},
+  )
+  failed = verdicts[records.Verdict.INTERNAL_ERROR.value]
+  print(
+      f'label: {found} in {directory}/traces.jsonl.'
+      + f' {failed:,} programs could not be judged (IE); run execute again to'
+      ' retry them, then label.' * bool(failed)
+  )
+
+
+def label(config: mlc.ConfigDict, workdir: str) -> None:
+  """Writes programs, and labels once they are judged; see the docstring."""
+  directory = pathlib.Path(workdir)
+  judged = directory / 'judgements.jsonl'
+  directory.mkdir(parents=True, exist_ok=True)
+  sources = _Sources(config)
+  _write_submissions(sources, directory)
+  if judgement_file.next_path(judged).exists():
+    raise ValueError(
+        f'{judged} is being made anew, and that has not ended; run `execute`'
+        ' to the end, then label again.'
+    )
+  if judged.exists():
+    _write_traces(sources, directory, config.all_tests)
+  else:
+    print(
+        'label: judge them with `python -m valley_jax.execute`'
+        f' --config.submissions={directory}/submissions.jsonl, then run label'
+        ' again.'
+    )
+
+
+if __name__ == '__main__':
+  entry.run(label)
