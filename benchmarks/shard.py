@@ -1,7 +1,7 @@
 """How fast traces become tokens, on one core, and in how much memory.
 
-    python benchmarks/shard.py           half an hour; wants `datasets`
-    python benchmarks/shard.py --quick   a minute
+    python benchmarks/shard.py                 an hour; wants `datasets`
+    python benchmarks/shard.py --sizes 400     a minute
 
 Traces of OpenCodeReasoning-2's length profile (lognormal, median 24,000
 characters), each cut out of the sources of Python's library, with a word that
@@ -9,12 +9,13 @@ occurs nowhere else every 200 characters. On the same file, with the same
 tokenizer, one after another, each in a process of its own on one core, the
 tokenizer without threads:
 
-    shard      ours, from the file to shards: reading twice, deciding, tokens,
-               weights, ArrayRecord, manifest and data card
-    map        datasets.map, batched, to token ids and the same weights, from
-               character offsets, as ours were before
-    map, ids   datasets.map to the token ids alone: no weights, so nothing to
-               train a student's answers on
+    shard            ours, from the file to shards: reading twice, tokens,
+                     weights, ArrayRecord, manifest and data card
+    shard, decides   the same, with near duplicates and loops looked for
+    map              datasets.map, batched, to token ids and the same weights,
+                     from character offsets
+    map, ids         datasets.map to the token ids alone: no weights, so nothing
+                     to train a student's answers on
 
 The peer's time is that of `map` alone; loading the file into Arrow is told
 beside it. Before all, the first traces' ids and weights are held against ours.
@@ -42,7 +43,7 @@ from valley_jax.data import shards
 from valley_jax.data import templates
 from valley_jax.data import tokenization
 
-WAYS = ('shard', 'map', 'map, ids')
+WAYS = ('shard', 'shard, decides', 'map', 'map, ids')
 _MEDIAN, _DEVIATION = 24_000, 0.8  # Characters; of the logarithm.
 _LONGEST = 400_000
 _POOL = 12_000_000  # Characters that the traces are cut from.
@@ -89,7 +90,9 @@ def _write(directory: pathlib.Path, sizes: list[int]) -> None:
         f.write(records.to_json(trace) + b'\n')
 
 
-def _shard(directory: pathlib.Path, size: int, workers: int) -> dict[str, Any]:
+def _shard(directory: pathlib.Path, size: int, decides: bool) -> dict[str, Any]:
+  keep = {'questions': 'keep', 'traces': 'keep'}
+  first = {'questions': 'merge', 'traces': 'near'}
   config = mlc.ConfigDict(
       dict(
           traces=f'jsonl:{directory}/{size}.jsonl',
@@ -97,10 +100,13 @@ def _shard(directory: pathlib.Path, size: int, workers: int) -> dict[str, Any]:
           tokenizer=f'hf:{directory}/tokenizer',
           chat_template='',
           prompt='plain',
-          data=dict(max_len=10**9, traces_per_shard=512, num_workers=workers),
+          data=dict(max_len=10**9, traces_per_shard=512, num_workers=0),
+          filters={'think': True, 'loop_characters': 2000} if decides else {},
+          duplicates=first if decides else keep,
+          contamination={'problems': ()},
       )
   ).lock()
-  workdir = directory / f'shard{size}_{workers}'
+  workdir = directory / f'shard{size}_{decides:d}'
   start = time.perf_counter()
   shard.shard(config, str(workdir))
   seconds = time.perf_counter() - start
@@ -149,7 +155,7 @@ def _map(directory: pathlib.Path, size: int, with_weights: bool):
 
 def _check(directory: pathlib.Path, size: int) -> None:
   """Refuses to compare what does not compute the same."""
-  _shard(directory, size, 0)
+  _shard(directory, size, False)
   _, theirs = _map(directory, size, True)
   ours = shards.Shards(directory / f'shard{size}_0' / 'shards')
   assert len(ours) == len(theirs) == size
@@ -161,8 +167,8 @@ def _check(directory: pathlib.Path, size: int) -> None:
 def _one(directory: pathlib.Path, way: str, size: int) -> dict[str, Any]:
   """Runs one way in this process; returns its figures."""
   before = time.process_time()
-  if way == 'shard':
-    figures = _shard(directory, size, 0)
+  if way.startswith('shard'):
+    figures = _shard(directory, size, way == 'shard, decides')
   else:
     figures, _ = _map(directory, size, way == 'map')
   # Not `ru_maxrss`, which a process has from the one that began it.
@@ -208,7 +214,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--quick', action='store_true', help='400 traces')
+  parser.add_argument(
+      '--sizes', type=int, nargs='+', default=[5_000, 50_000], help='traces'
+  )
   parser.add_argument('--core', type=int, default=0, help='the one to run on')
   parser.add_argument('--scratch', help='a directory with 20 GB of space')
   parser.add_argument('--output', help='a directory for shard.md, shard.json')
@@ -218,7 +226,7 @@ def main() -> None:
     directory, way, size = arguments.one
     print(json.dumps(_one(pathlib.Path(directory), way, int(size))))
     return
-  sizes = [40, 400] if arguments.quick else [5_000, 50_000]
+  sizes = arguments.sizes
   where = machine.describe('tokenizers', 'transformers', 'datasets', 'numpy')
   results = []
   with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
