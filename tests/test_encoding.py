@@ -7,7 +7,6 @@ import pytest
 import tokenizers
 import transformers
 
-from valley_jax import records
 from valley_jax.data import encoding
 from valley_jax.data import templates
 from valley_jax.data import tokenization
@@ -25,6 +24,18 @@ _RESPONSES = [
     '\u3000wide\u3000',
     'x' * 3000,
 ]
+_AROUND = [
+    'x.\né',
+    'x.\r\n\né y',
+    'x  é  y',
+    'x \n é\n\n y',
+    '1234é5678 90',
+    'a\u2028 b',
+    "é'll 'Sé",
+    'x;\xa0\n y',
+    'é' * 50 + ' a' * 50,
+    '日本。\n\n語 </think>é<|end|> x',
+]
 _SPACED = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
@@ -33,22 +44,31 @@ _SPACED = (
 
 
 def _train(directory, normalizer=None, trim=False, template='', cut=None):
-  traces = [
-      records.Trace(
-          trace_id='t', problem_id='p', question=_QUESTION, response=response
-      )
-      for response in _RESPONSES
-  ]
-  tokenization.train_bpe(directory, traces, 400, phrases=['</think>', 'odd?'])
-  tokenizer = tokenization.load(directory, template)
-  backend = tokenizer.backend_tokenizer
-  if normalizer is not None:
-    backend.normalizer = normalizer
-  if cut is not None:
-    backend.pre_tokenizer = cut
+  """A tokenizer to which each word of the texts above is one token."""
+  model = tokenizers.Tokenizer(tokenizers.models.BPE())
+  byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  model.pre_tokenizer = byte_level if cut is None else cut
+  model.decoder = tokenizers.decoders.ByteLevel()
   if trim:  # As Llama's.
-    backend.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
-  return tokenizer
+    model.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+  trainer = tokenizers.trainers.BpeTrainer(
+      vocab_size=2000,
+      special_tokens=['<|user|>', '<|assistant|>', '<|end|>'],
+      initial_alphabet=byte_level.alphabet(),
+      show_progress=False,
+  )
+  model.train_from_iterator([_QUESTION, *_RESPONSES, *_AROUND], trainer)
+  model.normalizer = normalizer
+  tokenizer = transformers.PreTrainedTokenizerFast(
+      tokenizer_object=model, eos_token='<|end|>'
+  )
+  whole = ('</think>', 'odd?')
+  tokenizer.add_tokens(
+      [transformers.AddedToken(text, normalized=False) for text in whole]
+  )
+  tokenizer.chat_template = template or tokenization.CHAT_TEMPLATE
+  tokenizer.save_pretrained(directory)
+  return tokenization.load(directory)
 
 
 def _split(pattern):
@@ -192,9 +212,21 @@ def test_added_tokens_with_rules_of_their_own_go_to_the_tokenizer(tmp_path):
 
 
 def test_a_memory_that_is_full_begins_anew(tokenizer_of, monkeypatch):
+  memory = words.make(tokenizer_of['plain'])
   monkeypatch.setattr(words, '_MAX_WORDS', 3)
-  turns = [(_QUESTION, response) for response in _RESPONSES]
-  _assert_equal(tokenizer_of['plain'], turns)
+  text = 'So we say: (it is) = 12; so we say it is.'
+  for _ in range(2):
+    assert memory.encode(text) == memory.plain(text)
+  assert len(memory._ids) <= 3
+
+
+@pytest.mark.parametrize('kind', ['plain', 'qwen', 'llama'])
+@pytest.mark.parametrize('text', _AROUND)
+def test_around_other_characters_the_tokenizer_cuts_itself(
+    tokenizer_of, kind, text
+):
+  memory = words.make(tokenizer_of[kind])
+  assert memory.encode(text) == memory.plain(text)
 
 
 def test_no_text_makes_no_example(tokenizer_of):
