@@ -213,6 +213,7 @@ def test_added_tokens_with_rules_of_their_own_go_to_the_tokenizer(tmp_path):
 
 def test_a_memory_that_is_full_begins_anew(tokenizer_of, monkeypatch):
   memory = words.make(tokenizer_of['plain'])
+  assert memory is not None
   monkeypatch.setattr(words, '_MAX_WORDS', 3)
   text = 'So we say: (it is) = 12; so we say it is.'
   for _ in range(2):
@@ -226,6 +227,7 @@ def test_around_other_characters_the_tokenizer_cuts_itself(
     tokenizer_of, kind, text
 ):
   memory = words.make(tokenizer_of[kind])
+  assert memory is not None
   assert memory.encode(text) == memory.plain(text)
 
 
