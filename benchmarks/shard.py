@@ -217,6 +217,7 @@ def main() -> None:
   parser.add_argument(
       '--sizes', type=int, nargs='+', default=[5_000, 50_000], help='traces'
   )
+  parser.add_argument('--ways', nargs='+', default=WAYS, choices=WAYS)
   parser.add_argument('--core', type=int, default=0, help='the one to run on')
   parser.add_argument('--scratch', help='a directory with 20 GB of space')
   parser.add_argument('--output', help='a directory for shard.md, shard.json')
@@ -234,7 +235,7 @@ def main() -> None:
     _write(directory, [20, *sizes])
     _check(directory, 20)
     for size in sizes:
-      for way in WAYS:
+      for way in arguments.ways:
         figures = _run(directory, way, size, core=arguments.core)
         results.append({'traces': size, 'way': way, **figures})
         print(results[-1], file=sys.stderr, flush=True)
@@ -242,9 +243,8 @@ def main() -> None:
   figures = json.dumps({'results': results, **where})
   if arguments.output:
     path = pathlib.Path(arguments.output)
-    title = '# How fast traces become tokens\n\nBy `python benchmarks/shard.py'
-    title += ' --quick' * arguments.quick
-    title += '`, on one core; all figures are in shard.json.\n\n'
+    title = '# How fast traces become tokens\n\nBy `benchmarks/shard.py`, on'
+    title += ' one core; all figures are in shard.json.\n\n'
     records.write_atomically(path / 'shard.md', f'{title}{table}\n')
     records.write_atomically(path / 'shard.json', figures + '\n')
   print(table, figures, sep='\n\n')
