@@ -367,8 +367,9 @@ def main(args: argparse.Namespace) -> None:
        f'{c["ms_a_token"]:.2f}', f'{c["gb_per_second"]:.1f}']
       for c in cost
   ])  # fmt: skip
+  asked = {k: v for k, v in vars(args).items() if k != 'output'}
   figures = json.dumps({
-      'args': vars(args), 'speed': speed, 'cost': cost, **where,
+      'args': asked, 'speed': speed, 'cost': cost, **where,
   })  # fmt: skip
   if args.output:
     path = pathlib.Path(args.output)

@@ -32,10 +32,7 @@ other programs, tests or rules are refused.
 """
 
 import collections
-from collections.abc import Callable
 from collections.abc import Iterator
-import contextlib
-import os
 import pathlib
 from typing import Any
 
@@ -90,33 +87,22 @@ class _Sources:
     return same_sample and judgement.digest == wanted
 
 
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[Callable[[Any], object]]:
-  """Gives what writes a row of a JSONL file; the file is all or nothing."""
-  scratch = path.with_name(f'.{path.name}.tmp')
-  with open(scratch, 'wb') as file:
-    yield lambda row: file.write(records.to_json(row) + b'\n')
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(scratch, path)
-
-
 def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
   """Writes what `execute` is to judge, and which trace each program is of."""
   reasons: collections.Counter[str] = collections.Counter()
   with (
-      _writing(directory / 'submissions.jsonl') as write_submission,
-      _writing(directory / 'asked.jsonl') as write_asked,
+      records.written_whole(directory / 'submissions.jsonl') as submissions,
+      records.written_whole(directory / 'asked.jsonl') as asked,
   ):
     for trace, submission, reason in sources:
       row: dict[str, Any] = {'trace_id': trace.trace_id}
       if submission is None:
         row['reason'] = reason
       else:
-        write_submission(submission)
+        submissions.write(records.to_json(submission) + b'\n')
         row['problem_id'] = submission.problem_id
         row['sample_index'] = submission.sample_index
-      write_asked(row)
+      asked.write(records.to_json(row) + b'\n')
       reasons[reason] += 1
   records.write_rows(directory / 'quarantine.jsonl', sources.quarantine)
   print(
@@ -140,12 +126,12 @@ def _write_traces(
       verdicts[row.verdict.value] += 1
       yield row
 
-  with _writing(directory / 'traces.jsonl') as write:
+  with records.written_whole(directory / 'traces.jsonl') as traces_file:
     for trace in labels.join(
         sources, judgements(), all_tests=all_tests, stands=sources.stands
     ):
       counts[_NAMES[trace.is_correct]] += 1
-      write(trace)
+      traces_file.write(records.to_json(trace) + b'\n')
   found = {name: counts[name] for name in _NAMES.values()}
   records.write_json(
       directory / 'labels.json',

@@ -15,12 +15,13 @@ when the file is next opened for appending.
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+import contextlib
 import enum
 import gzip
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -312,15 +313,19 @@ def read_numbered_rows(
       yield number, row
 
 
-def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
-  """Writes a whole file so that a reader sees the old one or the new one."""
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """Opens a file so that a reader sees the old one or the new one.
+
+  It appears at the end of the context; an error in it leaves the old one.
+  """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # One name for all writers: what a kill leaves, the next run writes over.
   scratch = path.with_name(f'.{path.name}.tmp')
   try:
     with open(scratch, 'wb') as f:
-      f.write(data.encode() if isinstance(data, str) else data)
+      yield f
       f.flush()
       os.fsync(f.fileno())
     os.replace(scratch, path)
@@ -329,9 +334,16 @@ def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
     raise
 
 
+def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
+  """Writes a whole file so that a reader sees the old one or the new one."""
+  with written_whole(path) as f:
+    f.write(data.encode() if isinstance(data, str) else data)
+
+
 def write_rows(path: str | os.PathLike, rows: Iterable[Any]) -> None:
-  """Writes a whole JSONL file atomically."""
-  write_atomically(path, b''.join(to_json(row) + b'\n' for row in rows))
+  """Writes a whole JSONL file atomically, row by row."""
+  with written_whole(path) as f:
+    f.writelines(to_json(row) + b'\n' for row in rows)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -13,10 +13,8 @@ all: a killed pass begins anew and decides the same.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import contextlib
 import dataclasses
 import itertools
-import os
 import pathlib
 from typing import Any, BinaryIO
 
@@ -131,17 +129,6 @@ def _row(
   return Row(**about, labels=labels)
 
 
-@contextlib.contextmanager
-def _written_aside(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """Opens a file for writing that appears at its end, whole."""
-  scratch = path.with_name(f'.{path.name}.tmp')
-  with open(scratch, 'wb') as f:
-    yield f
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(scratch, path)
-
-
 def write(
     directory: pathlib.Path,
     sources: Sequence[str],
@@ -159,8 +146,8 @@ def write(
   if (directory / 'decisions.jsonl').exists():
     return
   with (
-      _written_aside(directory / 'decisions.jsonl') as rows,
-      _written_aside(directory / 'quarantine.jsonl') as quarantine,
+      records.written_whole(directory / 'decisions.jsonl') as rows,
+      records.written_whole(directory / 'quarantine.jsonl') as quarantine,
   ):
     for source in sources:
       bad: list[dict[str, Any]] = []
