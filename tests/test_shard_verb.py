@@ -7,6 +7,7 @@ import shutil
 
 import ml_collections as mlc
 import pytest
+import tokenizers
 
 from valley_jax import records
 from valley_jax import shard
@@ -294,3 +295,34 @@ def test_a_tokenizer_from_elsewhere_is_kept_beside_the_shards(done, tmp_path):
       for where in (done, tmp_path)
   ]
   assert len(collections.Counter(hashes)) == 1
+
+
+def test_what_has_no_tokens_is_counted_with_its_ids(tmp_path):
+  long = 'So it is. ' * 200 + '.'
+  rows = [_trace('a'), _trace('b', response=long), _trace('c', response=long)]
+  shard.shard(_own(tmp_path, *rows), str(tmp_path))
+  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  assert manifest['dropped'] == {'too_long': 2}
+  assert manifest['examples'] == {'too_long': ['b', 'c']}
+  card = (tmp_path / 'shards' / 'card.html').read_text()
+  assert '2 were dropped for a stated reason, and 1 are here' in ' '.join(
+      card.split()
+  )
+
+
+def test_a_text_that_the_tokenizer_changes_is_dropped(tmp_path):
+  trained = [_trace(response='So it is e\u0301.')]
+  tokenization.train_bpe(tmp_path / 'bpe', trained, 300)
+  tokenizer = tokenization.load(tmp_path / 'bpe')
+  tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
+  tokenizer.save_pretrained(tmp_path / 'nfc')
+  config = _own(
+      tmp_path,
+      _trace('a'),
+      _trace('b', response='So it is e\u0301.'),
+      tokenizer=f'hf:{tmp_path}/nfc',
+  )
+  shard.shard(config, str(tmp_path))
+  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  assert manifest['dropped'] == {'changed_text': 1}
+  assert manifest['examples'] == {'changed_text': ['b']}

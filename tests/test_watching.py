@@ -291,3 +291,18 @@ def test_only_steps_that_follow_a_step_are_timed(tmp_path):
       pytest.approx(0.1 * step) for step in range(5)
   ]
   assert not any('loss_think' in row for row in rows)  # Nobody thought.
+
+
+def test_code_in_a_thinking_that_the_prompt_began_is_no_program(world):
+  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  encode = lambda text: tokenizer(text, add_special_tokens=False)['input_ids']
+  request = request_lib.Request('p', 0, tuple(encode('Add.<think>\n')))
+  drawn = request_lib.Sample(
+      request,
+      encode('```python\nprint(1)\n```\n'),
+      finish_reason=records.FinishReason.LENGTH,
+  )
+  answer = types.SimpleNamespace(run=lambda _: [drawn])
+  look = samples.Samples([request], tokenizer, lambda params: answer)
+  rates, _ = look(None)
+  assert rates['samples/program_rate'] == 0
