@@ -18,7 +18,9 @@ import numpy as np
 
 from valley_jax import partitioning
 from valley_jax.models import attention
+from valley_jax.models import lora
 from valley_jax.models import params as params_lib
+from valley_jax.models import product
 from valley_jax.models import ragged
 from valley_jax.models import student as student_lib
 from valley_jax.models import transformer
@@ -26,6 +28,8 @@ from valley_jax.models import transformer
 ROWS = P(partitioning.BATCH, None)
 SLOTS = P(partitioning.BATCH)
 _NEW = P(partitioning.BATCH, 'tp')
+_NUM_INS = {lora.matrix(n): len(ins) for n, (ins, _) in lora.MATRICES.items()}
+_NUM_INS['head_DV'] = 1
 
 
 class Cache(NamedTuple):
@@ -50,18 +54,37 @@ def empty(
   return Cache(layers(), layers())
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _cut(spec: P, dtype: Any, stacked: jax.Array) -> tuple[jax.Array, ...]:
-  """Returns the layers of a stacked parameter, laid out as `spec` says."""
-  layers = range(stacked.shape[0])
-  return tuple(
-      jax.sharding.reshard(stacked[layer].astype(dtype), spec)
-      for layer in layers
-  )
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _cut(
+    spec: P, dtype: Any, num_ins: int, stacked: jax.Array
+) -> tuple[Any, ...]:
+  """Returns the layers of a stacked parameter, laid out as `spec` says.
+
+  Args:
+    spec: Of a layer.
+    dtype: Of the result.
+    num_ins: Its dimensions of inputs, if it shall be turned; else 0.
+    stacked: All layers.
+  """
+
+  def layer(x):
+    x = jax.sharding.reshard(x.astype(dtype), spec)
+    return product.turn(x, num_ins, spec) if num_ins else x
+
+  return tuple(layer(stacked[i]) for i in range(stacked.shape[0]))
+
+
+def _num_ins_turned(path: tuple[str, ...]) -> int:
+  """Returns the dimensions of inputs of a matrix to be turned, 0 for others."""
+  if attention.platform() != 'cpu' or partitioning.num_cuts() > 1:
+    return 0
+  return _NUM_INS.get(path[-1], 0)
 
 
 def unstack(params: Any, dtype: Any, give_up: bool = False) -> Any:
   """Returns parameters to decode with: `blocks` is a tuple of layers.
+
+  On CPUs matrices are turned: `product.py` says why.
 
   Args:
     params: As they are trained.
@@ -77,10 +100,14 @@ def unstack(params: Any, dtype: Any, give_up: bool = False) -> Any:
   for path, x in flat.items():
     is_small = any(part in path[-1] for part in ('scale', 'bias'))
     wanted = x.dtype if is_small else jnp.dtype(dtype)
+    spec = partitioning.spec_of('/'.join(path))
+    num_ins = _num_ins_turned(path)
     if path[0] == 'blocks':
-      spec = P(*partitioning.spec_of('/'.join(path))[1:])
-      for layer, cut in zip(layers, _cut(spec, wanted, x), strict=True):
+      cuts = _cut(P(*spec[1:]), wanted, num_ins, x)
+      for layer, cut in zip(layers, cuts, strict=True):
         layer[path[1:]] = cut
+    elif num_ins:
+      rest[path] = product.turn(x.astype(wanted), num_ins, spec)
     elif x.dtype == wanted:
       rest[path] = x
       continue
@@ -206,6 +233,27 @@ def _write(
   return write(cache_BMJ, new_BJ, position_B)
 
 
+def _logits(
+    model: transformer.Transformer, hidden_BD: jax.Array, platform: str
+) -> jax.Array:
+  """Returns logits_BV in float32, all columns on one device."""
+  head = model.head(hidden_BD.dtype)
+  if platform == 'cpu' and model.student.tied_head:
+    head = product.Turned(head.T, 1)  # As an embedding lies.
+  if isinstance(head, product.Turned):
+    logits_BV = product.outputs_first(
+        hidden_BD, head.lying, partitioning.BATCH, 'tp', jnp.float32
+    )
+    return jax.sharding.reshard(logits_BV, ROWS)
+  return jnp.einsum(
+      'BD,DV->BV',
+      hidden_BD,
+      head,
+      preferred_element_type=jnp.float32,
+      out_sharding=ROWS,
+  )
+
+
 def step(
     student: student_lib.Student,
     params: Any,
@@ -240,11 +288,4 @@ def step(
     y_BKGH = ragged.attend(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
     x_BLD = block.finish(x_BLD, y_BKGH[:, None])
   hidden_BD = model.final_norm(x_BLD)[:, 0]
-  logits_BV = jnp.einsum(
-      'BD,DV->BV',
-      hidden_BD,
-      model.head(hidden_BD.dtype),
-      preferred_element_type=jnp.float32,
-      out_sharding=ROWS,
-  )
-  return Cache(tuple(ks), tuple(vs)), logits_BV
+  return Cache(tuple(ks), tuple(vs)), _logits(model, hidden_BD, platform)

@@ -26,57 +26,10 @@ from jax.sharding import PartitionSpec as P
 from valley_jax import partitioning
 from valley_jax.models import attention as attention_lib
 from valley_jax.models import lora as lora_lib
+from valley_jax.models import product
 from valley_jax.models import remat as remat_lib
 from valley_jax.models import rope
 from valley_jax.models import student as student_lib
-
-
-def _rows(x: jax.Array) -> P:
-  """Returns how an array BL… is cut: not along `cp` where L is 1.
-
-  That is a step of decoding; `cp` devices then do the same.
-  """
-  cut = 'cp' if x.shape[1] > 1 else None
-  return P(partitioning.BATCH, cut, *[None] * (x.ndim - 2))
-
-
-def _use(param: nnx.Param, dtype: Any, spec: P) -> jax.Array:
-  """Gathers a parameter from `fsdp` for one use, in the compute dtype.
-
-  The cast comes first: half the bytes travel, and the gradient is summed over
-  devices in the dtype of the parameter's own copy.
-  """
-  return jax.sharding.reshard(param[...].astype(dtype), spec)
-
-
-def _matmul(x: jax.Array, w: jax.Array, spec: P) -> jax.Array:
-  """Returns x BL… times w, over as many dimensions as x has more than B and L.
-
-  As one product of two matrices, unless positions are cut and cannot be joined
-  with rows: to sum over B and L, for the gradient of w, XLA would transpose
-  both operands on a CPU.
-
-  Args:
-    x: Of activations.
-    w: Gathered from `fsdp`.
-    spec: Of w.
-  """
-  num_ins = x.ndim - 2
-  cuts = [*spec, *[None] * (w.ndim - len(spec))]
-  ins, outs = w.shape[:num_ins], w.shape[num_ins:]
-  rows = _rows(x)[:2]
-  if partitioning.num_cuts() > 1:
-    i, o = 'xyz'[:num_ins], 'tuv'[: w.ndim - num_ins]
-    cut = P(*rows, *cuts[num_ins:])
-    return jnp.einsum(f'BL{i},{i}{o}->BL{o}', x, w, out_sharding=cut)
-  first, last = cuts[0], cuts[num_ins]
-  reshape = jax.lax.reshape
-  n = x.shape[0] * x.shape[1]
-  shape = *x.shape[:2], *outs
-  x = reshape(x, (n, math.prod(ins)), out_sharding=P(rows[0], first))
-  w = reshape(w, (math.prod(ins), math.prod(outs)), out_sharding=P(first, last))
-  y = jnp.dot(x, w, out_sharding=P(rows[0], last))
-  return reshape(y, shape, out_sharding=P(*rows, *cuts[num_ins:]))
 
 
 class RMSNorm(nnx.Module):
@@ -134,7 +87,8 @@ class Block(nnx.Module):
 
     def times(x, param):
       spec = partitioning.spec_in_use(f'blocks/{param}')
-      return _matmul(x, _use(getattr(self, param), x.dtype, spec), spec)
+      w = product.use(getattr(self, param), x.dtype, spec)
+      return product.times(x, w, spec)
 
     y = times(x, lora_lib.matrix(name))
     lora = self.student.lora
@@ -214,10 +168,10 @@ class Transformer(nnx.Module):
 
   def embed(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
     """Looks tokens up: x_BLD."""
-    table_VD = _use(self.embed_VD, dtype, P(None, 'tp'))
-    cut = P(*_rows(tokens_BL), 'tp')
+    table_VD = product.use(self.embed_VD, dtype, P(None, 'tp'))
+    cut = P(*product.rows_of(tokens_BL), 'tp')
     x_BLD = table_VD.at[tokens_BL].get(out_sharding=cut)
-    return jax.sharding.reshard(x_BLD, _rows(x_BLD))
+    return jax.sharding.reshard(x_BLD, product.rows_of(x_BLD))
 
   def head(self, dtype: Any = None) -> jax.Array:
     """Returns head_DV: for one use, or without a dtype as it lies."""
@@ -225,8 +179,8 @@ class Transformer(nnx.Module):
       tied = self.student.tied_head
       return self.embed_VD[...].T if tied else self.head_DV[...]
     if self.student.tied_head:
-      return _use(self.embed_VD, dtype, P('tp', None)).T
-    return _use(self.head_DV, dtype, P(None, 'tp'))
+      return product.use(self.embed_VD, dtype, P('tp', None)).T
+    return product.use(self.head_DV, dtype, P(None, 'tp'))
 
   def __call__(
       self,
@@ -261,7 +215,7 @@ class Transformer(nnx.Module):
     partitioning.check_length(tokens_BL.shape[1])
     rows = (tokens_BL, positions_BL, segments_BL)
     tokens_BL, positions_BL, segments_BL = (
-        jax.sharding.reshard(x_BL, _rows(x_BL)) for x_BL in rows
+        jax.sharding.reshard(x_BL, product.rows_of(x_BL)) for x_BL in rows
     )
     x_BLD = self.embed(tokens_BL, dtype)
 
