@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import re
 import shutil
 
 import ml_collections as mlc
@@ -326,3 +327,11 @@ def test_a_text_that_the_tokenizer_changes_is_dropped(tmp_path):
   manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['dropped'] == {'changed_text': 1}
   assert manifest['examples'] == {'changed_text': ['b']}
+
+
+def test_both_passes_say_how_far_they_are_of_how_many(tmp_path, capsys):
+  rows = [_trace(str(i), response=f'So, {i}.') for i in range(20)]
+  shard.shard(_own(tmp_path, *rows), str(tmp_path / 'run'))
+  said = capsys.readouterr().err
+  assert re.search(r'shard, decides: +100%.*20/20', said)
+  assert re.search(r'shard, tokenises: +100%.*20/20', said)

@@ -275,3 +275,22 @@ def test_a_row_without_a_statement_answers_no_question(tmp_path):
   copies = questions.Questions(str(tmp_path))
   with pytest.raises(rows.UnusableError, match='row 0 of taco .* no statement'):
     copies.look_up('taco', 'train', '0')
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'number'),
+    [('jsonl', 5), ('parquet', 5), ('jsonl.gz', 0), ('jsonl.zst', 0)],
+)
+def test_rows_are_counted_where_that_takes_no_unpacking(
+    tmp_path, suffix, number
+):
+  path = source_rows.write(tmp_path / f'x.{suffix}', *ROWS)
+  assert traces.num_rows(f'table:{path}') == number
+  again = source_rows.write(tmp_path / 'y.parquet', *ROWS)
+  both = 10 if number else 0
+  assert traces.num_rows([f'table:{path}', f'table:{again}']) == both
+
+
+def test_a_damaged_file_counts_no_rows(tmp_path):
+  (tmp_path / 'x.parquet').write_bytes(b'PAR1')
+  assert traces.num_rows(f'table:{tmp_path}/x.parquet') == 0

@@ -70,11 +70,12 @@ from valley_jax.data import prompts
 from valley_jax.data import shards
 from valley_jax.data import steps
 from valley_jax.data import tokenization
+from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 
 
 def _read(
-    questions: str, source: str, quarantine: list[dict[str, Any]]
+    questions: str, source: str, quarantine: rows.Quarantine
 ) -> Iterator[records.Trace]:
   """Yields the traces of one source."""
   return traces.read(source, questions, quarantine)
@@ -208,7 +209,10 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   records.claim(directory / 'versions.json', _versions())
   _copy_tokenizer(config, chat_template, directory / 'tokenizer')
   read = functools.partial(_read, config.questions)
-  decisions.write(directory, sources, read, _steps(config, evaluation))
+  decide = functools.partial(decisions.write, directory, sources, read)
+  num_rows = traces.num_rows(sources)
+  with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
+    decide(_steps(config, evaluation), bar.update)
   steps.write_contaminated(directory)
   if not (directory / 'tokenizer').exists():
     tokenization.train_bpe(
@@ -227,9 +231,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
       config.data.traces_per_shard,
       config.data.num_workers,
   )
-  bar = metrics.progress(0, 'trace', 'shard')
-  blocks.write(made, decisions.kept(directory, read), bar.update)
-  bar.close()
+  num_kept = decisions.count(directory, sources).num_kept
+  with metrics.progress(num_kept, 'trace', 'shard, tokenises') as bar:
+    blocks.write(made, decisions.kept(directory, read), bar.update)
   manifest = manifest_lib.make(directory, sources, settings, tokenizer, prompt)
   if not manifest['num_traces']:
     raise ValueError(

@@ -1,6 +1,7 @@
 """Statements of rows whose question is "-", from local copies of the sets."""
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -130,7 +131,7 @@ def _files_of(folder: str, split: str) -> list[str]:
 def _statements(found: list[str], dataset: str) -> list[str]:
   """Returns the statements without the tests, which are gigabytes."""
   statements: list[str] = []
-  bad: rows.Quarantine = []
+  bad: list[dict[str, Any]] = []
   for file in found:
     # Without a limit: some rows hold a hundred megabytes of tests.
     for _, row in rows.read(file, _ORIGINALS[dataset], bad, max_bytes=None):

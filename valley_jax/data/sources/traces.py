@@ -113,6 +113,16 @@ def digest(source: str) -> str:
   return files.sha256(_open(source)[1])
 
 
+def num_rows(sources: str | Sequence[str]) -> int:
+  """Returns about how many rows sources have, to tell how long they will take.
+
+  0 if that cannot be told but by unpacking all of one, or fetching it.
+  """
+  found = [file for source in several(sources) for file in _open(source)[1]]
+  numbers = [rows.count(file) for file in found]
+  return 0 if None in numbers else sum(filter(None, numbers))
+
+
 def _format(spec: str) -> _Format | None:
   name, *fields = spec.split('/')
   if name in _TABLES:
@@ -153,8 +163,7 @@ def read(
     sources: FORMAT:PATH each.
     questions: Directory of local copies for rows whose question is "-".
     quarantine: Receives {file, line, reason, row} for each bad row, and for
-      each file that is damaged. Empty it now and then: it may grow as long as
-      the sources.
+      each file that is damaged; they may be as many as the rows.
 
   Raises:
     ValueError: an unknown format, or a file that does not exist.
