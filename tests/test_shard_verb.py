@@ -285,6 +285,49 @@ def test_what_a_user_can_get_wrong_is_said(tmp_path, changes, said):
     shard.shard(_config(**changes), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(questions=''),
+        dict(tokenizer=''),
+        dict(tokenizer='hf:nowhere'),
+        dict(filters=dict(thinks=True)),
+        dict(duplicates=dict(questions='keep', traces='none')),
+    ],
+)
+def test_a_mistake_that_is_said_at_once_can_be_mended_in_place(
+    done, tmp_path, changes
+):
+  with pytest.raises(ValueError):
+    shard.shard(_config(**changes), str(tmp_path))
+  shard.shard(_config(), str(tmp_path))
+  assert _files(tmp_path) == _files(done)
+
+
+def test_a_prompt_that_the_template_leaves_out_is_refused_before_any_trace(
+    done, tmp_path
+):
+  tokenizer = done / 'shards' / 'tokenizer'
+  (tmp_path / 'deaf.jinja').write_text(
+      tokenization.CHAT_TEMPLATE.replace(
+          'for message in messages',
+          "for message in messages if message['role'] != 'system'",
+      )
+  )
+  (tmp_path / 'mine.toml').write_text(
+      (_FIXTURES / 'prompts' / 'solve.toml').read_text()
+      + "\nsystem = 'Think first.'\n"
+  )
+  config = _config(
+      tokenizer=f'hf:{tokenizer}',
+      chat_template=f'file:{tmp_path}/deaf.jinja',
+      prompt=f'file:{tmp_path}/mine.toml',
+  )
+  with pytest.raises(ValueError, match='leaves the system message'):
+    shard.shard(config, str(tmp_path))
+  assert not (tmp_path / 'shards' / 'decisions.jsonl').exists()
+
+
 def test_a_tokenizer_from_elsewhere_is_kept_beside_the_shards(done, tmp_path):
   tokenizer = done / 'shards' / 'tokenizer'
   config = _config(tokenizer=f'hf:{tokenizer}')

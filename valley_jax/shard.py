@@ -153,6 +153,15 @@ def _copy_tokenizer(
     )
 
 
+def _tokenizer(
+    directory: pathlib.Path, prompt: prompts.Prompt
+) -> tokenization.Tokenizer:
+  """Returns that of the shards; raises ValueError if it cannot ask so."""
+  tokenizer = tokenization.load(directory / 'tokenizer')
+  tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
+  return tokenizer
+
+
 def _settings(
     config: mlc.ConfigDict,
     sources: list[str],
@@ -186,6 +195,13 @@ def _settings(
   return settings
 
 
+def _begin_anew(directory: pathlib.Path) -> None:
+  """Forgets what nothing depends on yet: settings may still be mended."""
+  for name in ('settings.json', 'versions.json'):
+    (directory / name).unlink(missing_ok=True)
+  shutil.rmtree(directory / 'tokenizer', ignore_errors=True)
+
+
 def _versions() -> dict[str, str]:
   """What the bytes of a shard may depend on, besides the settings."""
   names = ('valley_jax', 'tokenizers', 'transformers', 'numpy')
@@ -201,6 +217,8 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   evaluation = _evaluation(config)
   settings = _settings(config, sources, evaluation, prompt, chat_template)
   directory.mkdir(parents=True, exist_ok=True)
+  if not (directory / 'decisions.jsonl').exists():
+    _begin_anew(directory)
   records.claim(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     print(f'shard: {directory} is complete.')
@@ -208,6 +226,8 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   # Once it is complete, any version may read it.
   records.claim(directory / 'versions.json', _versions())
   _copy_tokenizer(config, chat_template, directory / 'tokenizer')
+  if (directory / 'tokenizer').exists():
+    _tokenizer(directory, prompt)  # What is wrong with it is said at once.
   read = functools.partial(_read, config.questions)
   decide = functools.partial(decisions.write, directory, sources, read)
   num_rows = traces.num_rows(sources)
@@ -221,9 +241,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         int(config.tokenizer.removeprefix('bpe:')),
         chat_template=chat_template or tokenization.CHAT_TEMPLATE,
     )
-  tokenizer = tokenization.load(directory / 'tokenizer')
-  # Said at once, not by dropping every trace.
-  tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
+  tokenizer = _tokenizer(directory, prompt)
   made = blocks.Settings(
       directory,
       prompt,

@@ -1,5 +1,6 @@
 """Statements of rows whose question is "-", from local copies of the sets."""
 
+import os
 import re
 from typing import Any
 
@@ -80,12 +81,15 @@ class Questions:
     """Returns the statement.
 
     Raises:
-      rows.UnusableError: what is missing.
+      ValueError: there is no directory of copies, and so no statement at all.
+      rows.UnusableError: what is missing in it.
       records.BadRowError: a copy that has a bad row.
     """
-    if not self._directory:
-      raise rows.UnusableError(
-          'question is "-", and config.questions names no directory'
+    if not _is_directory(self._directory):
+      raise ValueError(
+          f'config.questions={self._directory!r} is no directory, and a row of'
+          f' {dataset} has the question "-"; name the one of the local copies,'
+          ' as valley_jax/data/sources/questions.py tells.'
       )
     if dataset not in _ORIGINALS:
       raise rows.UnusableError(
@@ -115,6 +119,10 @@ class Questions:
           f'row {index} of {dataset} {split} has no statement'
       )
     return statement
+
+
+def _is_directory(name: str) -> bool:
+  return '://' in name or os.path.isdir(name)
 
 
 def _files_of(folder: str, split: str) -> list[str]:

@@ -166,7 +166,8 @@ def read(
       each file that is damaged; they may be as many as the rows.
 
   Raises:
-    ValueError: an unknown format, or a file that does not exist.
+    ValueError: an unknown format, or a file or a directory of questions that
+      does not exist.
     records.BadRowError: a bad row in a local copy.
   """
   opened = [_open(source) for source in several(sources)]
