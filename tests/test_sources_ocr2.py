@@ -85,7 +85,32 @@ def test_a_question_that_is_there_is_not_looked_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('judgement', 'is_correct'), [('right', True), ('wrong', False), ('', None)]
+    ('said', 'rate'),
+    [
+        ('0.98', 0.98),
+        ('1', 1.0),
+        (' 0 ', 0.0),
+        ('-1', None),
+        ('-1.00', None),
+        ('', None),
+    ],
+)
+def test_the_pass_rate_is_the_number_that_stands_there(tmp_path, said, rate):
+  path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'pass_rate': said})
+  (trace,), _ = _read(f'ocr2:{path}')
+  assert trace.pass_rate == rate
+
+
+@pytest.mark.parametrize(
+    ('judgement', 'is_correct'),
+    [
+        ('right', True),
+        ('wrong', False),
+        ('Right', True),
+        (' WRONG\n', False),
+        ('', None),
+        ('unsure', None),
+    ],
 )
 def test_the_judgement_is_kept(tmp_path, judgement, is_correct):
   path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'judgement': judgement})

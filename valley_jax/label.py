@@ -18,7 +18,8 @@ Writes  DIR/submissions.jsonl    the program of each trace whose problem is
                                  why it has none
         DIR/quarantine.jsonl     rows that could not be read, with reasons
     and with the judgements
-        DIR/traces.jsonl         all traces, with is_correct and pass_rate
+        DIR/traces.jsonl         all traces, with is_correct and pass_rate, and
+                                 with the problem_id of their problem
         DIR/labels.json          how many are right, wrong, unknown, and why
 
 A trace is right if its program passes all tests, and wrong if it does not or if
