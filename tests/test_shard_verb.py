@@ -378,3 +378,26 @@ def test_both_passes_say_how_far_they_are_of_how_many(tmp_path, capsys):
   said = capsys.readouterr().err
   assert re.search(r'shard, decides: +100%.*20/20', said)
   assert re.search(r'shard, tokenises: +100%.*20/20', said)
+
+
+def test_a_refused_resume_names_the_very_setting(tmp_path):
+  def config(**filters):
+    return _own(tmp_path, _trace(), filters={'think': False, **filters})
+
+  shard.shard(config(characters=()), str(tmp_path))
+  with pytest.raises(
+      ValueError, match=r'begun with filters.characters=\[\], now it is \[1, 9'
+  ):
+    shard.shard(config(characters=(1, 9)), str(tmp_path))
+
+
+def test_the_first_unreadable_row_is_told_with_its_reason(tmp_path, capsys):
+  (tmp_path / 'x.jsonl').write_text('{}\n[]\n')
+  config = _config(traces=f'jsonl:{tmp_path}/x.jsonl')
+  said = r'2 \(quarantine.jsonl\), first .*x.jsonl, row 1: .*missing required'
+  with pytest.raises(ValueError, match=f'dropped {{}}, quarantined {said}'):
+    shard.shard(config, str(tmp_path / 'none'))
+  with open(tmp_path / 'x.jsonl', 'ab') as file:
+    file.write(records.to_json(_trace()))
+  shard.shard(config, str(tmp_path / 'one'))
+  assert re.search(f'quarantined {said}', capsys.readouterr().out)

@@ -294,3 +294,18 @@ def test_rows_are_counted_where_that_takes_no_unpacking(
 def test_a_damaged_file_counts_no_rows(tmp_path):
   (tmp_path / 'x.parquet').write_bytes(b'PAR1')
   assert traces.num_rows(f'table:{tmp_path}/x.parquet') == 0
+
+
+@pytest.mark.parametrize('given', ['[a:x, b:y,a:x]', ('a:x', 'b:y', 'a:x')])
+def test_a_source_that_is_named_twice_is_refused(given):
+  with pytest.raises(ValueError, match='names a:x twice; name it once'):
+    traces.several(given)
+
+
+def test_a_directory_with_files_only_below_it_is_refused_with_a_remedy(
+    tmp_path,
+):
+  source_rows.write(tmp_path / 'train' / 'x.jsonl', *ROWS)
+  with pytest.raises(ValueError, match=r'a glob \(\*\* looks into subdir'):
+    _read(f'table:{tmp_path}')
+  assert _numbers(_read(f'table:{tmp_path}/**/*.jsonl')[0]) == [0, 1, 2, 3, 4]

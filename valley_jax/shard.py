@@ -195,6 +195,17 @@ def _settings(
   return settings
 
 
+def _quarantined(directory: pathlib.Path) -> str:
+  """Returns how many rows could not be read, and why the first could not."""
+  number, first = 0, None
+  for row in records.read_rows(directory / 'quarantine.jsonl', dict):
+    number, first = number + 1, first or row
+  if first is None:
+    return '0'
+  where = f'{first["file"]}, row {first["line"]:,}'
+  return f'{number:,} (quarantine.jsonl), first {where}: {first["reason"]}'
+
+
 def _begin_anew(directory: pathlib.Path) -> None:
   """Forgets what nothing depends on yet: settings may still be mended."""
   for name in ('settings.json', 'versions.json'):
@@ -256,9 +267,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   if not manifest['num_traces']:
     raise ValueError(
         f'None of the traces of {config.traces} can be used: dropped'
-        f' {manifest["dropped"]}, quarantined {manifest["quarantined"]}; the'
-        f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl.'
-        f' Mend them, delete {directory} and run shard again.'
+        f' {manifest["dropped"]}, quarantined {_quarantined(directory)}. The'
+        f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl:'
+        f' mend them, delete {directory} and run shard again.'
     )
   card = data_card.page(manifest, shards.table(directory))
   records.write_atomically(directory / 'card.html', card)
@@ -267,7 +278,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   print(
       f'shard: {manifest["num_traces"]:,} traces,'
       f' {manifest["num_tokens"]:,} tokens, dropped {manifest["dropped"]},'
-      f' quarantined {manifest["quarantined"]} (quarantine.jsonl).'
+      f' quarantined {_quarantined(directory)}.'
   )
 
 

@@ -79,13 +79,21 @@ def several(sources: str | Sequence[str]) -> tuple[str, ...]:
 
   Args:
     sources: FORMAT:PATH, several of them, or as a flag has them, [A,B].
+
+  Raises:
+    ValueError: one stands there twice.
   """
   if not isinstance(sources, str):
-    return tuple(sources)
-  if not (sources.startswith('[') and sources.endswith(']')):
-    return (sources,)
-  found = (part.strip().strip('\'"') for part in sources[1:-1].split(','))
-  return tuple(filter(None, found))
+    found = tuple(sources)
+  elif sources.startswith('[') and sources.endswith(']'):
+    parts = (part.strip().strip('\'"') for part in sources[1:-1].split(','))
+    found = tuple(filter(None, parts))
+  else:
+    found = (sources,)
+  twice = next((x for x in found if found.count(x) > 1), '')
+  if twice:
+    raise ValueError(f'config.traces names {twice} twice; name it once.')
+  return found
 
 
 def split(source: str) -> tuple[str, str]:
@@ -148,8 +156,9 @@ def _open(source: str) -> tuple[_Format, list[str]]:
     )
   if not found:
     raise ValueError(
-        f'Traces {source!r}: there is no file {path}; give a file, a glob, or'
-        f' a directory of files that end in {", ".join(files.SUFFIXES)}.'
+        f'Traces {source!r}: there is no file {path}; give a file, a glob (**'
+        ' looks into subdirectories), or a directory of files that end in'
+        f' {", ".join(files.SUFFIXES)}.'
     )
   return made, found
 
