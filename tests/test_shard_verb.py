@@ -401,3 +401,20 @@ def test_the_first_unreadable_row_is_told_with_its_reason(tmp_path, capsys):
     file.write(records.to_json(_trace()))
   shard.shard(config, str(tmp_path / 'one'))
   assert re.search(f'quarantined {said}', capsys.readouterr().out)
+
+
+def test_a_response_that_the_template_refuses_is_dropped(done, tmp_path):
+  (tmp_path / 'strict.jinja').write_text(
+      "{% if 'No' in messages[-1]['content'] %}{{ raise_exception('no!') }}"
+      '{% endif %}' + tokenization.CHAT_TEMPLATE
+  )
+  config = _own(
+      tmp_path,
+      _trace('a'),
+      _trace('b', response='No.'),
+      tokenizer=f'hf:{done}/shards/tokenizer',
+      chat_template=f'file:{tmp_path}/strict.jinja',
+  )
+  shard.shard(config, str(tmp_path))
+  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  assert manifest['examples'] == {'changed_by_template': ['b']}
