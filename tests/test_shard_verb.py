@@ -418,3 +418,12 @@ def test_a_response_that_the_template_refuses_is_dropped(done, tmp_path):
   shard.shard(config, str(tmp_path))
   manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['examples'] == {'changed_by_template': ['b']}
+
+
+def test_it_is_told_how_many_files_of_a_directory_are_read(tmp_path, capsys):
+  for name in ('b.jsonl', 'a.jsonl', 'c.json'):
+    records.write_rows(tmp_path / 'given' / name, [_trace(name)])
+  config = _config(traces=f'jsonl:{tmp_path}/given')
+  shard.shard(config, str(tmp_path))
+  said = f'given is 2 files, from {tmp_path}/given/a.jsonl on.'
+  assert said in capsys.readouterr().out

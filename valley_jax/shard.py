@@ -225,6 +225,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   directory = pathlib.Path(workdir) / 'shards'
   prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
   sources = list(traces.several(config.traces))
+  for source in sources:  # Hashing them may take minutes.
+    names = traces.file_names(source)
+    print(f'shard: {source} is {len(names):,} files, from {names[0]} on.')
   evaluation = _evaluation(config)
   settings = _settings(config, sources, evaluation, prompt, chat_template)
   directory.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,12 @@ def digest(source: str) -> str:
   Of several files it is the hash of their hashes, a line each, by name. A
   remote source is read as a whole.
   """
-  return files.sha256(_open(source)[1])
+  return files.sha256(file_names(source))
+
+
+def file_names(source: str) -> list[str]:
+  """Returns the files of a source, in the order in which they are read."""
+  return _open(source)[1]
 
 
 def num_rows(sources: str | Sequence[str]) -> int:
@@ -126,7 +131,7 @@ def num_rows(sources: str | Sequence[str]) -> int:
 
   0 if that cannot be told but by unpacking all of one, or fetching it.
   """
-  found = [file for source in several(sources) for file in _open(source)[1]]
+  found = [file for source in several(sources) for file in file_names(source)]
   numbers = [rows.count(file) for file in found]
   return 0 if None in numbers else sum(filter(None, numbers))
 
