@@ -309,3 +309,22 @@ def test_a_directory_with_files_only_below_it_is_refused_with_a_remedy(
   with pytest.raises(ValueError, match=r'a glob \(\*\* looks into subdir'):
     _read(f'table:{tmp_path}')
   assert _numbers(_read(f'table:{tmp_path}/**/*.jsonl')[0]) == [0, 1, 2, 3, 4]
+
+
+def test_a_page_whose_checksum_is_wrong_is_damage_and_no_text(tmp_path):
+  path = tmp_path / 'x.parquet'
+  table = pa.Table.from_pylist(ROWS)
+  pq.write_table(
+      table,
+      path,
+      write_page_checksum=True,
+      compression='none',
+      use_dictionary=False,
+  )
+  data = path.read_bytes()
+  text = ROWS[2]['response'].encode()
+  assert data.count(text) == 1
+  path.write_bytes(data.replace(text, text[:-1] + b'9'))
+  found, (damage,) = _read(f'table:{path}')
+  assert not found
+  assert 'rows 1 to 5 are lost' in damage['reason']

@@ -8,6 +8,7 @@ import pytest
 
 from valley_jax import records
 from valley_jax.data.sources import questions
+from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 
 OCR2 = pathlib.Path(__file__).parent / 'fixtures' / 'ocr2'
@@ -196,3 +197,12 @@ def test_a_bad_row_of_our_own_is_quarantined_too(tmp_path):
 def test_an_unknown_format_names_the_known_ones(source):
   with pytest.raises(ValueError, match='want FORMAT:PATH .* ocr1, ocr2'):
     _read(source)
+
+
+def test_an_index_just_behind_the_last_row_is_unusable(tmp_path):
+  (tmp_path / 'taco').mkdir()
+  _write(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'})
+  copies = questions.Questions(str(tmp_path))
+  assert copies.look_up('taco', 'train', '0') == 'A'
+  with pytest.raises(rows.UnusableError, match="index '1' is none of the 1 "):
+    copies.look_up('taco', 'train', '1')
