@@ -1,5 +1,7 @@
 """Every trace is decided about once, in order, and the reason is kept."""
 
+import weakref
+
 import pytest
 
 from valley_jax import records
@@ -126,3 +128,30 @@ def test_a_source_that_changes_between_the_passes_is_refused(tmp_path, now):
   changed = _reader(x=[_trace(name) for name in now])
   with pytest.raises(ValueError, match='x changed while it was read'):
     list(decisions.kept(tmp_path, changed))
+
+
+class _Bad(dict):
+  """A row that can be watched."""
+
+
+def test_bad_rows_do_not_pile_up_in_memory_where_no_row_is_good(tmp_path):
+  alive = []
+
+  def read(source, quarantine):
+    for number in range(100):
+      row = _Bad(file=source, reason=str(number))
+      alive.append(weakref.ref(row))
+      quarantine.append(row)
+      del row
+      assert not any(known() for known in alive)
+    yield from ()
+
+  assert not _decide(tmp_path, read, ['x'])
+  assert len((tmp_path / 'quarantine.jsonl').read_text().splitlines()) == 100
+
+
+def test_every_row_is_counted_as_it_is_read(tmp_path):
+  numbers = []
+  read = _reader(x=[_trace('a'), 'bad', _trace('b')], y=[_trace('c')])
+  decisions.write(tmp_path, ['x', 'y'], read, [_no_b], numbers.append)
+  assert numbers == [1, 1, 1, 1]

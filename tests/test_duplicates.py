@@ -150,16 +150,6 @@ def test_exact_lets_near_ones_pass_and_keep_lets_all():
   assert _check(*traces, traces='keep') == [None] * 3
 
 
-def test_a_sketch_made_elsewhere_gives_the_same():
-  index = duplicates.Duplicates({})
-  edited = _trace('b', response=planted.edited(RESPONSE, RNG))
-  found = [
-      index.check(trace, index.sketch(trace.response))
-      for trace in (_trace('a'), edited)
-  ]
-  assert found == _check(_trace('a'), edited)
-
-
 @pytest.mark.parametrize(
     'text',
     ['', ' \n', 'a' * 100_000, 'x ' * 60_000, '\ud800 lone', '\0', '数列' * 50],
@@ -214,3 +204,21 @@ def test_a_table_finds_every_row_of_every_key():
     rows = sorted(table.rows(key))
     assert rows == [row for row, other in enumerate(keys) if other == key]
   assert not list(table.rows(77))
+
+
+def test_of_several_near_ones_the_first_of_the_sources_is_named():
+  sketch = minhash.Sketcher(ngrams.words, 1, 1, 128, 1)
+  index = minhash.Index(0.8, 128, 16)
+  near = ' '.join(f'word{i}' for i in range(60))
+  for row in range(16):
+    text = f'{near} so{row}' if row in (3, 8) else f'{row} has others'
+    assert index.add(sketch(text)) == row
+  found = index.find(sketch(f'{near} and'))
+  assert found and found[0] == 3
+
+
+def test_a_key_of_very_many_rows_keeps_the_first_ones():
+  table = minhash.Table(num_slots=4)
+  for row in range(200):
+    table.add(7, row)
+  assert sorted(table.rows(7)) == list(range(64))

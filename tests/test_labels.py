@@ -107,6 +107,31 @@ def test_programs_of_a_problem_are_numbered_in_the_traces_order():
   ]
 
 
+def test_one_id_for_two_questions_is_two_problems():
+  problems = [_problem('one', 'Print 1.'), _problem('two', 'Print 2.')]
+  traces = [
+      _trace('a', '0', question='Print 1.'),
+      _trace('b', '0', question='Print 2.'),
+      _trace('c', '0', question='Print 3.'),
+  ]
+  submissions = [a.submission for a in _ask(traces, *problems)]
+  assert [s and s.problem_id for s in submissions] == ['one', 'two', None]
+
+
+def test_a_trace_gets_the_id_of_the_problem_that_it_is_about():
+  traces = [
+      _trace('a', 'hash', question='PRINT  1.'),
+      _trace('b', 'hash', question='Print 1.', response='No program.'),
+      _trace('c', 'other', question='Print 2.'),
+  ]
+  found = [a.trace for a in _ask(traces, _problem('taco/train/0'))]
+  assert [trace.problem_id for trace in found] == [
+      'taco/train/0',
+      'taco/train/0',
+      'other',
+  ]
+
+
 def test_a_program_is_handed_over_in_its_language():
   cpp = '<think>```python\n1\n```</think>```c++\nint main() {}\n```'
   (asked,) = _ask([_trace(response=cpp)])

@@ -103,3 +103,9 @@ def test_every_language_of_a_block_is_one_that_the_judge_knows():
   for name, meant in programs._LANGUAGES.items():
     if name in languages._OTHER_NAMES:
       assert languages.canonical(name) == meant
+
+
+def test_a_block_ends_at_a_fence_that_is_as_long_or_longer():
+  assert programs.extract('```python\nprint(1)\n`````\n') == 'print(1)\n'
+  inner = '```\nprint(1)\n```\n'
+  assert programs.extract(f'````python\n{inner}````\n') == inner

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import re
 import shutil
 
 import ml_collections as mlc
@@ -284,6 +285,49 @@ def test_what_a_user_can_get_wrong_is_said(tmp_path, changes, said):
     shard.shard(_config(**changes), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(questions=''),
+        dict(tokenizer=''),
+        dict(tokenizer='hf:nowhere'),
+        dict(filters=dict(thinks=True)),
+        dict(duplicates=dict(questions='keep', traces='none')),
+    ],
+)
+def test_a_mistake_that_is_said_at_once_can_be_mended_in_place(
+    done, tmp_path, changes
+):
+  with pytest.raises(ValueError):
+    shard.shard(_config(**changes), str(tmp_path))
+  shard.shard(_config(), str(tmp_path))
+  assert _files(tmp_path) == _files(done)
+
+
+def test_a_prompt_that_the_template_leaves_out_is_refused_before_any_trace(
+    done, tmp_path
+):
+  tokenizer = done / 'shards' / 'tokenizer'
+  (tmp_path / 'deaf.jinja').write_text(
+      tokenization.CHAT_TEMPLATE.replace(
+          'for message in messages',
+          "for message in messages if message['role'] != 'system'",
+      )
+  )
+  (tmp_path / 'mine.toml').write_text(
+      (_FIXTURES / 'prompts' / 'solve.toml').read_text()
+      + "\nsystem = 'Think first.'\n"
+  )
+  config = _config(
+      tokenizer=f'hf:{tokenizer}',
+      chat_template=f'file:{tmp_path}/deaf.jinja',
+      prompt=f'file:{tmp_path}/mine.toml',
+  )
+  with pytest.raises(ValueError, match='leaves the system message'):
+    shard.shard(config, str(tmp_path))
+  assert not (tmp_path / 'shards' / 'decisions.jsonl').exists()
+
+
 def test_a_tokenizer_from_elsewhere_is_kept_beside_the_shards(done, tmp_path):
   tokenizer = done / 'shards' / 'tokenizer'
   config = _config(tokenizer=f'hf:{tokenizer}')
@@ -326,3 +370,60 @@ def test_a_text_that_the_tokenizer_changes_is_dropped(tmp_path):
   manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['dropped'] == {'changed_text': 1}
   assert manifest['examples'] == {'changed_text': ['b']}
+
+
+def test_both_passes_say_how_far_they_are_of_how_many(tmp_path, capsys):
+  rows = [_trace(str(i), response=f'So, {i}.') for i in range(20)]
+  shard.shard(_own(tmp_path, *rows), str(tmp_path / 'run'))
+  said = capsys.readouterr().err
+  assert re.search(r'shard, decides: +100%.*20/20', said)
+  assert re.search(r'shard, tokenises: +100%.*20/20', said)
+
+
+def test_a_refused_resume_names_the_very_setting(tmp_path):
+  def config(**filters):
+    return _own(tmp_path, _trace(), filters={'think': False, **filters})
+
+  shard.shard(config(characters=()), str(tmp_path))
+  with pytest.raises(
+      ValueError, match=r'begun with filters.characters=\[\], now it is \[1, 9'
+  ):
+    shard.shard(config(characters=(1, 9)), str(tmp_path))
+
+
+def test_the_first_unreadable_row_is_told_with_its_reason(tmp_path, capsys):
+  (tmp_path / 'x.jsonl').write_text('{}\n[]\n')
+  config = _config(traces=f'jsonl:{tmp_path}/x.jsonl')
+  said = r'2 \(quarantine.jsonl\), first .*x.jsonl, row 1: .*missing required'
+  with pytest.raises(ValueError, match=f'dropped {{}}, quarantined {said}'):
+    shard.shard(config, str(tmp_path / 'none'))
+  with open(tmp_path / 'x.jsonl', 'ab') as file:
+    file.write(records.to_json(_trace()))
+  shard.shard(config, str(tmp_path / 'one'))
+  assert re.search(f'quarantined {said}', capsys.readouterr().out)
+
+
+def test_a_response_that_the_template_refuses_is_dropped(done, tmp_path):
+  (tmp_path / 'strict.jinja').write_text(
+      "{% if 'No' in messages[-1]['content'] %}{{ raise_exception('no!') }}"
+      '{% endif %}' + tokenization.CHAT_TEMPLATE
+  )
+  config = _own(
+      tmp_path,
+      _trace('a'),
+      _trace('b', response='No.'),
+      tokenizer=f'hf:{done}/shards/tokenizer',
+      chat_template=f'file:{tmp_path}/strict.jinja',
+  )
+  shard.shard(config, str(tmp_path))
+  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  assert manifest['examples'] == {'changed_by_template': ['b']}
+
+
+def test_it_is_told_how_many_files_of_a_directory_are_read(tmp_path, capsys):
+  for name in ('b.jsonl', 'a.jsonl', 'c.json'):
+    records.write_rows(tmp_path / 'given' / name, [_trace(name)])
+  config = _config(traces=f'jsonl:{tmp_path}/given')
+  shard.shard(config, str(tmp_path))
+  said = f'given is 2 files, from {tmp_path}/given/a.jsonl on.'
+  assert said in capsys.readouterr().out

@@ -275,3 +275,56 @@ def test_a_row_without_a_statement_answers_no_question(tmp_path):
   copies = questions.Questions(str(tmp_path))
   with pytest.raises(rows.UnusableError, match='row 0 of taco .* no statement'):
     copies.look_up('taco', 'train', '0')
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'number'),
+    [('jsonl', 5), ('parquet', 5), ('jsonl.gz', 0), ('jsonl.zst', 0)],
+)
+def test_rows_are_counted_where_that_takes_no_unpacking(
+    tmp_path, suffix, number
+):
+  path = source_rows.write(tmp_path / f'x.{suffix}', *ROWS)
+  assert traces.num_rows(f'table:{path}') == number
+  again = source_rows.write(tmp_path / 'y.parquet', *ROWS)
+  both = 10 if number else 0
+  assert traces.num_rows([f'table:{path}', f'table:{again}']) == both
+
+
+def test_a_damaged_file_counts_no_rows(tmp_path):
+  (tmp_path / 'x.parquet').write_bytes(b'PAR1')
+  assert traces.num_rows(f'table:{tmp_path}/x.parquet') == 0
+
+
+@pytest.mark.parametrize('given', ['[a:x, b:y,a:x]', ('a:x', 'b:y', 'a:x')])
+def test_a_source_that_is_named_twice_is_refused(given):
+  with pytest.raises(ValueError, match='names a:x twice; name it once'):
+    traces.several(given)
+
+
+def test_a_directory_with_files_only_below_it_is_refused_with_a_remedy(
+    tmp_path,
+):
+  source_rows.write(tmp_path / 'train' / 'x.jsonl', *ROWS)
+  with pytest.raises(ValueError, match=r'a glob \(\*\* looks into subdir'):
+    _read(f'table:{tmp_path}')
+  assert _numbers(_read(f'table:{tmp_path}/**/*.jsonl')[0]) == [0, 1, 2, 3, 4]
+
+
+def test_a_page_whose_checksum_is_wrong_is_damage_and_no_text(tmp_path):
+  path = tmp_path / 'x.parquet'
+  table = pa.Table.from_pylist(ROWS)
+  pq.write_table(
+      table,
+      path,
+      write_page_checksum=True,
+      compression='none',
+      use_dictionary=False,
+  )
+  data = path.read_bytes()
+  text = ROWS[2]['response'].encode()
+  assert data.count(text) == 1
+  path.write_bytes(data.replace(text, text[:-1] + b'9'))
+  found, (damage,) = _read(f'table:{path}')
+  assert not found
+  assert 'rows 1 to 5 are lost' in damage['reason']

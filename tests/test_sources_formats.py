@@ -5,6 +5,7 @@ import pathlib
 import pytest
 import source_rows
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import traces
 
@@ -282,3 +283,37 @@ def test_texts_that_no_student_could_read_are_refused(tmp_path, chars):
     (bad,) = quarantine
     assert '10,000,000 characters, over 4,000,000' in bad['reason']
     assert len(bad['row']) <= 1000
+
+
+_PYTHON = '```python\nprint(1)\n```'
+
+
+@pytest.mark.parametrize(
+    ('response', 'language'),
+    [
+        (f'{_PYTHON}\nIt prints:\n```text\n1\n```', 'python'),
+        (f'{_PYTHON}\n```cpp20\nint main() {{}}\n```', 'cpp20'),
+        ('```c\nint main() {}\n```', 'c'),
+        (f'<think>{_PYTHON}</think>So.', ''),
+    ],
+)
+def test_a_trace_s_language_is_that_of_the_program_that_is_judged(
+    tmp_path, response, language
+):
+  row = {'prompt': 'Why?', 'response': response}
+  path = source_rows.write(tmp_path / 'x.jsonl', row)
+  trace = _one(f'table:{path}')
+  assert trace.language == language
+  assert programs.of_trace(trace)[0] == (language or 'python')
+
+
+def test_a_language_has_the_names_that_blocks_have(tmp_path):
+  names = ('Python3', 'pypy3', 'C', 'C++20', 'cpp', 'java')
+  rows = [
+      {'prompt': 'Why?', 'response': 'So.', 'language': name} for name in names
+  ]
+  path = source_rows.write(tmp_path / 'x.jsonl', *rows)
+  found, _ = _read(f'table:{path}')
+  assert [trace.language for trace in found] == [
+      'python', 'python', 'c', 'cpp20', 'cpp17', ''
+  ]  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 
 from valley_jax import records
 from valley_jax.data.sources import questions
+from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 
 OCR2 = pathlib.Path(__file__).parent / 'fixtures' / 'ocr2'
@@ -85,7 +86,32 @@ def test_a_question_that_is_there_is_not_looked_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('judgement', 'is_correct'), [('right', True), ('wrong', False), ('', None)]
+    ('said', 'rate'),
+    [
+        ('0.98', 0.98),
+        ('1', 1.0),
+        (' 0 ', 0.0),
+        ('-1', None),
+        ('-1.00', None),
+        ('', None),
+    ],
+)
+def test_the_pass_rate_is_the_number_that_stands_there(tmp_path, said, rate):
+  path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'pass_rate': said})
+  (trace,), _ = _read(f'ocr2:{path}')
+  assert trace.pass_rate == rate
+
+
+@pytest.mark.parametrize(
+    ('judgement', 'is_correct'),
+    [
+        ('right', True),
+        ('wrong', False),
+        ('Right', True),
+        (' WRONG\n', False),
+        ('', None),
+        ('unsure', None),
+    ],
 )
 def test_the_judgement_is_kept(tmp_path, judgement, is_correct):
   path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'judgement': judgement})
@@ -127,14 +153,20 @@ def test_a_bad_row_is_quarantined_and_the_good_ones_are_kept(
   assert [t.trace_id for t in found] == [ROWS[1]['id'], ROWS[2]['id']]
   assert named['file'] == str(path)
   assert named['line'] == 3
-  assert re.search(reason, named['reason'])
+  assert re.search(reason, named['reason'], re.IGNORECASE)
   assert named['row']
 
 
-def test_without_local_copies_the_remedy_is_named():
-  found, quarantine = _read(f'ocr2:{OCR2}/python.jsonl', copies='')
-  assert not found
-  assert 'config.questions names no directory' in quarantine[0]['reason']
+@pytest.mark.parametrize('copies', ['', 'nowhere'])
+def test_without_local_copies_the_first_row_says_what_to_name(copies):
+  with pytest.raises(ValueError, match=f"questions='{copies}' is no directory"):
+    _read(f'ocr2:{OCR2}/python.jsonl', copies=copies)
+
+
+def test_rows_with_questions_of_their_own_need_no_local_copies(tmp_path):
+  path = _write(tmp_path / 'x.jsonl', ROWS[1] | {'question': 'Why?'})
+  (trace,), _ = _read(f'ocr2:{path}', copies='')
+  assert trace.question == 'Why?'
 
 
 def test_a_local_copy_with_a_bad_row_is_refused_as_a_whole(tmp_path):
@@ -165,3 +197,12 @@ def test_a_bad_row_of_our_own_is_quarantined_too(tmp_path):
 def test_an_unknown_format_names_the_known_ones(source):
   with pytest.raises(ValueError, match='want FORMAT:PATH .* ocr1, ocr2'):
     _read(source)
+
+
+def test_an_index_just_behind_the_last_row_is_unusable(tmp_path):
+  (tmp_path / 'taco').mkdir()
+  _write(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'})
+  copies = questions.Questions(str(tmp_path))
+  assert copies.look_up('taco', 'train', '0') == 'A'
+  with pytest.raises(rows.UnusableError, match="index '1' is none of the 1 "):
+    copies.look_up('taco', 'train', '1')

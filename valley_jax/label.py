@@ -18,7 +18,8 @@ Writes  DIR/submissions.jsonl    the program of each trace whose problem is
                                  why it has none
         DIR/quarantine.jsonl     rows that could not be read, with reasons
     and with the judgements
-        DIR/traces.jsonl         all traces, with is_correct and pass_rate
+        DIR/traces.jsonl         all traces, with is_correct and pass_rate, and
+                                 with the problem_id of their problem
         DIR/labels.json          how many are right, wrong, unknown, and why
 
 A trace is right if its program passes all tests, and wrong if it does not or if
@@ -39,9 +40,11 @@ from typing import Any
 import ml_collections as mlc
 
 from valley_jax import entry
+from valley_jax import metrics
 from valley_jax import records
 from valley_jax.data import labels
 from valley_jax.data import problems as problems_lib
+from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 from valley_jax.execution import begin
 from valley_jax.scoring import digests
@@ -51,12 +54,11 @@ _NAMES = {True: 'right', False: 'wrong', None: 'unknown'}
 
 
 class _Sources:
-  """The traces with what is asked about them, read anew by every loop."""
+  """The traces with what is asked about them."""
 
   def __init__(self, config: mlc.ConfigDict):
     problems = problems_lib.read_problems(config.problems)
     settings = begin.settings(config)
-    self.quarantine: list[dict[str, Any]] = []
     self._config = config
     self._problems = labels.Problems(problems)
     self._digests = {p.problem_id: digests.of_problem(p) for p in problems}
@@ -67,12 +69,15 @@ class _Sources:
         stop_at_failure=settings.stop_at_failure,
     )
 
-  def __iter__(self) -> Iterator[labels.Asked]:
-    self.quarantine.clear()
-    rows = traces.read(
-        self._config.traces, self._config.questions, self.quarantine
-    )
-    yield from labels.ask(rows, self._problems)
+  def read(self, quarantine: rows.Quarantine) -> Iterator[labels.Asked]:
+    """Yields them anew, with a bar that tells how many a second."""
+    config = self._config
+    found = traces.read(config.traces, config.questions, quarantine)
+    num_rows = traces.num_rows(config.traces)
+    with metrics.progress(num_rows, 'trace', 'label') as bar:
+      for asked in labels.ask(found, self._problems):
+        yield asked
+        bar.update()
 
   def stands(
       self, submission: records.Submission, judgement: records.Judgement
@@ -93,8 +98,10 @@ def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
   with (
       records.written_whole(directory / 'submissions.jsonl') as submissions,
       records.written_whole(directory / 'asked.jsonl') as asked,
+      records.written_whole(directory / 'quarantine.jsonl') as file,
   ):
-    for trace, submission, reason in sources:
+    bad = rows.Written(file)
+    for trace, submission, reason in sources.read(bad):
       row: dict[str, Any] = {'trace_id': trace.trace_id}
       if submission is None:
         row['reason'] = reason
@@ -104,11 +111,10 @@ def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
         row['sample_index'] = submission.sample_index
       asked.write(records.to_json(row) + b'\n')
       reasons[reason] += 1
-  records.write_rows(directory / 'quarantine.jsonl', sources.quarantine)
   print(
       f'label: {reasons.pop("", 0):,} programs in'
       f' {directory}/submissions.jsonl, of {sum(reasons.values()):,} traces'
-      f' none {dict(reasons)}, quarantined {len(sources.quarantine):,}'
+      f' none {dict(reasons)}, quarantined {bad.num_rows:,}'
       ' (quarantine.jsonl).'
   )
 
@@ -127,8 +133,10 @@ def _write_traces(
       yield row
 
   with records.written_whole(directory / 'traces.jsonl') as traces_file:
+    # Bad rows are written down already.
+    asked = sources.read(collections.deque(maxlen=0))
     for trace in labels.join(
-        sources, judgements(), all_tests=all_tests, stands=sources.stands
+        asked, judgements(), all_tests=all_tests, stands=sources.stands
     ):
       counts[_NAMES[trace.is_correct]] += 1
       traces_file.write(records.to_json(trace) + b'\n')

@@ -14,7 +14,8 @@ _FENCE = re.compile(r'^ {0,3}(`{3,}|~{3,})[ \t]*([^\n`]*)$', re.MULTILINE)
 LANGUAGES = ('python', 'c', 'cpp17', 'cpp20')  # Of submissions.
 # The same, by the words that blocks of theirs begin with.
 _LANGUAGES = {
-    'py': 'python', 'python': 'python', 'python3': 'python', 'c': 'c',
+    'py': 'python', 'python': 'python', 'python3': 'python',
+    'pypy3': 'python', 'c': 'c',
     'cpp': 'cpp17', 'c++': 'cpp17', 'cc': 'cpp17', 'cxx': 'cpp17',
     'cpp17': 'cpp17', 'c++17': 'cpp17', 'cpp20': 'cpp20', 'c++20': 'cpp20',
 }  # fmt: skip
@@ -90,12 +91,22 @@ def extract(text: str, language: str = 'python') -> str | None:
   return program
 
 
-def language_of(text: str) -> str:
-  """Returns the language that the answer's blocks declare last; else Python."""
+def declared_language(text: str) -> str:
+  """Returns the language that the answer's blocks declare last; '': none.
+
+  Example:
+    >>> declared_language('<think>```python</think>```cpp\\nint i;\\n```')
+    'cpp17'
+  """
   _, answer = split(text)
   declared = [block.declared for block in _blocks(answer or '')]
   known = [_LANGUAGES[word] for word in declared if word in _LANGUAGES]
-  return known[-1] if known else 'python'
+  return known[-1] if known else ''
+
+
+def language_of(text: str) -> str:
+  """Returns the language that the answer's blocks declare last; else Python."""
+  return declared_language(text) or 'python'
 
 
 def of_trace(trace: records.Trace) -> tuple[str, str | None]:

@@ -368,13 +368,26 @@ def claim(path: str | os.PathLike, settings: dict[str, Any]) -> None:
   if not path.exists():
     write_json(path, settings)
   found = read_json(path)
-  for name in sorted({*found, *settings}):
-    if found.get(name) != settings.get(name):
-      raise ValueError(
-          f'{path.parent} was begun with {name}={found.get(name)!r}, now it is'
-          f' {settings.get(name)!r}; take another --workdir, or delete what is'
-          ' there.'
-      )
+  if difference := _first_difference(found, settings):
+    name, before, now = difference
+    raise ValueError(
+        f'{path.parent} was begun with {name}={before!r}, now it is {now!r};'
+        ' take another --workdir, or delete what is there.'
+    )
+
+
+def _first_difference(
+    before: dict[str, Any], now: dict[str, Any]
+) -> tuple[str, Any, Any] | None:
+  """Returns name and values, such as filters.think, True and False."""
+  for name in sorted({*before, *now}):
+    old, new = before.get(name), now.get(name)
+    if isinstance(old, dict) and isinstance(new, dict):
+      if inner := _first_difference(old, new):
+        return f'{name}.{inner[0]}', *inner[1:]
+    elif old != new:
+      return name, old, new
+  return None
 
 
 def repair_torn_tail(path: str | os.PathLike) -> int:

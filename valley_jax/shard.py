@@ -70,11 +70,12 @@ from valley_jax.data import prompts
 from valley_jax.data import shards
 from valley_jax.data import steps
 from valley_jax.data import tokenization
+from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 
 
 def _read(
-    questions: str, source: str, quarantine: list[dict[str, Any]]
+    questions: str, source: str, quarantine: rows.Quarantine
 ) -> Iterator[records.Trace]:
   """Yields the traces of one source."""
   return traces.read(source, questions, quarantine)
@@ -152,6 +153,15 @@ def _copy_tokenizer(
     )
 
 
+def _tokenizer(
+    directory: pathlib.Path, prompt: prompts.Prompt
+) -> tokenization.Tokenizer:
+  """Returns that of the shards; raises ValueError if it cannot ask so."""
+  tokenizer = tokenization.load(directory / 'tokenizer')
+  tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
+  return tokenizer
+
+
 def _settings(
     config: mlc.ConfigDict,
     sources: list[str],
@@ -185,6 +195,24 @@ def _settings(
   return settings
 
 
+def _quarantined(directory: pathlib.Path) -> str:
+  """Returns how many rows could not be read, and why the first could not."""
+  number, first = 0, None
+  for row in records.read_rows(directory / 'quarantine.jsonl', dict):
+    number, first = number + 1, first or row
+  if first is None:
+    return '0'
+  where = f'{first["file"]}, row {first["line"]:,}'
+  return f'{number:,} (quarantine.jsonl), first {where}: {first["reason"]}'
+
+
+def _begin_anew(directory: pathlib.Path) -> None:
+  """Forgets what nothing depends on yet: settings may still be mended."""
+  for name in ('settings.json', 'versions.json'):
+    (directory / name).unlink(missing_ok=True)
+  shutil.rmtree(directory / 'tokenizer', ignore_errors=True)
+
+
 def _versions() -> dict[str, str]:
   """What the bytes of a shard may depend on, besides the settings."""
   names = ('valley_jax', 'tokenizers', 'transformers', 'numpy')
@@ -197,9 +225,14 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   directory = pathlib.Path(workdir) / 'shards'
   prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
   sources = list(traces.several(config.traces))
+  for source in sources:  # Hashing them may take minutes.
+    names = traces.file_names(source)
+    print(f'shard: {source} is {len(names):,} files, from {names[0]} on.')
   evaluation = _evaluation(config)
   settings = _settings(config, sources, evaluation, prompt, chat_template)
   directory.mkdir(parents=True, exist_ok=True)
+  if not (directory / 'decisions.jsonl').exists():
+    _begin_anew(directory)
   records.claim(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     print(f'shard: {directory} is complete.')
@@ -207,8 +240,13 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   # Once it is complete, any version may read it.
   records.claim(directory / 'versions.json', _versions())
   _copy_tokenizer(config, chat_template, directory / 'tokenizer')
+  if (directory / 'tokenizer').exists():
+    _tokenizer(directory, prompt)  # What is wrong with it is said at once.
   read = functools.partial(_read, config.questions)
-  decisions.write(directory, sources, read, _steps(config, evaluation))
+  decide = functools.partial(decisions.write, directory, sources, read)
+  num_rows = traces.num_rows(sources)
+  with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
+    decide(_steps(config, evaluation), bar.update)
   steps.write_contaminated(directory)
   if not (directory / 'tokenizer').exists():
     tokenization.train_bpe(
@@ -217,9 +255,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         int(config.tokenizer.removeprefix('bpe:')),
         chat_template=chat_template or tokenization.CHAT_TEMPLATE,
     )
-  tokenizer = tokenization.load(directory / 'tokenizer')
-  # Said at once, not by dropping every trace.
-  tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
+  tokenizer = _tokenizer(directory, prompt)
   made = blocks.Settings(
       directory,
       prompt,
@@ -227,16 +263,16 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
       config.data.traces_per_shard,
       config.data.num_workers,
   )
-  bar = metrics.progress(0, 'trace', 'shard')
-  blocks.write(made, decisions.kept(directory, read), bar.update)
-  bar.close()
+  num_kept = decisions.count(directory, sources).num_kept
+  with metrics.progress(num_kept, 'trace', 'shard, tokenises') as bar:
+    blocks.write(made, decisions.kept(directory, read), bar.update)
   manifest = manifest_lib.make(directory, sources, settings, tokenizer, prompt)
   if not manifest['num_traces']:
     raise ValueError(
         f'None of the traces of {config.traces} can be used: dropped'
-        f' {manifest["dropped"]}, quarantined {manifest["quarantined"]}; the'
-        f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl.'
-        f' Mend them, delete {directory} and run shard again.'
+        f' {manifest["dropped"]}, quarantined {_quarantined(directory)}. The'
+        f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl:'
+        f' mend them, delete {directory} and run shard again.'
     )
   card = data_card.page(manifest, shards.table(directory))
   records.write_atomically(directory / 'card.html', card)
@@ -245,7 +281,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   print(
       f'shard: {manifest["num_traces"]:,} traces,'
       f' {manifest["num_tokens"]:,} tokens, dropped {manifest["dropped"]},'
-      f' quarantined {manifest["quarantined"]} (quarantine.jsonl).'
+      f' quarantined {_quarantined(directory)}.'
   )
 
 

@@ -10,15 +10,17 @@ second pass reads the sources again beside it. The file appears whole or not at
 all: a killed pass begins anew and decides the same.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import itertools
 import pathlib
-from typing import Any, BinaryIO
+from typing import Any
 
 from valley_jax import records
+from valley_jax.data.sources import rows as rows_lib
 
 MAX_EXAMPLES = 5  # Ids that stand beside a count of refusals.
 # What a step may change.
@@ -50,8 +52,8 @@ class Refusal:
 
 
 Step = Callable[[records.Trace], records.Trace | Refusal]
-# Of one source, and a list for its bad rows.
-Read = Callable[[str, list[dict[str, Any]]], Iterator[records.Trace]]
+# Of one source, and where its bad rows go.
+Read = Callable[[str, rows_lib.Quarantine], Iterator[records.Trace]]
 
 
 class Row(records.Record, omit_defaults=True):
@@ -134,14 +136,16 @@ def write(
     sources: Sequence[str],
     read: Read,
     steps: Sequence[Step],
+    done: Callable[[int], object] = lambda number: None,
 ) -> None:
   """Decides about every trace; does nothing where that was done.
 
   Args:
     directory: Where quarantine.jsonl and decisions.jsonl go.
     sources: In the order in which they are read.
-    read: Yields the traces of one of them; bad rows go to a list.
+    read: Yields the traces of one of them; bad rows go to a quarantine.
     steps: What each trace goes through.
+    done: Is called with the number of rows that were read, good or bad.
   """
   if (directory / 'decisions.jsonl').exists():
     return
@@ -149,20 +153,12 @@ def write(
       records.written_whole(directory / 'decisions.jsonl') as rows,
       records.written_whole(directory / 'quarantine.jsonl') as quarantine,
   ):
+    bad = rows_lib.Written(quarantine, done)
     for source in sources:
-      bad: list[dict[str, Any]] = []
       for number, trace in enumerate(read(source, bad)):
         row = _row(trace, decide(trace, steps), source, number)
         rows.write(records.to_json(row) + b'\n')
-        _move(bad, quarantine)
-      _move(bad, quarantine)
-
-
-def _move(rows: list[dict[str, Any]], file: BinaryIO) -> None:
-  """Writes rows to a file, and forgets them."""
-  for row in rows:
-    file.write(records.to_json(row) + b'\n')
-  rows.clear()
+        done(1)
 
 
 def read_rows(directory: pathlib.Path) -> Iterator[Row]:
@@ -178,7 +174,8 @@ def kept(directory: pathlib.Path, read: Read) -> Iterator[records.Trace]:
   """
   rows = read_rows(directory)
   for source, of_source in itertools.groupby(rows, lambda row: row.source):
-    bad: list[dict[str, Any]] = []  # They were written down the first time.
+    # They were written down the first time.
+    bad: collections.deque[Any] = collections.deque(maxlen=0)
     for row, trace in itertools.zip_longest(of_source, read(source, bad)):
       ids = [x.trace_id if x else None for x in (row, trace)]
       if ids[0] != ids[1]:
@@ -188,7 +185,6 @@ def kept(directory: pathlib.Path, read: Read) -> Iterator[records.Trace]:
         )
       if not row.reason:
         yield records.replace(trace, **row.labels) if row.labels else trace
-      bad.clear()
 
 
 def count(directory: pathlib.Path, sources: Sequence[str]) -> Counts:

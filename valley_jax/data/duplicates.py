@@ -158,9 +158,7 @@ def _says_something(question: str) -> bool:
 class Duplicates:
   """Remembers the traces that were kept, and tells what repeats them.
 
-  Equal calls in equal order give equal answers, on any machine. The larger
-  part of the work is `sketch(trace.response)`, a pure function of the settings
-  that other processes may compute ahead.
+  Equal calls in equal order give equal answers, on any machine.
 
   Args:
     settings: `config.duplicates`, the fields of `Settings`.
@@ -172,26 +170,19 @@ class Duplicates:
   def __init__(self, settings: Mapping[str, Any]):
     self._settings = s = Settings(**settings)
     num_hashes = s.num_hashes if s.traces == 'near' else 0
-    self.sketch = minhash.Sketcher(
+    self._sketch = minhash.Sketcher(
         ngrams.words, s.trace_words, s.trace_min_words, num_hashes, s.seed
     )
     self._index = minhash.Index(s.trace_similarity, num_hashes, s.bands)
     self._trace_ids = minhash.Strings()
     self._questions = _Questions(s)
 
-  def check(
-      self, trace: records.Trace, sketch: minhash.Sketch | None = None
-  ) -> Duplicate | None:
-    """Returns what `trace` repeats; remembers it, unless it is refused.
-
-    Args:
-      trace: The next one of the sources.
-      sketch: `self.sketch(trace.response)`, if it was computed already.
-    """
+  def check(self, trace: records.Trace) -> Duplicate | None:
+    """Returns what `trace` repeats; remembers it, unless it is refused."""
     same_question = self._same_question(trace)
     if same_question and same_question.is_refused:
       return same_question
-    repeated = self._repeated(trace, same_question, sketch)
+    repeated = self._repeated(trace, same_question)
     if repeated:
       return repeated
     if self._settings.questions != 'keep':
@@ -214,15 +205,12 @@ class Duplicates:
     )
 
   def _repeated(
-      self,
-      trace: records.Trace,
-      same_question: Duplicate | None,
-      sketch: minhash.Sketch | None,
+      self, trace: records.Trace, same_question: Duplicate | None
   ) -> Duplicate | None:
     """Returns the trace of such a response; remembers a new response."""
     if self._settings.traces == 'keep':
       return None
-    sketch = sketch or self.sketch(trace.response)
+    sketch = self._sketch(trace.response)
     if sketch.is_short:
       problem_id = (same_question or trace).problem_id
       key = minhash.digest(problem_id, trace.response)

@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 from valley_jax.data import shards as shards_lib
+from valley_jax.data import table as table_lib
 from valley_jax.data import tokenization
 
 _COLORS = {
@@ -49,9 +50,8 @@ def _printable(text: str) -> str:
   )
 
 
-def describe(shards: shards_lib.Shards, row: int) -> str:
+def describe(table: table_lib.Table, row: int) -> str:
   """Returns what the table says of a row, on one line."""
-  table = shards.table()
   words = [f'row {row}: {table.ids[row]} of problem {table.problem_ids[row]}']
   words.append(f'{table.num_tokens[row]:,} tokens')
   words.append(f'{table.num_supervised[row]:,} supervised')
@@ -79,8 +79,8 @@ def _find(shards: shards_lib.Shards, row: str) -> int:
     return int(row)
   raise ValueError(
       f'--row {row}: {shards.directory} has rows 0 to {len(shards) - 1:,}, and'
-      ' no trace of this id; manifest.json says what was dropped, and'
-      ' decisions.jsonl why.'
+      ' no trace of this id; decisions.jsonl says why one was refused, and'
+      ' `dropped` of 00000.json and its like which had no tokens to be kept.'
   )
 
 
@@ -108,9 +108,9 @@ def main(arguments: Sequence[str]) -> None:
     rows = [_find(shards, row) for row in parsed.row]
   except ValueError as e:
     parser.error(str(e))
-  tokenizer = tokenization.load(directory / 'tokenizer')
+  table, tokenizer = shards.table(), tokenization.load(directory / 'tokenizer')
   # https://no-color.org
   colored = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
   for row, example in zip(rows, shards.read(rows), strict=True):
-    print(describe(shards, row))
+    print(describe(table, row))
     print(show(example, tokenizer, colored))

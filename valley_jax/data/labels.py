@@ -59,16 +59,18 @@ class Problems:
       words = _hash(problem.statement)
       if words:
         self._ids.setdefault(words, problem.problem_id)
-    self._found: dict[str, str] = {}  # By the traces' ids.
+    # Two sets may have one id for different questions.
+    self._found: dict[tuple[str, int], str] = {}
 
   def find(self, trace: records.Trace) -> str:
     """Returns the id of the problem; '' if it is not here."""
     name = trace.problem_id
     if name in self._modes:
       return name
-    if name not in self._found:
-      self._found[name] = self._ids.get(_hash(trace.question), '')
-    return self._found[name]
+    key = name, hash(trace.question)  # M traces have one question.
+    if key not in self._found:
+      self._found[key] = self._ids.get(_hash(trace.question), '')
+    return self._found[key]
 
   def refusal(self, problem_id: str, language: str) -> str:
     """Returns why a problem's judge does not take a language; '' if it does."""
@@ -90,6 +92,9 @@ def _hash(text: str) -> bytes:
 def ask(traces: Iterable[records.Trace], problems: Problems) -> Iterator[Asked]:
   """Yields every trace with the submission to be judged, or why there is none.
 
+  A trace has from here on the id of the problem that it is about, so that what
+  a student does on these problems is known of its question, too.
+
   The submissions of a problem are numbered as they come, by `sample_index`; the
   same traces in the same order have the same numbers again.
   """
@@ -97,6 +102,8 @@ def ask(traces: Iterable[records.Trace], problems: Problems) -> Iterator[Asked]:
   for trace in traces:
     problem_id = problems.find(trace)
     language, source = programs.of_trace(trace)
+    if problem_id and problem_id != trace.problem_id:
+      trace = records.replace(trace, problem_id=problem_id)
     if not problem_id:
       yield Asked(trace, None, 'its problem is not there')
     elif source is None:

@@ -193,12 +193,16 @@ def turn(
 
   Raises:
     ValueError: the template changes the answer, puts something between it and
-      the end token, or opens a thinking that the response does not have.
+      the end token, opens a thinking that the response does not have, or
+      refuses it.
   """
   prompt = render_prompt(tokenizer, question, system)
   begun, end = opened(prompt), str(tokenizer.eos_token)
   written = {'role': 'assistant', 'content': response}
-  full = apply(tokenizer, [*_messages(question, system), written])
+  try:
+    full = apply(tokenizer, [*_messages(question, system), written])
+  except jinja2.TemplateError as e:
+    raise ValueError(f'The chat template refuses the response: {e}.') from e
   head = prompt.removesuffix(begun)
   body, found, _ = full.removeprefix(head).rpartition(end)
   if not (found and full.startswith(head) and _is_kept(body, response)):

@@ -12,6 +12,7 @@ the statement, whose parts are columns.
 
 import msgspec
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import questions
 from valley_jax.data.sources import responses
@@ -92,7 +93,7 @@ def trace(row: Row, teacher: str = '') -> records.Trace:
       is_correct=row.is_correct,
       split=row.split or '',
       license=row.license or '',
-      language=language or responses.language(response),
+      language=language or programs.declared_language(response),
   )
 
 
@@ -113,5 +114,5 @@ def codeforces_trace(row: CodeforcesRow) -> records.Trace:
       response=response,
       teacher='DeepSeek-R1',
       source='open-r1/codeforces',
-      language=responses.language(response),
+      language=programs.declared_language(response),
   )

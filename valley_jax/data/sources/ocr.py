@@ -1,7 +1,10 @@
 """OpenCodeReasoning 1 (2504.01943) and 2 (2507.09075)."""
 
+import math
+
 import msgspec
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import questions
 from valley_jax.data.sources import responses
@@ -69,16 +72,21 @@ class Row2(msgspec.Struct):
   difficulty: str | None = None
 
 
+_JUDGEMENTS = {'right': True, 'wrong': False}
+
+
+def _is_correct(judgement: str) -> bool | None:
+  return _JUDGEMENTS.get(judgement.strip().lower())
+
+
 def _pass_rate(text: str) -> float | None:
-  if text in ('', '-1', '-1.0'):
-    return None
   try:
-    rate = float(text)
+    rate = float(text.strip() or -1)
   except ValueError:
-    rate = -1.0
-  if not 0 <= rate <= 1:
+    rate = math.nan
+  if rate != -1 and not 0 <= rate <= 1:
     raise rows.UnusableError(f'pass_rate {text!r} is none of -1 and 0 to 1')
-  return rate
+  return None if rate == -1 else rate
 
 
 def trace2(row: Row2, copies: questions.Questions) -> records.Trace:
@@ -86,7 +94,7 @@ def trace2(row: Row2, copies: questions.Questions) -> records.Trace:
   question = row.question
   if question == '-':
     question = copies.look_up(row.dataset, row.split, row.index)
-  language = responses.language(row.solution or '')
+  language = programs.declared_language(row.solution or '')
   return records.Trace(
       trace_id=row.id,
       problem_id=row.question_id,
@@ -95,9 +103,9 @@ def trace2(row: Row2, copies: questions.Questions) -> records.Trace:
       teacher=_TEACHER,
       difficulty=row.difficulty or '',
       source=row.dataset,
-      is_correct={'right': True, 'wrong': False}.get(row.judgement or ''),
+      is_correct=_is_correct(row.judgement or ''),
       split=row.split,
       license=row.license or '',
-      language=language or responses.language(row.r1_generation),
+      language=language or programs.declared_language(row.r1_generation),
       pass_rate=_pass_rate(row.pass_rate or ''),
   )

@@ -1,6 +1,8 @@
 """Statements of rows whose question is "-", from local copies of the sets."""
 
+import os
 import re
+from typing import Any
 
 import msgspec
 
@@ -79,12 +81,15 @@ class Questions:
     """Returns the statement.
 
     Raises:
-      rows.UnusableError: what is missing.
+      ValueError: there is no directory of copies, and so no statement at all.
+      rows.UnusableError: what is missing in it.
       records.BadRowError: a copy that has a bad row.
     """
-    if not self._directory:
-      raise rows.UnusableError(
-          'question is "-", and config.questions names no directory'
+    if not _is_directory(self._directory):
+      raise ValueError(
+          f'config.questions={self._directory!r} is no directory, and a row of'
+          f' {dataset} has the question "-"; name the one of the local copies,'
+          ' as valley_jax/data/sources/questions.py tells.'
       )
     if dataset not in _ORIGINALS:
       raise rows.UnusableError(
@@ -116,6 +121,10 @@ class Questions:
     return statement
 
 
+def _is_directory(name: str) -> bool:
+  return '://' in name or os.path.isdir(name)
+
+
 def _files_of(folder: str, split: str) -> list[str]:
   if not re.fullmatch(r'\w+', split, re.ASCII):
     return []
@@ -130,7 +139,7 @@ def _files_of(folder: str, split: str) -> list[str]:
 def _statements(found: list[str], dataset: str) -> list[str]:
   """Returns the statements without the tests, which are gigabytes."""
   statements: list[str] = []
-  bad: rows.Quarantine = []
+  bad: list[dict[str, Any]] = []
   for file in found:
     # Without a limit: some rows hold a hundred megabytes of tests.
     for _, row in rows.read(file, _ORIGINALS[dataset], bad, max_bytes=None):

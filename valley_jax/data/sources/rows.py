@@ -5,16 +5,41 @@ a time. What is wrong with a row is quarantined as {file, line, reason, row};
 so is, once, what is wrong with a file.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
 from valley_jax import records
 from valley_jax.data.sources import files
 
-Quarantine = list[dict[str, Any]]
+
+class Quarantine(Protocol):
+  """Where bad rows go: a list, or what keeps none of them in memory."""
+
+  def append(self, row: dict[str, Any], /) -> object:
+    ...
+
+
+class Written:
+  """A quarantine that is a file of JSONL."""
+
+  def __init__(
+      self,
+      file: BinaryIO,
+      done: Callable[[int], object] = lambda number: None,
+  ):
+    self._file = file
+    self._done = done
+    self.num_rows = 0
+
+  def append(self, row: dict[str, Any], /) -> None:
+    self._file.write(records.to_json(row) + b'\n')
+    self.num_rows += 1
+    self._done(1)
+
 
 MAX_BYTES = 1 << 26  # Of a line: far above any trace, far below the memory.
 _BATCH = 32  # Rows of a Parquet file.
@@ -62,6 +87,20 @@ def read(
   if file.endswith('.parquet'):
     return _parquet_rows(file, row_type, quarantine)
   return _json_rows(file, row_type, quarantine, max_bytes)
+
+
+def count(file: str) -> int | None:
+  """Returns about how many rows a file has; None: only reading it would tell.
+
+  Bad and blank ones count; a damaged file has none.
+  """
+  if file.endswith('.parquet'):
+    with files.open_binary(file) as f:
+      table = _open_table(file, f, [])
+      return table.metadata.num_rows if table else 0
+  if file.endswith(('.gz', '.zst')) or '://' in file:
+    return None
+  return sum(chunk.count(b'\n') for chunk in files.chunks(file))
 
 
 def _lines(

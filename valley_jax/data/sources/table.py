@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import responses
 
@@ -87,5 +88,5 @@ def trace(row: Any) -> records.Trace:
       source=text['source'],
       split=text['split'],
       license=text['license'],
-      language=language or responses.language(response),
+      language=language or programs.declared_language(response),
   )

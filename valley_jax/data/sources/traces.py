@@ -79,13 +79,21 @@ def several(sources: str | Sequence[str]) -> tuple[str, ...]:
 
   Args:
     sources: FORMAT:PATH, several of them, or as a flag has them, [A,B].
+
+  Raises:
+    ValueError: one stands there twice.
   """
   if not isinstance(sources, str):
-    return tuple(sources)
-  if not (sources.startswith('[') and sources.endswith(']')):
-    return (sources,)
-  found = (part.strip().strip('\'"') for part in sources[1:-1].split(','))
-  return tuple(filter(None, found))
+    found = tuple(sources)
+  elif sources.startswith('[') and sources.endswith(']'):
+    parts = (part.strip().strip('\'"') for part in sources[1:-1].split(','))
+    found = tuple(filter(None, parts))
+  else:
+    found = (sources,)
+  twice = next((x for x in found if found.count(x) > 1), '')
+  if twice:
+    raise ValueError(f'config.traces names {twice} twice; name it once.')
+  return found
 
 
 def split(source: str) -> tuple[str, str]:
@@ -110,7 +118,22 @@ def digest(source: str) -> str:
   Of several files it is the hash of their hashes, a line each, by name. A
   remote source is read as a whole.
   """
-  return files.sha256(_open(source)[1])
+  return files.sha256(file_names(source))
+
+
+def file_names(source: str) -> list[str]:
+  """Returns the files of a source, in the order in which they are read."""
+  return _open(source)[1]
+
+
+def num_rows(sources: str | Sequence[str]) -> int:
+  """Returns about how many rows sources have, to tell how long they will take.
+
+  0 if that cannot be told but by unpacking all of one, or fetching it.
+  """
+  found = [file for source in several(sources) for file in file_names(source)]
+  numbers = [rows.count(file) for file in found]
+  return 0 if None in numbers else sum(filter(None, numbers))
 
 
 def _format(spec: str) -> _Format | None:
@@ -138,8 +161,9 @@ def _open(source: str) -> tuple[_Format, list[str]]:
     )
   if not found:
     raise ValueError(
-        f'Traces {source!r}: there is no file {path}; give a file, a glob, or'
-        f' a directory of files that end in {", ".join(files.SUFFIXES)}.'
+        f'Traces {source!r}: there is no file {path}; give a file, a glob (**'
+        ' looks into subdirectories), or a directory of files that end in'
+        f' {", ".join(files.SUFFIXES)}.'
     )
   return made, found
 
@@ -153,11 +177,11 @@ def read(
     sources: FORMAT:PATH each.
     questions: Directory of local copies for rows whose question is "-".
     quarantine: Receives {file, line, reason, row} for each bad row, and for
-      each file that is damaged. Empty it now and then: it may grow as long as
-      the sources.
+      each file that is damaged; they may be as many as the rows.
 
   Raises:
-    ValueError: an unknown format, or a file that does not exist.
+    ValueError: an unknown format, or a file or a directory of questions that
+      does not exist.
     records.BadRowError: a bad row in a local copy.
   """
   opened = [_open(source) for source in several(sources)]
