@@ -171,7 +171,8 @@ def _manifest(**changes):
 
 def test_the_card_tells_counts_reasons_and_examples(directory):
   page = data_card.page(_manifest(), shards.table(directory))
-  for text in ('too long', '&lt;b&gt;x', 'jsonl:x', 'incorrect', 'taco'):
+  texts = 'too long', '&lt;b&gt;x', 'jsonl:x', 'incorrect', 'taco', '1.5 traces'
+  for text in texts:
     assert text in page
   assert '<b>x' not in page
   assert 'http' not in page.replace('http://www.w3.org', '')

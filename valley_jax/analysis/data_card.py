@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import markupsafe
 from matplotlib import figure as figure_lib
+from matplotlib import ticker
 import numpy as np
 
 from valley_jax.analysis import figure_style
@@ -76,7 +77,7 @@ def page(manifest: Mapping[str, Any], table: Any) -> str:
   context = {
       'headline': f'{manifest["num_traces"]:,} traces',
       'lead': _lead(manifest),
-      'cards': _cards(manifest, np.asarray(table.num_tokens)),
+      'cards': _cards(manifest, table),
       'exhibits': exhibits,
       'sections': [_refusals(manifest), _sources(manifest), _made(manifest)],
   }
@@ -93,10 +94,16 @@ def _lead(manifest: Mapping[str, Any]) -> str:
 
 
 def _cards(
-    manifest: Mapping[str, Any], lengths: np.ndarray
+    manifest: Mapping[str, Any], table: Any
 ) -> list[tuple[str, str, str]]:
   supervised = manifest['num_supervised_tokens'] / manifest['num_tokens']
+  num_questions = len(set(table.problem_ids))
   return [
+      (
+          'Questions',
+          f'{num_questions:,}',
+          f'{len(table.problem_ids) / num_questions:.1f} traces each',
+      ),
       (
           'Tokens',
           f'{manifest["num_tokens"]:,}',
@@ -104,7 +111,7 @@ def _cards(
       ),
       (
           'Median length',
-          f'{np.median(lengths):,.0f}',
+          f'{np.median(table.num_tokens):,.0f}',
           f'tokens; longest {manifest["longest"]:,}',
       ),
       (
@@ -135,6 +142,7 @@ def _lengths(lengths: np.ndarray) -> Exhibit:
       edgecolor=figure_style.PAPER,
   )
   axes.set_xscale('log')
+  axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
   axes.xaxis.set_minor_formatter(lambda value, _: '')
   axes.set_xlabel('tokens, prompt included (log scale)')

@@ -131,7 +131,8 @@ def _token_budget(
 ) -> Rows:
   if of not in ('num_tokens', 'num_supervised'):
     raise ValueError("want 'of' to be num_tokens or num_supervised.")
-  totals = list(itertools.accumulate(given.table.column(of)[r] for r in rows))
+  column = given.table.column(of)
+  totals = list(itertools.accumulate(column[row] for row in rows))
   if not totals or not totals[0] <= number <= totals[-1]:
     first, last = (totals[0], totals[-1]) if totals else (0, 0)
     raise ValueError(
