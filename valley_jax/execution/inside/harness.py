@@ -54,11 +54,11 @@ def compile_sources(sources: tuple[str, ...]) -> None:
         for source in sources
     )
     report = b'code' + marshal.dumps(codes)
-  except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+  except (
+      SyntaxError, ValueError, RecursionError, MemoryError, OverflowError,
+  ) as e:  # fmt: skip
     message = f'{type(e).__name__}: {e}'
     report = b'error' + message.encode('utf-8', 'backslashreplace')
-  except OverflowError as e:
-    report = b'error' + f'OverflowError: {e}'.encode()
   _write(report)
   os._exit(0)  # Only now is it whole.
 
