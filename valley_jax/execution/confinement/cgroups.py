@@ -172,8 +172,7 @@ def _make(parents: list, number: int) -> list[pathlib.Path]:
         made.append(directory)
       return directories
     except OSError as e:
-      for directory in made:
-        directory.rmdir()
+      _remove(made)
       if not isinstance(e, FileExistsError):
         raise
   raise AssertionError

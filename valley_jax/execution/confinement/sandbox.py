@@ -64,6 +64,13 @@ def wall_limit(cpu_seconds: float) -> float:
   return max(3 * cpu_seconds, cpu_seconds + 5.0)
 
 
+def _poll(stream, event: int, seconds: float) -> bool:
+  """Waits for an event; returns whether it has come."""
+  poller = select.poll()
+  poller.register(stream, event)
+  return bool(poller.poll(max(0.0, seconds) * 1000))
+
+
 class Sandbox:
   """A running supervisor, into which one program is loaded.
 
@@ -232,13 +239,14 @@ class Sandbox:
     before = self._cgroup.cpu_seconds() if self._cgroup else 0.0
     try:
       self._tell(kind, rest, *files)
-      while self._cgroup and not self._is_ready(0.1):
+      while self._cgroup and not self._answers_within(0.1):
         used = self._cgroup.cpu_seconds() - before
         if used > self._limits['cpu_us'] / 1e6 + _HOST_SECONDS:
           self.kill()  # Children that nobody waited for are in no /proc.
           self.is_dirty = True
           return Execution(stopped=Stop.CPU, cpu_seconds=used)
-        self._check(deadline)
+        if time.monotonic() > deadline:
+          break
       numbers = _ANSWER.unpack(self._receive(_ANSWER.size, deadline))
       limit = self._limits['output'] + 65536
       if not all(0 <= size <= limit for size in numbers[-3:]):
@@ -296,20 +304,12 @@ class Sandbox:
       size -= len(chunk)
     return b''.join(chunks)
 
-  def _is_ready(self, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(self._stdout, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
-
-  def _check(self, deadline: float) -> None:
-    if time.monotonic() > deadline:
-      raise self._failure(f'no answer in {self._wait_seconds:.0f} s')
+  def _answers_within(self, seconds: float) -> bool:
+    return _poll(self._stdout, select.POLLIN, seconds)
 
   def _wait(self, stream, event: int, deadline: float) -> None:
-    poller = select.poll()
-    poller.register(stream, event)
-    while not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-      self._check(deadline)
+    if not _poll(stream, event, deadline - time.monotonic()):
+      raise self._failure(f'no answer in {self._wait_seconds:.0f} s')
 
   def _killed_for_memory(self) -> bool:
     if self._cgroup is None:
@@ -348,7 +348,7 @@ class Sandbox:
     """Ends the sandbox and waits until none of its processes is left."""
     if self._process is not None:
       self._stdin.close()  # The supervisor leaves at end of file.
-      self._is_ready(2.0)  # It has: `wait` alone would sleep and look.
+      self._answers_within(2.0)  # It has: `wait` alone would sleep and look.
       try:
         self._process.wait(timeout=2.0)
       except subprocess.TimeoutExpired:
