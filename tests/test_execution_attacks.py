@@ -1,5 +1,9 @@
 """What once got an IE, a wrong verdict or silence out of the judge."""
 
+import os
+import pathlib
+import tempfile
+
 import judged
 import pytest
 
@@ -132,3 +136,5 @@ def test_a_cache_that_cannot_be_is_named(tmp_path):
     judged.verdict(
         judged.problem(), judged.CONTROL, cache_dir=str(tmp_path / 'file')
     )
+  folder = pathlib.Path(tempfile.gettempdir())
+  assert not list(folder.glob(f'valley_jax.{os.getpid()}.*'))  # Nothing left.

@@ -124,7 +124,7 @@ def _judge_while_killing(source: str, seconds: float, kill: int):
   rows = []
 
   def work():
-    shared = worker_lib.share(judge.Settings(cpu_seconds=1.0))
+    shared = worker_lib.Shared(judge.Settings(cpu_seconds=1.0))
     worker = worker_lib.Worker(shared, min(os.sched_getaffinity(0)))
     workers.append(worker)
     s = records.Submission(problem_id='p', sample_index=0, source=source)
