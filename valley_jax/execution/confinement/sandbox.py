@@ -13,13 +13,13 @@ import time
 
 from valley_jax import records
 from valley_jax.execution.confinement import bubblewrap
+from valley_jax.execution.confinement import cgroups
 from valley_jax.execution.confinement import container
 from valley_jax.execution.confinement import isolation as isolation_lib
 from valley_jax.execution.confinement import place as place_lib
 from valley_jax.execution.confinement import seccomp
 from valley_jax.execution.inside import watch
 
-MAX_PROCESSES = 64  # Of one test, threads included.
 # A test may run this much over its CPU limit, so that a program which a busy
 # machine has slowed down can be told from one that never ends.
 BORDERLINE = 1.5
@@ -101,7 +101,7 @@ class Sandbox:
         'wall_us': int(wall_limit(limits.cpu_seconds) * 1e6),
         'memory': limits.memory_mib << 20,
         'output': limits.output_kib << 10,
-        'processes': MAX_PROCESSES,
+        'processes': cgroups.MAX_PROCESSES,
         'sum': cgroup is None,  # Memory is summed over /proc.
         'writes': writes,
         'talks': bool(ends),
@@ -113,7 +113,7 @@ class Sandbox:
     self._process: subprocess.Popen | None = None
     try:
       if cgroup:
-        cgroup.limit(self._memory_mib, MAX_PROCESSES + 8)
+        cgroup.limit(self._memory_mib)
       if place.user:
         self._start_in_container(place.isolation, place.user.uid)
       else:
@@ -204,7 +204,7 @@ class Sandbox:
     self._memory_mib += 2 * (len(binary) >> 20)  # It, and a test's copy.
     try:
       if self._cgroup:
-        self._cgroup.limit(self._memory_mib, MAX_PROCESSES + 8)
+        self._cgroup.limit(self._memory_mib)
       self._tell('take_binary', (len(binary),), binary)
     except OSError as e:
       raise self._failure(f'the supervisor is gone ({e})') from e
@@ -219,7 +219,7 @@ class Sandbox:
     """Runs the loaded program on one test, in a process of its own."""
     if self._cgroup:  # The input lies in the sandbox's memory.
       extra_mib = (len(stdin) + len(private)) >> 20
-      self._cgroup.limit(self._memory_mib + extra_mib, MAX_PROCESSES + 8)
+      self._cgroup.limit(self._memory_mib + extra_mib)
     sizes = (len(stdin), len(private))
     rest = (sizes, argv, files or {}, self._ends)
     return self._ask('test', rest, stdin, private)

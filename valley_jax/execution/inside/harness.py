@@ -59,14 +59,15 @@ def compile_sources(sources: tuple[str, ...]) -> None:
   ) as e:  # fmt: skip
     message = f'{type(e).__name__}: {e}'
     report = b'error' + message.encode('utf-8', 'backslashreplace')
-  _write(report)
+  write_all(REPORT, report)
   os._exit(0)  # Only now is it whole.
 
 
-def _write(report: bytes) -> None:
-  view = memoryview(report)
+def write_all(fd: int, data: bytes) -> None:
+  """Writes everything."""
+  view = memoryview(data)
   while view:
-    view = view[os.write(REPORT, view) :]
+    view = view[os.write(fd, view) :]
 
 
 def _module(name: str) -> dict:
@@ -93,7 +94,7 @@ def _exit_status(e: BaseException) -> int:
   """Returns the exit status that Python gives for an uncaught exception."""
   if not isinstance(e, SystemExit):
     if isinstance(e, MemoryError):
-      _write(b'memory')
+      write_all(REPORT, b'memory')
     _print_exception(e)
     return 1
   if e.code is None:
@@ -185,7 +186,7 @@ def run_function(codes: tuple, entry_point: str) -> None:
     report = b'value' + _to_json(value)
   except (TypeError, ValueError, RecursionError) as e:
     report = b'type' + str(e).encode('utf-8', 'backslashreplace')
-  _write(report)
+  write_all(REPORT, report)
   os._exit(0)  # What it printed is not looked at.
 
 

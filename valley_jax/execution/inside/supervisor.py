@@ -66,13 +66,6 @@ def read_exactly(size: int) -> bytes:
   return b''.join(chunks)
 
 
-def write_all(fd: int, data: bytes) -> None:
-  """Writes everything."""
-  view = memoryview(data)
-  while view:
-    view = view[os.write(fd, view) :]
-
-
 class Cell:
   """What the requests act on: the place, the program, the limits of a test.
 
@@ -160,7 +153,7 @@ class Cell:
         os.mkdir(path, 0o700)
         continue
       fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-      write_all(fd, data)
+      harness.write_all(fd, data)
       os.close(fd)
 
   def become_test(self, limits, fds, ready: int, action, args) -> None:
@@ -301,7 +294,7 @@ def answer(done: watch.Watch, is_dirty: bool) -> None:
       *map(len, texts),
   )
   head = b''.join(n.to_bytes(8, 'little', signed=True) for n in numbers)
-  write_all(1, head + b''.join(texts))
+  harness.write_all(1, head + b''.join(texts))
 
 
 def main() -> None:
