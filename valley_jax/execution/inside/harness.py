@@ -113,7 +113,8 @@ def _has_last_words(code) -> bool:
   return code.co_name == '__del__' or any(map(_has_last_words, inner))
 
 
-def _flush(stream) -> None:
+def _flush(name: str) -> None:
+  stream = getattr(sys, name, None)  # The program may have deleted it.
   if stream is not None and not stream.closed:
     stream.flush()
 
@@ -127,12 +128,12 @@ def leave(status: int, code=None, namespace: dict | None = None) -> None:
   except BaseException as e:  # noqa: BLE001
     status = _exit_status(e) or status
   try:
-    _flush(sys.stdout)
+    _flush('stdout')
     if namespace is not None and _has_last_words(code):
-      sys.stdout = sys.__stdout__
+      sys.stdout = getattr(sys, '__stdout__', None)
       namespace.clear()
       gc.collect()
-    _flush(sys.__stdout__)
+    _flush('__stdout__')
   except BaseException:  # noqa: BLE001
     status = status or 120  # As CPython: the output could not be written.
   os._exit(status)
