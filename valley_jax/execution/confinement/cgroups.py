@@ -78,9 +78,15 @@ class Cgroup:
 
 
 def _remove(directories: Iterable[pathlib.Path]) -> None:
+  deadline = time.monotonic() + 2.0
   for directory in set(directories):
-    with contextlib.suppress(OSError):
-      directory.rmdir()
+    while directory.exists():
+      try:
+        directory.rmdir()
+      except OSError:  # What was in a sandbox that was killed is still ending.
+        if time.monotonic() > deadline:
+          break
+        time.sleep(0.01)
 
 
 def _own_groups() -> dict[str, pathlib.Path]:
