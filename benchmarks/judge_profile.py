@@ -121,7 +121,7 @@ def main() -> None:
   """Prints all of it."""
 
   def work():  # A worker may change the mounts of its thread.
-    shared = worker_lib.share(judge.Settings(num_workers=1))
+    shared = worker_lib.Shared(judge.Settings(num_workers=1))
     worker = worker_lib.Worker(shared, min(os.sched_getaffinity(0)))
     _steps(worker)
     _functions(worker, 1)

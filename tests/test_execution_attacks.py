@@ -1,11 +1,18 @@
 """What once got an IE, a wrong verdict or silence out of the judge."""
 
+import os
+import pathlib
+import tempfile
+
 import judged
 import pytest
 
 from valley_jax import records
 
 LAST_WORDS = {
+    'stdout deleted after printing': 'import sys\nprint(3)\ndel sys.stdout',
+    'both deleted after flushing': 'import sys\nprint(3)\n'
+        'sys.stdout.flush()\ndel sys.stdout, sys.__stdout__',
     'a file object of its own': 'import os\nout = os.fdopen(1, "w")\n'
         'out.write("3\\n")',
     'a second text layer': 'import io, sys\n'
@@ -132,3 +139,50 @@ def test_a_cache_that_cannot_be_is_named(tmp_path):
     judged.verdict(
         judged.problem(), judged.CONTROL, cache_dir=str(tmp_path / 'file')
     )
+  folder = pathlib.Path(tempfile.gettempdir())
+  assert not list(folder.glob(f'valley_jax.{os.getpid()}.*'))  # Nothing left.
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        ('5', "its input '5' is no JSON list"),
+        ('{"a": 1}', 'is no JSON list'),
+        ('[' * 2500 + ']' * 2500, 'too deep|no JSON'),
+    ],
+)
+def test_arguments_that_cannot_be_called_with_are_named(arguments, reason):
+  p = judged.function('1', given=arguments)
+  with pytest.raises(ValueError, match=f'Test 0 of problem p: .*({reason})'):
+    judged.verdict(p, 'def f(*a): return 1')
+
+
+@pytest.mark.parametrize(
+    'limits',
+    [
+        {'cpu_seconds': -1.0},
+        {'cpu_seconds': 1e300},
+        {'cpu_seconds': float('nan')},
+        {'memory_mib': 0},
+        {'output_kib': -1},
+        {'memory_mib': 1 << 60},
+    ],
+)
+def test_a_limit_that_is_none_is_named_and_no_verdict(limits):
+  p = judged.problem(limits=records.Limits(**limits))
+  with pytest.raises(ValueError, match=f'Problem p .*{next(iter(limits))}'):
+    judged.verdict(p, judged.CONTROL)
+
+
+@pytest.mark.parametrize(
+    'names', [(), ('/a.py',), ('a.py', '../b.py'), ('-o',)]
+)
+def test_a_problems_program_has_files_and_they_stay_in_their_folder(names):
+  program = records.Program(
+      language='python',
+      files=dict.fromkeys(names, ''),
+      protocol=records.Protocol.KATTIS,
+  )
+  p = judged.problem(checker='program', program=program)
+  with pytest.raises(ValueError, match='`program` of problem p has the files'):
+    judged.verdict(p, judged.CONTROL)

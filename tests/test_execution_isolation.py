@@ -198,7 +198,7 @@ except OSError: print(n)
 """
   limits = records.Limits(cpu_seconds=2.0)
   execution = judged.run_in_place(bomb, limits, tier)
-  assert 10 < int(execution.stdout) < sandbox.MAX_PROCESSES
+  assert 10 < int(execution.stdout) < cgroups.MAX_PROCESSES
 
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)

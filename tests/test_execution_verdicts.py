@@ -10,6 +10,7 @@ import pytest
 from valley_jax import records
 from valley_jax.execution import judge
 from valley_jax.execution import worker as worker_lib
+from valley_jax.execution.confinement import cgroups
 
 TOUCH = 'x = bytearray({mib} << 20); x[::4096] = bytes(len(x[::4096]))\n'
 SMALL = records.Limits(cpu_seconds=0.5, memory_mib=128, output_kib=64)
@@ -124,7 +125,7 @@ def _judge_while_killing(source: str, seconds: float, kill: int):
   rows = []
 
   def work():
-    shared = worker_lib.share(judge.Settings(cpu_seconds=1.0))
+    shared = worker_lib.Shared(judge.Settings(cpu_seconds=1.0))
     worker = worker_lib.Worker(shared, min(os.sched_getaffinity(0)))
     workers.append(worker)
     s = records.Submission(problem_id='p', sample_index=0, source=source)
@@ -157,6 +158,8 @@ def test_a_sandbox_that_dies_twice_is_our_failure_and_no_score():
   judgement = _judge_while_killing(SLEEPY, 0.5, kill=2)
   assert judgement.verdict is records.Verdict.INTERNAL_ERROR
   assert 'supervisor' in judgement.message
+  for directory in cgroups._own_groups().values():
+    assert not list(directory.glob(f'valley_jax.{os.getpid()}.*'))
 
 
 def test_an_unknown_checker_is_an_error_that_names_the_known():

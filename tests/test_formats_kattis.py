@@ -316,6 +316,8 @@ def test_a_link_to_a_file_outside_of_data_is_refused(tmp_path, text):
             'not C',
         ),
         ({'include/python/grader.py': b''}, 'include/'),
+        ({'data/secret/test_group.yaml': b'args: [a]'}, 'given arguments'),
+        ({'data/secret/1.files/words': b'a'}, 'bring files along'),
     ],
 )
 def test_a_package_that_cannot_be_judged_is_left_out_loudly(
@@ -370,6 +372,25 @@ def test_a_package_that_cannot_be_judged_is_left_out_loudly(
 def test_a_broken_package_is_named_with_its_file(tmp_path, files, reason):
   with pytest.raises(records.BadRowError, match=f'add: .*{reason}.*Mend'):
     _read(tmp_path, files=files)
+
+
+def test_a_test_with_flags_of_its_own_is_refused(tmp_path):
+  files = {
+      'data/secret/2.in': b'1\n',
+      'data/secret/2.ans': b'2\n',
+      'data/secret/2.yaml': b'output_validator_args: [case_sensitive]\n',
+  }
+  with pytest.raises(
+      records.BadRowError, match='or tests with different flags'
+  ):
+    _read(tmp_path, files=files)
+
+
+def test_a_folder_of_tests_that_is_a_link_is_refused(tmp_path):
+  package = _package(tmp_path / 'add', {'data/more/2.in': b'1\n'})
+  (package / 'data/secret/more').symlink_to('../more')
+  with pytest.raises(records.BadRowError, match='secret/more. is a link to a'):
+    problems.read_problems(f'kattis:{package}')
 
 
 def test_a_bomb_of_aliases_is_refused(tmp_path):

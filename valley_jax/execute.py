@@ -98,9 +98,9 @@ def _read_samples(
 ) -> _Samples:
   """Returns the submissions' samples, or those of the completions."""
   path = pathlib.Path(config.submissions or workdir / 'completions.jsonl')
-  if not path.exists():
+  if not path.is_file():
     raise ValueError(
-        f'There is no {path}; run `python -m valley_jax.sample` with this'
+        f'There is no file {path}; run `python -m valley_jax.sample` with this'
         ' workdir first, or set `submissions` of the config to a JSONL file.'
     )
   problems = problems_lib.read_problems(config.problems)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import marshal
+import pathlib
 
 from valley_jax import records
 from valley_jax.execution import cache
@@ -56,7 +57,7 @@ def _check_problem(identical: _Identical) -> None:
   """Raises a ValueError if the tests of a problem cannot be judged."""
   problem = identical.value
   if problem.program:
-    languages.canonical(problem.program.language)
+    _check_program(problem.problem_id, problem.program)
   if problem.checker == 'program' or problem.mode is _M.INTERACTIVE:
     return
   checker = checkers.named(problem.checker, problem.flags)
@@ -68,7 +69,7 @@ def _check_problem(identical: _Identical) -> None:
             f' {_MAX_INPUT:,}; leave the test out.'
         )
       if problem.mode is _M.FUNCTION:
-        checkers.parse_json(test.input)
+        _arguments(test)
         checkers.parse_json(test.expected)
       elif problem.checker in ('json', 'any_of'):
         checker(test.expected.encode(), b'')
@@ -76,6 +77,33 @@ def _check_problem(identical: _Identical) -> None:
       raise ValueError(
           f'Test {index} of problem {problem.problem_id}: {e}'
       ) from e
+
+
+def _check_program(problem_id: str, program: records.Program) -> None:
+  languages.canonical(program.language)
+  paths = [pathlib.PurePosixPath(name) for name in program.files]
+  if not paths or any(
+      path.is_absolute() or '..' in path.parts or path.name.startswith('-')
+      for path in paths
+  ):
+    raise ValueError(
+        f'`program` of problem {problem_id} has the files'
+        f' {sorted(program.files)}; it needs one or more, by names that lead'
+        ' neither out of their folder nor into options.'
+    )
+
+
+def _arguments(test: records.TestCase) -> bytes:
+  """Returns the arguments of a call, marshalled; raises a ValueError."""
+  arguments = checkers.parse_json(test.input, checkers.exact_int)
+  if not isinstance(arguments, list):
+    raise ValueError(
+        f'its input {test.input[:80]!r} is no JSON list of arguments; mend it.'
+    )
+  try:
+    return marshal.dumps(arguments)
+  except ValueError as e:
+    raise ValueError(f'its input is an {e}; leave the test out.') from e
 
 
 class Attempt:
@@ -138,8 +166,7 @@ class Attempt:
   def input(self, test: records.TestCase, nonce: bytes) -> tuple[bytes, bytes]:
     """Returns a test's standard input and its private input."""
     if self.problem.mode is _M.FUNCTION:
-      arguments = checkers.parse_json(test.input, checkers.exact_int)
-      return b'', marshal.dumps(arguments)
+      return b'', _arguments(test)
     if self.problem.mode is _M.ASSERT:
       return b'', test.input.encode() + nonce
     return test.input.encode(), b''

@@ -89,9 +89,15 @@ class Cache:
       query = 'INSERT OR REPLACE INTO judgements VALUES (?, ?)'
       database.execute(query, (key, records.to_json(judgement)))
 
-  def file(self, name: str) -> pathlib.Path | None:
-    """Returns where a file lies or shall lie; None without a directory."""
-    return self._directory / name if self._directory else None
+  def read(self, name: str) -> bytes:
+    """Returns the bytes of a file, b'' if it is not kept."""
+    path = self._directory and self._directory / name
+    return path.read_bytes() if path and path.exists() else b''
+
+  def write(self, name: str, data: bytes) -> None:
+    """Keeps a file, unless it is empty."""
+    if self._directory and data:
+      records.write_atomically(self._directory / name, data)
 
   def close(self) -> None:
     """Closes the file of verdicts."""

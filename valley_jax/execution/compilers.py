@@ -40,15 +40,7 @@ class Compilers:
     self._cache, self._public = cache, public
     self._lock = threading.Lock()
     self._counts = collections.Counter()
-    self._versions: dict[str, str] = {}
     self._recent: dict[str, sandbox.Execution] = {}  # The oldest first.
-
-  def version(self, name: str) -> str:
-    """Returns the version of a language's compiler, asked for once."""
-    if name not in self._versions:
-      language = languages.LANGUAGES[name]
-      self._versions[name] = languages.compiler_version(language)
-    return self._versions[name]
 
   def build(
       self, place: place_lib.Place, name: str, files: dict[str, bytes]
@@ -59,17 +51,17 @@ class Compilers:
       SandboxError: there is no such compiler here, or the sandbox failed.
     """
     language = languages.LANGUAGES[name]
-    if not self.version(name):
+    version = languages.compiler_version(language)
+    if not version:
       raise sandbox.SandboxError(
           f'{language.compiler[0]} is not installed, so no {name} program can'
           ' be judged; `apt-get install g++` and run it again.'
       )
     texts = sorted((n, text.hex()) for n, text in files.items())
-    key = cache_lib.digest(texts, language.compiler, self.version(name)).hex()
+    key = cache_lib.digest(texts, language.compiler, version).hex()
     if recent := self._recent.get(key):
       return recent.report, recent
-    kept = self._cache.file(f'binaries/{key}')
-    if kept and kept.exists() and (binary := kept.read_bytes()):
+    if binary := self._cache.read(f'binaries/{key}'):
       return binary, None
     pch = self._header(place, name)
     made = self._run(place, language.command(list(files), pch), files)
@@ -77,8 +69,7 @@ class Compilers:
       words = f'The binary has {len(made.report):,} bytes; {_MAX_BINARY:,} are'
       words = f'{words} allowed.'.encode()
       made = dataclasses.replace(made, report=b'', stderr=words)
-    if made.report and kept:
-      records.write_atomically(kept, made.report)
+    self._cache.write(f'binaries/{key}', made.report)
     with self._lock:
       self._recent[key] = made
       while len(self._recent) > _NUM_RECENT:
@@ -94,19 +85,13 @@ class Compilers:
     language = languages.LANGUAGES[name]
     if not language.header:
       return ''
-    key = cache_lib.digest(language.compiler, self.version(name)).hex()
-    kept = self._cache.file(f'headers/{key}')
+    folder = self._public / 'pch' / name
+    header = folder / f'{language.header}.gch'
     with self._lock:
       self._counts[name] += 1
-      folder = self._public / 'pch' / name
-      header = folder / f'{language.header}.gch'
       if not header.exists():
-        is_frequent = self._counts[name] > _COMPILATIONS_BEFORE_HEADER
-        if not is_frequent and not (kept and kept.exists()):
-          return ''
-        data = self._precompiled(place, language, kept)
-        if not data:  # It will not do so the next time either.
-          self._counts[name] = -sys.maxsize
+        data = self._precompiled(place, name)
+        if not data:
           return ''
         records.write_atomically(header, data)
         for path in (header.parent, folder, folder.parent):
@@ -115,11 +100,18 @@ class Compilers:
     top = f'{self._public}/pch' if place.user else bubblewrap.PCH
     return f'{top}/{name}'
 
-  def _precompiled(self, place, language, kept: pathlib.Path | None) -> bytes:
-    if kept and kept.exists():
-      return kept.read_bytes()
-    source = f'#include <{language.header}>\n'.encode()
-    made = self._run(place, language.header_command(), {'header': source})
-    if kept and made.report:
-      records.write_atomically(kept, made.report)
-    return made.report
+  def _precompiled(self, place: place_lib.Place, name: str) -> bytes:
+    """Returns the header if it is there or worth its time, b'' if not."""
+    language = languages.LANGUAGES[name]
+    version = languages.compiler_version(language)
+    kept = f'headers/{cache_lib.digest(language.compiler, version).hex()}'
+    data = self._cache.read(kept)
+    if not data and self._counts[name] > _COMPILATIONS_BEFORE_HEADER:
+      source = f'#include <{language.header}>\n'.encode()
+      data = self._run(
+          place, language.header_command(), {'header': source}
+      ).report
+      self._cache.write(kept, data)
+      if not data:  # It will not do so the next time either.
+        self._counts[name] = -sys.maxsize
+    return data

@@ -51,7 +51,7 @@ class Pool:
   """
 
   def __init__(self, settings: Settings):
-    self._shared = worker_lib.share(settings)
+    self._shared = worker_lib.Shared(settings)
     self._cores = cores_lib.Cores(settings.num_workers)
     self._num_workers = len(self._cores.numbers)
     self._executor = concurrent.futures.ThreadPoolExecutor(self._num_workers)

@@ -6,6 +6,7 @@ is run as it is: a binary, or a script that begins with `#!`.
 """
 
 import dataclasses
+import functools
 import subprocess
 
 
@@ -65,6 +66,7 @@ def canonical(name: str) -> str:
   return name
 
 
+@functools.cache
 def compiler_version(language: Language) -> str:
   """Returns what tells one compiler from another, '' if there is none."""
   if not language.compiler:

@@ -5,11 +5,12 @@ or allow where they do not. Nothing is changed, nothing is judged.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import importlib.util
 import os
 import platform
 import sys
-import threading
 
 from valley_jax.execution import calibration
 from valley_jax.execution import languages
@@ -22,29 +23,18 @@ from valley_jax.execution.confinement import probes
 def _examine(tier: str) -> dict[str, str] | str:
   """Returns what does not hold in a tier, or why the tier is not there."""
   try:
-    isolation = isolation_lib.prepare(tier)
+    with contextlib.closing(isolation_lib.prepare(tier)) as isolation:
+      staged = bubblewrap.stage(isolation)
+      with contextlib.closing(place_lib.take(staged, 0)) as place:
+        return probes.examine(place)
   except isolation_lib.IsolationError as e:
     return str(e)
-  try:
-    isolation = bubblewrap.stage(isolation)
-    place = place_lib.take(isolation, 0)
-    try:
-      return probes.examine(place)
-    finally:
-      place.close()
-  except isolation_lib.IsolationError as e:
-    return str(e)
-  finally:
-    isolation.close()
 
 
 def _in_thread(tier: str) -> dict[str, str] | str:
   """Examines in a thread of its own, whose mount namespace ends with it."""
-  results = []
-  thread = threading.Thread(target=lambda: results.append(_examine(tier)))
-  thread.start()
-  thread.join()
-  return results[0]
+  with concurrent.futures.ThreadPoolExecutor(1) as executor:
+    return executor.submit(_examine, tier).result()
 
 
 def _show(tier: str, found: dict[str, str] | str) -> bool:

@@ -5,6 +5,9 @@ import dataclasses
 from valley_jax import records
 from valley_jax.execution import languages
 
+_MAX_CPU_SECONDS = 36_000  # What is waited for is a multiple, in C's int of ms.
+_MAX_SIZE = 1 << 24  # MiB of memory, KiB of output.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -35,4 +38,15 @@ class Settings:
     seconds = problem.limits.cpu_seconds or self.cpu_seconds
     factors = {languages.canonical(n): f for n, f in self.multipliers}
     seconds *= factors.get(language, 1.0)
+    for name, value, most in (
+        ('cpu_seconds', seconds, _MAX_CPU_SECONDS),
+        ('memory_mib', problem.limits.memory_mib, _MAX_SIZE),
+        ('output_kib', problem.limits.output_kib, _MAX_SIZE),
+    ):
+      if not 0 < value <= most:
+        raise ValueError(
+            f'Problem {problem.problem_id} comes to {name}={value}, which is'
+            f' not above 0 and up to {most:,}; mend its `limits`, or'
+            ' `cpu_seconds` and `multipliers` of the config.'
+        )
     return records.replace(problem.limits, cpu_seconds=seconds)

@@ -1,11 +1,10 @@
 """A worker judges one submission at a time: loads it, runs tests, decides."""
 
 import contextlib
-import dataclasses
+import functools
 import itertools
 import os
 import threading
-from typing import Any
 
 from valley_jax import records
 from valley_jax.execution import attempt as attempt_lib
@@ -32,37 +31,26 @@ _SLOW = 1.1  # Times the reference loop's best: then a core is slow.
 _STARVED = 0.1  # Of the wall time: who waits longer for a core is starved.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Shared:
-  """What the workers of a pool have in common."""
-
-  settings: settings_lib.Settings
-  isolation: isolation_lib.Isolation
-  cache: cache_lib.Cache
-  compilers: compilers_lib.Compilers
-  clock: calibration.Clock
-  gate: gate_lib.Gate = dataclasses.field(default_factory=gate_lib.Gate)
-  stopped: threading.Event = dataclasses.field(default_factory=threading.Event)
-  numbers: Any = dataclasses.field(default_factory=itertools.count)
-
-
-def share(settings: settings_lib.Settings) -> Shared:
-  """Makes what the workers of a pool have in common.
+  """What the workers of a pool have in common.
 
   Raises:
     IsolationError: this machine cannot confine programs.
+    ValueError: what is to be the cache is none.
   """
-  isolation = isolation_lib.prepare(
-      settings.tier, settings.profile.value, settings.waivers
-  )
-  cache = cache_lib.Cache(settings.cache_dir)
-  return Shared(
-      settings=settings,
-      isolation=isolation,
-      cache=cache,
-      compilers=compilers_lib.Compilers(cache, isolation.public),
-      clock=calibration.Clock(),
-  )
+
+  def __init__(self, settings: settings_lib.Settings):
+    self.settings = settings
+    self.cache = cache_lib.Cache(settings.cache_dir)
+    self.isolation = isolation_lib.prepare(
+        settings.tier, settings.profile.value, settings.waivers
+    )
+    public = self.isolation.public
+    self.compilers = compilers_lib.Compilers(self.cache, public)
+    self.clock = calibration.Clock()
+    self.gate = gate_lib.Gate()
+    self.stopped = threading.Event()
+    self.numbers = itertools.count()  # Of places.
 
 
 class Worker:
@@ -113,13 +101,13 @@ class Worker:
   def _judge_as(self, profile, problem, submission) -> records.Judgement:
     shared = self._shared
 
-    def begin():
-      settings = shared.settings
-      return attempt_lib.Attempt(problem, submission, profile, settings)
-
+    begin = functools.partial(
+        attempt_lib.Attempt, problem, submission, profile, shared.settings
+    )
     attempt = begin()
     tier = self._place.isolation.tier
-    version = shared.compilers.version(attempt.language)
+    language = languages.LANGUAGES[attempt.language]
+    version = languages.compiler_version(language)
     key = attempt.key(tier, self._waivers, version) if shared.cache else b''
     if found := shared.cache.get(key):
       return records.replace(
@@ -171,7 +159,7 @@ class Worker:
 
   def _judge_test(self, attempt, test) -> tuple[records.Verdict, str]:
     """Runs one test; one that others may have slowed down is run again."""
-    run = self._run_test
+    run, slowdown = self._run_test, self._shared.clock.slowdown
     if attempt.problem.mode is _M.INTERACTIVE:
       run = self._converse
     with self._shared.gate.shared():
@@ -180,15 +168,12 @@ class Worker:
       if execution is None or not self._is_doubtful(verdict, execution):
         break
       self._discard()
-      with self._shared.gate.quiet(), attempt.slowed(self._slowdown()):
+      with self._shared.gate.quiet(), attempt.slowed(slowdown()):
         verdict, execution, message = run(attempt, test)
       self._discard()  # Its sandbox has the limits of that moment.
     if execution:
       attempt.add(execution)
     return verdict, message
-
-  def _slowdown(self) -> float:
-    return self._shared.clock.slowdown()
 
   def _is_doubtful(self, verdict, execution) -> bool:
     """Whether a busy machine, and not the program, may be the reason.
@@ -198,7 +183,8 @@ class Worker:
     it waited for a core.
     """
     if verdict is _V.TIME_LIMIT:
-      return execution.stopped is None or self._slowdown() > _SLOW
+      is_over = execution.stopped is None
+      return is_over or self._shared.clock.slowdown() > _SLOW
     starved = execution.waited_seconds > _STARVED * execution.wall_seconds
     return verdict is _V.IDLE_LIMIT and starved
 

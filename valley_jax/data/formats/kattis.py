@@ -198,6 +198,11 @@ def _tests(
   num_secret = 0
   for group in _GROUPS:
     folder = package / 'data' / group
+    for other in sorted(folder.rglob('*')):
+      if other.is_symlink() and other.is_dir():  # rglob does not go there.
+        raise ValueError(f'`{_name(package, other)}` is a link to a folder')
+      if other.is_dir() and other.suffix == '.files':
+        raise _UnjudgeableError('its tests bring files along')
     inputs = sorted(file for file in folder.rglob('*.in') if file.is_file())
     for answer in sorted(folder.rglob('*.ans')):
       if not answer.with_suffix('.in').is_file():
@@ -223,6 +228,7 @@ def _name(package: pathlib.Path, file: pathlib.Path) -> str:
 class _Group(msgspec.Struct):
   output_validator_flags: Texts = ''
   output_validator_args: Texts = ''  # As packages of 2023 call it.
+  args: Texts = ''  # Of the submission.
 
 
 def _flags(package: pathlib.Path, yaml: _Package) -> tuple[str, ...]:
@@ -232,12 +238,18 @@ def _flags(package: pathlib.Path, yaml: _Package) -> tuple[str, ...]:
     ValueError: groups of tests differ, but a problem has one set of flags.
   """
   secret = package / 'data/secret'
-  folders = {file.parent for file in secret.rglob('*.in')}
-  found = {_group_flags(folder, secret.parent) for folder in folders}
+  files = list(secret.rglob('*.in'))
+  groups = {
+      f: _group_flags(f, secret.parent) for f in {x.parent for x in files}
+  }
+  found = {
+      _own_flags(file.with_suffix('.yaml')) or groups[file.parent]
+      for file in files
+  }
   if len(found) > 1:
     raise ValueError(
-        f'`testdata.yaml`: groups with different flags {sorted(found)}; make a'
-        ' package of each'
+        '`testdata.yaml`: groups or tests with different flags'
+        f' {sorted(found)}; make a package of each'
     )
   return (*_words(yaml.validator_flags), *found.pop())
 
@@ -245,14 +257,21 @@ def _flags(package: pathlib.Path, yaml: _Package) -> tuple[str, ...]:
 def _group_flags(folder: pathlib.Path, top: pathlib.Path) -> tuple[str, ...]:
   """The group's flags, or those of the nearest group around it."""
   for name in ('testdata.yaml', 'test_group.yaml'):
-    if (folder / name).is_file():
-      group = _read_yaml(folder / name, _Group)
-      words = _words(
-          group.output_validator_flags or group.output_validator_args
-      )
-      if words:
-        return tuple(words)
+    if flags := _own_flags(folder / name):
+      return flags
   return () if folder == top else _group_flags(folder.parent, top)
+
+
+def _own_flags(path: pathlib.Path) -> tuple[str, ...]:
+  """What a group, or in packages of 2023 a single test, says itself."""
+  if not path.is_file():
+    return ()
+  said = _read_yaml(path, _Group)
+  if said.args:
+    raise _UnjudgeableError('its programs are given arguments')
+  return tuple(
+      _words(said.output_validator_flags or said.output_validator_args)
+  )
 
 
 def _limits(package: pathlib.Path, yaml: _Package) -> records.Limits:

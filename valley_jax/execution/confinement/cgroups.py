@@ -15,6 +15,8 @@ import time
 
 _ROOT = pathlib.Path('/sys/fs/cgroup')
 _PREFIX = 'valley_jax'
+MAX_PROCESSES = 64  # Of one test, threads included.
+_OWN_PROCESSES = 8  # Room for bubblewrap and the supervisor.
 # By hierarchy version: the file that sets the memory limit, the one that
 # counts kills for want of memory.
 _MEMORY = {1: 'memory.limit_in_bytes', 2: 'memory.max'}
@@ -29,7 +31,7 @@ class Cgroup:
   def __init__(self, directories: list[pathlib.Path], version: int):
     self._memory, self._pids, self._cpu = directories
     self._version = version
-    self._memory_mib = self._processes = 0
+    self._memory_mib = 0
     # Held open: they are read several times a test.
     self._files: list[int] = []
     for directory, name in (
@@ -38,8 +40,8 @@ class Cgroup:
     ):
       self._files.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
 
-  def limit(self, memory_mib: int, processes: int) -> None:
-    """Sets what the group may use at most from now on."""
+  def limit(self, memory_mib: int) -> None:
+    """Sets the memory that the group may use at most from now on."""
     deadline = time.monotonic() + 2.0
     while memory_mib != self._memory_mib:
       try:
@@ -50,9 +52,6 @@ class Cgroup:
         if time.monotonic() > deadline:
           raise
         time.sleep(0.01)
-    if processes != self._processes:
-      (self._pids / 'pids.max').write_text(str(processes))
-      self._processes = processes
 
   def add(self, pid: int) -> None:
     """Moves a process in; those that it forks from now on are born there."""
@@ -79,9 +78,15 @@ class Cgroup:
 
 
 def _remove(directories: Iterable[pathlib.Path]) -> None:
+  deadline = time.monotonic() + 2.0
   for directory in set(directories):
-    with contextlib.suppress(OSError):
-      directory.rmdir()
+    while directory.exists():
+      try:
+        directory.rmdir()
+      except OSError:  # What was in a sandbox that was killed is still ending.
+        if time.monotonic() > deadline:
+          break
+        time.sleep(0.01)
 
 
 def _own_groups() -> dict[str, pathlib.Path]:
@@ -172,8 +177,7 @@ def _make(parents: list, number: int) -> list[pathlib.Path]:
         made.append(directory)
       return directories
     except OSError as e:
-      for directory in made:
-        directory.rmdir()
+      _remove(made)
       if not isinstance(e, FileExistsError):
         raise
   raise AssertionError
@@ -191,6 +195,7 @@ def _create_in(parents, version: int, number: int) -> Cgroup | None:
   readable = memory / _KILLS[version], cpu / _USAGE[version]
   if all(os.access(path, os.W_OK) for path in writable):
     if all(os.access(path, os.R_OK) for path in readable):
+      (pids / 'pids.max').write_text(str(MAX_PROCESSES + _OWN_PROCESSES))
       return Cgroup(directories, version)
   _remove(directories)
   return None

@@ -36,8 +36,7 @@ _NEEDS_NAMESPACES = (
 _LIMITS = records.Limits(cpu_seconds=5.0, memory_mib=96, output_kib=64)
 _HOSTILE = """
 import os, socket, sys, threading
-parent, *canaries = sys.stdin.read().split()
-parent = int(parent) or os.getppid()
+parent, canaries = os.getppid(), sys.stdin.read().split()
 def tries(name, what, action):
   try:
     action()
@@ -167,8 +166,7 @@ def examine(place: place_lib.Place) -> dict[str, str]:
 
 
 def _walls(place: place_lib.Place, hidden: list[str]) -> dict[str, str]:
-  stdin = ' '.join(['0', *hidden]).encode()
-  done = _run(place, _HOSTILE, stdin)
+  done = _run(place, _HOSTILE, ' '.join(hidden).encode())
   *lines, last = done.stdout.decode('utf-8', 'replace').splitlines() or ['']
   failures: dict[str, str] = {}
   for line in lines:

@@ -13,13 +13,13 @@ import time
 
 from valley_jax import records
 from valley_jax.execution.confinement import bubblewrap
+from valley_jax.execution.confinement import cgroups
 from valley_jax.execution.confinement import container
 from valley_jax.execution.confinement import isolation as isolation_lib
 from valley_jax.execution.confinement import place as place_lib
 from valley_jax.execution.confinement import seccomp
 from valley_jax.execution.inside import watch
 
-MAX_PROCESSES = 64  # Of one test, threads included.
 # A test may run this much over its CPU limit, so that a program which a busy
 # machine has slowed down can be told from one that never ends.
 BORDERLINE = 1.5
@@ -64,6 +64,13 @@ def wall_limit(cpu_seconds: float) -> float:
   return max(3 * cpu_seconds, cpu_seconds + 5.0)
 
 
+def _poll(stream, event: int, seconds: float) -> bool:
+  """Waits for an event; returns whether it has come."""
+  poller = select.poll()
+  poller.register(stream, event)
+  return bool(poller.poll(max(0.0, seconds) * 1000))
+
+
 class Sandbox:
   """A running supervisor, into which one program is loaded.
 
@@ -94,7 +101,7 @@ class Sandbox:
         'wall_us': int(wall_limit(limits.cpu_seconds) * 1e6),
         'memory': limits.memory_mib << 20,
         'output': limits.output_kib << 10,
-        'processes': MAX_PROCESSES,
+        'processes': cgroups.MAX_PROCESSES,
         'sum': cgroup is None,  # Memory is summed over /proc.
         'writes': writes,
         'talks': bool(ends),
@@ -106,7 +113,7 @@ class Sandbox:
     self._process: subprocess.Popen | None = None
     try:
       if cgroup:
-        cgroup.limit(self._memory_mib, MAX_PROCESSES + 8)
+        cgroup.limit(self._memory_mib)
       if place.user:
         self._start_in_container(place.isolation, place.user.uid)
       else:
@@ -197,7 +204,7 @@ class Sandbox:
     self._memory_mib += 2 * (len(binary) >> 20)  # It, and a test's copy.
     try:
       if self._cgroup:
-        self._cgroup.limit(self._memory_mib, MAX_PROCESSES + 8)
+        self._cgroup.limit(self._memory_mib)
       self._tell('take_binary', (len(binary),), binary)
     except OSError as e:
       raise self._failure(f'the supervisor is gone ({e})') from e
@@ -212,7 +219,7 @@ class Sandbox:
     """Runs the loaded program on one test, in a process of its own."""
     if self._cgroup:  # The input lies in the sandbox's memory.
       extra_mib = (len(stdin) + len(private)) >> 20
-      self._cgroup.limit(self._memory_mib + extra_mib, MAX_PROCESSES + 8)
+      self._cgroup.limit(self._memory_mib + extra_mib)
     sizes = (len(stdin), len(private))
     rest = (sizes, argv, files or {}, self._ends)
     return self._ask('test', rest, stdin, private)
@@ -232,13 +239,14 @@ class Sandbox:
     before = self._cgroup.cpu_seconds() if self._cgroup else 0.0
     try:
       self._tell(kind, rest, *files)
-      while self._cgroup and not self._is_ready(0.1):
+      while self._cgroup and not self._answers_within(0.1):
         used = self._cgroup.cpu_seconds() - before
         if used > self._limits['cpu_us'] / 1e6 + _HOST_SECONDS:
           self.kill()  # Children that nobody waited for are in no /proc.
           self.is_dirty = True
           return Execution(stopped=Stop.CPU, cpu_seconds=used)
-        self._check(deadline)
+        if time.monotonic() > deadline:
+          break
       numbers = _ANSWER.unpack(self._receive(_ANSWER.size, deadline))
       limit = self._limits['output'] + 65536
       if not all(0 <= size <= limit for size in numbers[-3:]):
@@ -296,20 +304,12 @@ class Sandbox:
       size -= len(chunk)
     return b''.join(chunks)
 
-  def _is_ready(self, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(self._stdout, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
-
-  def _check(self, deadline: float) -> None:
-    if time.monotonic() > deadline:
-      raise self._failure(f'no answer in {self._wait_seconds:.0f} s')
+  def _answers_within(self, seconds: float) -> bool:
+    return _poll(self._stdout, select.POLLIN, seconds)
 
   def _wait(self, stream, event: int, deadline: float) -> None:
-    poller = select.poll()
-    poller.register(stream, event)
-    while not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-      self._check(deadline)
+    if not _poll(stream, event, deadline - time.monotonic()):
+      raise self._failure(f'no answer in {self._wait_seconds:.0f} s')
 
   def _killed_for_memory(self) -> bool:
     if self._cgroup is None:
@@ -348,7 +348,7 @@ class Sandbox:
     """Ends the sandbox and waits until none of its processes is left."""
     if self._process is not None:
       self._stdin.close()  # The supervisor leaves at end of file.
-      self._is_ready(2.0)  # It has: `wait` alone would sleep and look.
+      self._answers_within(2.0)  # It has: `wait` alone would sleep and look.
       try:
         self._process.wait(timeout=2.0)
       except subprocess.TimeoutExpired:

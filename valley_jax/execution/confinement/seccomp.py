@@ -46,8 +46,6 @@ _SELF_ONLY = {
     'sched_setscheduler': 0,
     'setpriority': 1,
 }
-# PRIO_USER, IOPRIO_WHO_USER: every process of the caller's user.
-_WHOLE_USER = {'setpriority': 2, 'ioprio_set': 3}
 _NEW_NAMESPACES = (
     0x00020000,  # CLONE_NEWNS
     0x02000000,  # CLONE_NEWCGROUP
@@ -58,10 +56,18 @@ _NEW_NAMESPACES = (
     0x40000000,  # CLONE_NEWNET
     0x00000080,  # CLONE_NEWTIME
 )
-# TIOCSTI, TIOCLINUX; FIOSETOWN, SIOCSPGRP: they make others be signalled.
-_INPUT_INJECTION = (0x5412, 0x541C, 0x8901, 0x8902)
-_SIGNALS_ON_INPUT = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX.
-_INT = 0xFFFFFFFF
+_INT = 0xFFFFFFFF  # An `int` is masked: the kernel looks at its lower half.
+# Calls whose argument of this index, under this mask, must not be one of these.
+_NEVER = (
+    ('clone', 0, None, _NEW_NAMESPACES),
+    ('socketpair', 1, 0xF, (socket.SOCK_DGRAM, socket.SOCK_RAW)),
+    # TIOCSTI, TIOCLINUX; FIOSETOWN, SIOCSPGRP: they make others be signalled.
+    ('ioctl', 1, _INT, (0x5412, 0x541C, 0x8901, 0x8902)),
+    ('fcntl', 1, _INT, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX.
+    # PRIO_USER, IOPRIO_WHO_USER: every process of the caller's user.
+    ('setpriority', 0, _INT, (2,)),
+    ('ioprio_set', 0, _INT, (3,)),
+)
 _PR_SET_DUMPABLE = 4
 
 
@@ -79,21 +85,12 @@ def compile_filter() -> bytes:
     add(refuse, name)
   for name, index in _SELF_ONLY.items():
     add(refuse, name, pyseccomp.Arg(index, pyseccomp.NE, 0))
-  for flag in _NEW_NAMESPACES:
-    add(refuse, 'clone', pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
   add(refuse, 'socketpair', pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
-  for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):  # The same for AF_UNIX.
-    masked = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xF, kind)
-    add(refuse, 'socketpair', masked)
-  for request in _INPUT_INJECTION:
-    masked = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _INT, request)
-    add(refuse, 'ioctl', masked)
-  # An `int` is masked: the kernel looks at its lower half only.
-  for command in _SIGNALS_ON_INPUT:
-    masked = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _INT, command)
-    add(refuse, 'fcntl', masked)
-  for name, which in _WHOLE_USER.items():
-    add(refuse, name, pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT, which))
+  for name, index, mask, values in _NEVER:
+    for value in values:  # Without a mask it is a flag, its own mask.
+      masked = mask or value
+      argument = pyseccomp.Arg(index, pyseccomp.MASKED_EQ, masked, value)
+      add(refuse, name, argument)
   add(pyseccomp.ERRNO(errno.ENOSYS), 'clone3')
 
   return _export(rules)

@@ -54,19 +54,20 @@ def compile_sources(sources: tuple[str, ...]) -> None:
         for source in sources
     )
     report = b'code' + marshal.dumps(codes)
-  except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+  except (
+      SyntaxError, ValueError, RecursionError, MemoryError, OverflowError,
+  ) as e:  # fmt: skip
     message = f'{type(e).__name__}: {e}'
     report = b'error' + message.encode('utf-8', 'backslashreplace')
-  except OverflowError as e:
-    report = b'error' + f'OverflowError: {e}'.encode()
-  _write(report)
+  write_all(REPORT, report)
   os._exit(0)  # Only now is it whole.
 
 
-def _write(report: bytes) -> None:
-  view = memoryview(report)
+def write_all(fd: int, data: bytes) -> None:
+  """Writes everything."""
+  view = memoryview(data)
   while view:
-    view = view[os.write(REPORT, view) :]
+    view = view[os.write(fd, view) :]
 
 
 def _module(name: str) -> dict:
@@ -93,7 +94,7 @@ def _exit_status(e: BaseException) -> int:
   """Returns the exit status that Python gives for an uncaught exception."""
   if not isinstance(e, SystemExit):
     if isinstance(e, MemoryError):
-      _write(b'memory')
+      write_all(REPORT, b'memory')
     _print_exception(e)
     return 1
   if e.code is None:
@@ -112,7 +113,8 @@ def _has_last_words(code) -> bool:
   return code.co_name == '__del__' or any(map(_has_last_words, inner))
 
 
-def _flush(stream) -> None:
+def _flush(name: str) -> None:
+  stream = getattr(sys, name, None)  # The program may have deleted it.
   if stream is not None and not stream.closed:
     stream.flush()
 
@@ -126,12 +128,12 @@ def leave(status: int, code=None, namespace: dict | None = None) -> None:
   except BaseException as e:  # noqa: BLE001
     status = _exit_status(e) or status
   try:
-    _flush(sys.stdout)
+    _flush('stdout')
     if namespace is not None and _has_last_words(code):
-      sys.stdout = sys.__stdout__
+      sys.stdout = getattr(sys, '__stdout__', None)
       namespace.clear()
       gc.collect()
-    _flush(sys.__stdout__)
+    _flush('__stdout__')
   except BaseException:  # noqa: BLE001
     status = status or 120  # As CPython: the output could not be written.
   os._exit(status)
@@ -185,7 +187,7 @@ def run_function(codes: tuple, entry_point: str) -> None:
     report = b'value' + _to_json(value)
   except (TypeError, ValueError, RecursionError) as e:
     report = b'type' + str(e).encode('utf-8', 'backslashreplace')
-  _write(report)
+  write_all(REPORT, report)
   os._exit(0)  # What it printed is not looked at.
 
 

@@ -66,13 +66,6 @@ def read_exactly(size: int) -> bytes:
   return b''.join(chunks)
 
 
-def write_all(fd: int, data: bytes) -> None:
-  """Writes everything."""
-  view = memoryview(data)
-  while view:
-    view = view[os.write(fd, view) :]
-
-
 class Cell:
   """What the requests act on: the place, the program, the limits of a test.
 
@@ -160,7 +153,7 @@ class Cell:
         os.mkdir(path, 0o700)
         continue
       fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-      write_all(fd, data)
+      harness.write_all(fd, data)
       os.close(fd)
 
   def become_test(self, limits, fds, ready: int, action, args) -> None:
@@ -193,8 +186,8 @@ class Cell:
         os.eventfd_write(ready, 1)  # It has not become the program: our fault.
       os._exit(1)
 
-  def run(self, limits, sizes, action, args, ends=()):
-    """Runs `action(*args)` in a child; returns what the host will be told."""
+  def run(self, limits, sizes, action, args, ends=()) -> watch.Watch:
+    """Runs `action(*args)` in a child; returns what it did."""
     stdin, private = map(self.unnamed_file, sizes)
     stdout, report = self.unnamed_file(), self.unnamed_file()
     reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -211,34 +204,34 @@ class Cell:
       os.close(fd)
     following = watch.Watch(pid, limits, stdout, reader)
     following.until_end()
-    end = time.monotonic()
     following.kill_all()
     for fd in ends:  # Only now: whom the other's end ends, ends later.
       os.close(fd)
     following.drain()
     self.is_dirty = self.is_dirty or self.scratch_state() != before
     try:
-      is_ready = os.eventfd_read(ready) == 1
+      following.is_ready = os.eventfd_read(ready) == 1
     except BlockingIOError:
-      is_ready = False
-    contents = []
-    for fd in (report, stdout):
-      size = min(os.fstat(fd).st_size, limits['output'] + 1)
-      contents.append(os.pread(fd, size, 0))
+      pass
+    most = limits['output'] + 1
+    following.report, following.output = (
+        os.pread(fd, min(os.fstat(fd).st_size, most), 0)
+        for fd in (report, stdout)
+    )
     for fd in (stdin, stdout, private, report, reader, ready):
       os.close(fd)
-    return following, is_ready, end, contents
+    return following
 
   def compile(self, limits, sources, mode: str, entry_point: str):
     """Compiles Python and makes it what the tests run."""
     action = harness.compile_sources
     limits = {**limits, 'output': _MAX_CODE}  # Code is no output.
-    result = self.run(limits, (0, 0), action, (sources,))
-    following, *rest, (report, stdout) = result
-    if not report.startswith(b'code') or following.status != 0:
-      words = report.removeprefix(b'code')[:_MAX_WORDS]
-      return (following, *rest, (words, stdout))
-    codes = marshal.loads(report[4:])
+    done = self.run(limits, (0, 0), action, (sources,))
+    if not done.report.startswith(b'code') or done.status != 0:
+      done.report = done.report.removeprefix(b'code')[:_MAX_WORDS]
+      return done
+    codes = marshal.loads(done.report[4:])
+    done.report = b'code'
     preload(codes)
     gc.freeze()
     if mode.startswith('lcb_'):
@@ -250,18 +243,17 @@ class Cell:
       self.action = harness.ACTIONS[mode]
     is_call = mode.endswith('function')
     self.args = (codes, entry_point) if is_call else (codes,)
-    return (following, *rest, (b'code', stdout))
+    return done
 
   def build(self, limits, argv, files):
     """Runs a compiler; its report is the file `program` that it has made."""
     self.put_files(files)
-    result = self.run(limits, (0, 0), child.run_binary, (argv,))
-    following, *rest, (_, stdout) = result
-    made = b''
-    if following.status == 0 and not following.stopped:
+    done = self.run(limits, (0, 0), child.run_binary, (argv,))
+    done.report = b''
+    if done.status == 0 and not done.stopped:
       with open(f'{self.scratch[0]}/program', 'rb') as f:
-        made = f.read(limits['output'] + 1)
-    return (following, *rest, (made, stdout))
+        done.report = f.read(limits['output'] + 1)
+    return done
 
   def test(self, limits, sizes, argv, files, ends):
     """Runs the program on one test."""
@@ -285,26 +277,24 @@ def preload(codes: tuple) -> None:
         pass  # No numpy here: the program will say so itself.
 
 
-def answer(result: tuple, is_dirty: bool) -> None:
+def answer(done: watch.Watch, is_dirty: bool) -> None:
   """Sends the host what the process did."""
-  following, is_ready, end, (report, stdout) = result
+  texts = done.report, done.output, done.tail
   numbers = (
-      int(is_ready),
-      -_signal.SIGKILL if following.status is None else following.status,
-      int(following.cpu * 1e6),
+      int(done.is_ready),
+      -_signal.SIGKILL if done.status is None else done.status,
+      int(done.cpu * 1e6),
       int(time.process_time() * 1e6),
-      int((end - following.start) * 1e6),
-      int(end * 1e6),
-      int(following.waited * 1e6),
-      following.peak,
-      following.stopped,
+      int((done.end - done.start) * 1e6),
+      int(done.end * 1e6),
+      int(done.waited * 1e6),
+      done.peak,
+      done.stopped,
       int(is_dirty),
-      len(report),
-      len(stdout),
-      len(following.tail),
+      *map(len, texts),
   )
   head = b''.join(n.to_bytes(8, 'little', signed=True) for n in numbers)
-  write_all(1, head + report + stdout + following.tail)
+  harness.write_all(1, head + b''.join(texts))
 
 
 def main() -> None:
@@ -314,9 +304,9 @@ def main() -> None:
   while True:
     size = int.from_bytes(read_exactly(8), 'little')
     kind, limits, rest = marshal.loads(read_exactly(size))
-    result = getattr(cell, kind)(limits, *rest)
-    if result is not None:
-      answer(result, cell.is_dirty)
+    done = getattr(cell, kind)(limits, *rest)
+    if done is not None:
+      answer(done, cell.is_dirty)
 
 
 if __name__ == 'supervisor':

@@ -80,14 +80,22 @@ def written_bytes() -> int:
 
 
 class Watch:
-  """Follows one test until its first process ends or a limit is passed."""
+  """Follows one test until its first process ends or a limit is passed.
+
+  Attributes:
+    is_ready: Whether the process was set up; from there failures are its own.
+    report, output: What it has written, once it has ended.
+  """
+
+  is_ready = False
+  report = output = b''
 
   def __init__(self, pid: int, limits: dict, stdout: int, stderr: int):
     self.pid, self.limits, self.stdout = pid, limits, stdout
     self.stderr, self.tail = stderr, b''
     self.cpu, self.waited, self.peak, self.stopped = 0.0, 0.0, 0, 0
     self.status: int | None = None
-    self.start = time.monotonic()
+    self.start = self.end = time.monotonic()
 
   def note(self, pid: int, status: int, usage) -> None:
     """Adds a process that has been reaped."""
@@ -154,6 +162,7 @@ class Watch:
         self.reap_orphans()
         self.stopped = self.stopped or self.over_limit()
         next_sample = time.monotonic() + _INTERVAL
+    self.end = time.monotonic()
     os.close(pidfd)
 
   def reap_orphans(self) -> None:
