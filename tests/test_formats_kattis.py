@@ -44,6 +44,7 @@ def test_samples_come_first_and_secret_tests_by_path(tmp_path):
           'data/secret/a/2.in': b'3\n',
           'data/secret/a/2.ans': b'4\n',
           'data/secret/1.desc': b'of no matter',
+          'data/secret/._1.in': b'of no matter',
       },
   )
   assert [(t.input, t.expected, t.is_sample) for t in problem.tests] == [

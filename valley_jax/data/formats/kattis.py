@@ -183,11 +183,22 @@ def _program(files: list[pathlib.Path]) -> records.Program:
   )
 
 
+def _test_files(folder: pathlib.Path, suffix: str) -> list[pathlib.Path]:
+  """Returns the files of tests; not `._1.in`, which macOS leaves behind."""
+  found = sorted(folder.rglob(f'[!.]*{suffix}'))
+  return [file for file in found if file.is_file()]
+
+
 def _targets(package: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
   """The tests that are links turned to text, and the files they lead to."""
   data = package / 'data'
-  files = [f for group in _GROUPS for f in sorted((data / group).rglob('*'))]
-  tests = [f for f in files if f.suffix in ('.in', '.ans') and f.is_file()]
+  folders = [data / group for group in _GROUPS]
+  tests = [
+      file
+      for folder in folders
+      for suffix in ('.in', '.ans')
+      for file in _test_files(folder, suffix)
+  ]
   followed = {file: links.follow(file, data) for file in tests}
   return {file: there for file, there in followed.items() if there != file}
 
@@ -203,8 +214,8 @@ def _tests(
         raise ValueError(f'`{_name(package, other)}` is a link to a folder')
       if other.is_dir() and other.suffix == '.files':
         raise _UnjudgeableError('its tests bring files along')
-    inputs = sorted(file for file in folder.rglob('*.in') if file.is_file())
-    for answer in sorted(folder.rglob('*.ans')):
+    inputs = _test_files(folder, '.in')
+    for answer in _test_files(folder, '.ans'):
       if not answer.with_suffix('.in').is_file():
         raise ValueError(f'`{_name(package, answer)}` has no .in beside it')
     for file in inputs:
@@ -238,7 +249,7 @@ def _flags(package: pathlib.Path, yaml: _Package) -> tuple[str, ...]:
     ValueError: groups of tests differ, but a problem has one set of flags.
   """
   secret = package / 'data/secret'
-  files = list(secret.rglob('*.in'))
+  files = _test_files(secret, '.in')
   groups = {
       f: _group_flags(f, secret.parent) for f in {x.parent for x in files}
   }
