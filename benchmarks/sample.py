@@ -14,7 +14,8 @@ lengths; each completion ends at its own length. In one run, in turn:
     continuous    transformers' continuous batching (paged, SDPA)
 
 Greedy; at float32 all must draw the same tokens (elsewhere ties may fall
-otherwise). The measure is useful tokens a second: those that were asked for.
+otherwise). The measure is useful tokens a second: those that were asked for. On
+a CPU also by the second that the process had of it, where others want it too.
 Nobody knows the lengths before: requests are taken in the order in which they
 come. Each median is measured by itself, since what a context costs differs.
 
@@ -288,12 +289,15 @@ def measure(
     way(short, cap)  # It compiles.
   useful = sum(r.max_new_tokens or 0 for r in requests)
   drawn, rates = {}, {name: [] for name in ways}
+  cpu_rates = {name: [] for name in ways}
   for _ in range(args.rounds):
     for name, way in ways.items():
-      start = time.perf_counter()
+      start, cpu_start = time.perf_counter(), time.process_time()
       drawn[name] = way(requests, cap)
       rates[name].append(useful / (time.perf_counter() - start))
-      print(f'median {median}, {name}: {rates[name][-1]:.0f}', flush=True)
+      cpu_rates[name].append(useful / (time.process_time() - cpu_start))
+      rate, cpu_rate = rates[name][-1], cpu_rates[name][-1]
+      print(f'median {median}, {name}: {rate:.0f}, {cpu_rate:.0f}', flush=True)
   ours = drawn['ours']
   equal = {
       name: sum(ours[i] == found[i] for i in ours)
@@ -301,7 +305,7 @@ def measure(
   }
   return {
       'median': median, 'useful_tokens': useful, 'tokens_per_second': rates,
-      'equal': equal,
+      'tokens_per_cpu_second': cpu_rates, 'equal': equal,
   }  # fmt: skip
 
 
@@ -345,20 +349,20 @@ def main(args: argparse.Namespace) -> None:
   rows = []
   for found in speed:
     mean = found['useful_tokens'] / args.requests
-    rates = {k: np.asarray(v) for k, v in found['tokens_per_second'].items()}
+    rates, cpu_rates = (
+        {name: np.asarray(values) for name, values in found[unit].items()}
+        for unit in ('tokens_per_second', 'tokens_per_cpu_second')
+    )
     rows += [
-        [f'{mean:,.0f}', name, machine.spread(values, 0),
+        [f'{mean:,.0f}', name, machine.spread(rates[name], 0),
+         machine.spread(cpu_rates[name], 0),
          f'{found["equal"][name]} of {args.requests}',
-         f'{np.median(rates["ours"] / values):.2f}']
-        for name, values in rates.items()
+         f'{np.median(rates["ours"] / rates[name]):.2f}',
+         f'{np.median(cpu_rates["ours"] / cpu_rates[name]):.2f}']
+        for name in rates
     ]  # fmt: skip
-  head = [
-      'tokens, mean',
-      'way',
-      'useful tokens/s',
-      'equal to ours',
-      'ours / it',
-  ]
+  head = ['tokens, mean', 'way', 'useful tokens/s', 'a CPU second']
+  head += ['equal to ours', 'ours / it', 'by CPU seconds']
   text = machine.table(head, rows)
   cost = growth(ours, args)
   head = ['context, tokens', 'slots', 'ms a step', 'ms a token', 'GB/s']
