@@ -3,9 +3,9 @@
     pip install 'valley_jax[ray]'      on every host, the same version
 
 What comes out is what `judge.judge_all` gives on one host, in the same order.
-A host that is lost takes only time along: Ray starts its actor anew, elsewhere
-if need be, and hands it its batches again. What was yielded is not judged
-again.
+A host that is lost takes only time along: its batches are judged again by the
+others, and its actor is started anew, elsewhere if need be. What was yielded is
+not judged again.
 """
 
 import collections
@@ -41,6 +41,8 @@ class _Batch:
 
   problems: list[bytes]
   submissions: list[tuple[int, bytes]]  # With the index of their problem.
+  judgements: list[bytes] | None = None
+  num_lost: int = 0  # How often its host was lost.
 
   def pairs(self) -> Iterator[judge.Pair]:
     problems = [records.from_json(p, records.Problem) for p in self.problems]
@@ -97,25 +99,31 @@ class _Actor:
       self._pool.close()
 
 
-@dataclasses.dataclass(frozen=True)
 class _Host:
-  """An actor as seen from here, and how many pairs make a batch for it."""
+  """An actor as seen from here, and the batches that it has."""
 
-  actor: Any
-  batch_pairs: int
+  def __init__(self, ray, node: dict[str, Any], settings):
+    affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    make = ray.remote(
+        num_cpus=0,  # It is not Ray that deals out the cores.
+        max_concurrency=_IN_FLIGHT + 1,  # And `close`.
+        scheduling_strategy=affinity(node['NodeID'], soft=True),
+    )(_Actor)
+    self._start = lambda: make.remote(settings, cache.engine())
+    self.actor = self._start()
+    self.batch_pairs = _PAIRS * max(1, int(node['Resources'].get('CPU', 1)))
+    self.in_flight: dict[Any, _Batch] = {}  # By Ray's reference.
 
+  def judge(self, batch: _Batch) -> None:
+    """Begins to judge a batch."""
+    self.in_flight[self.actor.judge.remote(batch)] = batch
 
-def _start(ray, node: dict[str, Any], settings: settings_lib.Settings) -> _Host:
-  affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-  make = ray.remote(
-      num_cpus=0,  # It is not Ray that deals out the cores.
-      max_concurrency=_IN_FLIGHT + 1,  # And `close`.
-      max_restarts=-1,  # Any number: what is bounded is a batch's retries.
-      max_task_retries=_RETRIES,
-      scheduling_strategy=affinity(node['NodeID'], soft=True),
-  )(_Actor)
-  num_cores = max(1, int(node['Resources'].get('CPU', 1)))
-  return _Host(make.remote(settings, cache.engine()), _PAIRS * num_cores)
+  def start_anew(self) -> list[_Batch]:
+    """Gives back the batches of an actor that is lost."""
+    lost = list(self.in_flight.values())
+    self.in_flight.clear()
+    self.actor = self._start()
+    return lost
 
 
 def judge_all(
@@ -149,17 +157,11 @@ def judge_all(
   if is_ours:
     _connect(ray, address)
   nodes = [node for node in ray.nodes() if node['Alive']]
-  hosts = [_start(ray, node, settings) for node in nodes]
+  hosts = [_Host(ray, node, settings) for node in nodes]
   try:
     yield from _judge_on(ray, hosts, iter(pairs))
   except ray.exceptions.RayTaskError as e:
     raise e.cause from None  # What the judge of that host has raised.
-  except ray.exceptions.RayError as e:
-    raise HostError(
-        f'A batch of programs was lost {_RETRIES + 1} times with its host: {e}'
-        ' Look into the logs of Ray (/tmp/ray/session_latest/logs); when it is'
-        ' run again, what is judged stays.'
-    ) from e
   finally:
     _close(ray, hosts)
     if is_ours:
@@ -183,26 +185,53 @@ def _judge_on(
     ray, hosts: list[_Host], pairs: Iterator[judge.Pair]
 ) -> Iterator[records.Judgement]:
   """Keeps every host busy, and yields what they answer in order."""
-  window = collections.deque()  # Ray's references to all that is not yielded.
-  running: dict[Any, _Host] = {}  # By reference.
-  judged: dict[Any, list[bytes]] = {}
-  free = collections.deque(hosts * _IN_FLIGHT)
+  window = collections.deque()  # All batches that are not yielded, in order.
+  again = collections.deque()  # Those whose host was lost.
   while True:
-    while free and len(window) < _WINDOW * len(hosts):
-      host = free.popleft()
-      batch = _next_batch(pairs, host.batch_pairs)
-      if not batch.submissions:
-        break  # That was all: the host is not needed any more.
-      window.append(host.actor.judge.remote(batch))
-      running[window[-1]] = host
+    for host in hosts:
+      while len(host.in_flight) < _IN_FLIGHT:
+        if again:
+          batch = again.popleft()
+        elif len(window) < _WINDOW * len(hosts):
+          batch = _next_batch(pairs, host.batch_pairs)
+          if not batch.submissions:
+            break
+          window.append(batch)
+        else:
+          break
+        host.judge(batch)
     if not window:
       return
-    for ref in ray.wait(list(running), num_returns=1)[0]:
-      judged[ref] = ray.get(ref)
-      free.append(running.pop(ref))
-    while window and window[0] in judged:
-      for row in judged.pop(window.popleft()):
+    running = [ref for host in hosts for ref in host.in_flight]
+    done = ray.wait(running, num_returns=1)[0]
+    for host in hosts:
+      again.extend(_collect(ray, host, done))
+    while window and window[0].judgements is not None:
+      for row in window.popleft().judgements:
         yield records.from_json(row, records.Judgement)
+
+
+def _collect(ray, host: _Host, done) -> list[_Batch]:
+  """Takes what a host has answered; returns what was lost with it."""
+  for ref in [ref for ref in done if ref in host.in_flight]:
+    try:
+      host.in_flight[ref].judgements = ray.get(ref)
+      del host.in_flight[ref]
+    except ray.exceptions.RayTaskError:
+      raise
+    except ray.exceptions.RayError as e:
+      lost = host.start_anew()
+      for batch in lost:
+        batch.num_lost += 1
+        if batch.num_lost > _RETRIES:
+          raise HostError(
+              f'A batch of {len(batch.submissions)} programs was lost'
+              f' {batch.num_lost} times with its host: {e} Look into the logs'
+              ' of Ray (/tmp/ray/session_latest/logs); when it is run again,'
+              ' what is judged stays.'
+          ) from e
+      return lost
+  return []
 
 
 def _close(ray, hosts: list[_Host]) -> None:
