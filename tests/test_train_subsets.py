@@ -36,7 +36,7 @@ def run(world):
 
 
 def _corpus(config):
-  return train._corpus(config, train.shards_of(config, ''), '')
+  return train.corpus_of(config, train.shards_of(config, ''), '')
 
 
 def test_a_run_says_what_it_was_trained_on(world, run):

@@ -97,7 +97,7 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def _corpus(
+def corpus_of(
     config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str
 ) -> corpus_lib.Corpus:
   """Returns the traces to train on and those held out."""
@@ -180,7 +180,7 @@ def _identity(
 def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
   shards = shards_of(config, workdir)
-  corpus = _corpus(config, shards, workdir)
+  corpus = corpus_of(config, shards, workdir)
   student = initial.student(
       config.init,
       config.student,
