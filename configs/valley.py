@@ -53,6 +53,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
     c.num_traces = 30_000
   c.seed = a.seed
   c.subset = a.subset  # A name of these; '': num_traces at random, nested.
+  # Or of your own: also mixtures, and {'phases': …} that change their weights.
   c.subsets = _subsets()
   c.command = ''  # What was typed; the entry point fills it in.
 
