@@ -7,11 +7,15 @@
     configs/distill.py:student=qwen2_5_7b   another student
     configs/distill.py:mini                 the same flow on two cores
 
-    python -m valley_jax.curate --config configs/distill.py --workdir DATA \\
+The whole table, with each of V's fields as it is for you:
+
+    V="--config configs/distill.py:seeds=3 --workdir STUDY
+       --config.traces=… --config.problems=…
+       --config.tokenizer=hf:STUDENT_DIR --config.init=hf:STUDENT_DIR"
+    python -m valley_jax.shard $V
+    python -m valley_jax.curate $V \\
         --config.curate.judgements=STUDENT/judgements.jsonl
-    python -m valley_jax.train --config configs/distill.py:subset=diverse \\
-        --workdir RUN --config.shards=DATA/shards \\
-        --config.curated=DATA/curated --config.init=hf:STUDENT_DIR
+    python -m valley_jax.study $V
 
 The shards hold several traces a question of both teachers, R1 and QwQ, with the
 label `is_correct`. The paper's corpora of its table for code, and two controls:
@@ -40,6 +44,9 @@ from valley_jax import config_arg
 
 _CODE = ('taco', 'apps', 'code_contests', 'open-r1/codeforces')  # Sources.
 
+# The paper's table for code, from above, and the two controls.
+_TABLE = ('r1', 'qwq', 'right', 'hard', 'diverse', 'random', 'nearest')
+
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One corpus of the paper's table, and one student."""
@@ -53,12 +60,13 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       r1='DeepSeek-R1',  # As the traces name their teachers.
       qwq='QwQ-32B',
       seed=0,
+      seeds=1,
   )
   c = config_arg.read_beside(
       __file__,
       'valley.py',
       f'mini={a.mini},student={a.student},num_traces={a.num_traces}'
-      f',seed={a.seed}',
+      f',seed={a.seed},seeds={a.seeds}',
   ).unlock()
   c.name = 'distill-mini' if a.mini else 'distill'
   c.num_traces = a.num_traces
@@ -80,6 +88,8 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
     c.train.update(batch_size=48, epochs=10, learning_rate=1e-5)
     # LiveCodeBench, February to May 2025: the mean of 16 runs.
     c.sample.num_samples = 16
+    c.study.sizes = (0,)
+    c.study.subsets = _TABLE
   return c.lock()
 
 

@@ -10,6 +10,18 @@
     configs/valley.py:num_traces=1000,fixed_steps=true
                                  1,000 traces for as many steps as 30,000 take
 
+The paper's RQ2, and in the same way RQ3 with ('hard_4k','easy_4k'); and what
+the difference is worth where the arms are matched, ('correct_matched', …):
+
+    python -m valley_jax.study --config configs/valley.py:seeds=3 \\
+        --workdir RQ2 --config.study.sizes="(0,)" \\
+        --config.study.subsets="('correct_6k','incorrect_6k')" \\
+        --config.traces=… --config.problems=… \\
+        --config.tokenizer=hf:STUDENT_DIR --config.init=hf:STUDENT_DIR
+
+Its second stage goes on from 30,000 traces: another workdir, and
+--config.init=checkpoint:STUDY/runs/n30000_s0/checkpoints.
+
 What the paper leaves open is chosen here: cosine decay to 10 %, AdamW betas
 (.9, .95) without weight decay, best-fit packing, loss on the response only,
 pass@1 from one greedy sample in the mini world and from 4 at temperature .6,
@@ -41,6 +53,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
     c.num_traces = 30_000
   c.seed = a.seed
   c.subset = a.subset  # A name of these; '': num_traces at random, nested.
+  # Or of your own: also mixtures, and {'phases': …} that change their weights.
   c.subsets = _subsets()
   c.command = ''  # What was typed; the entry point fills it in.
 
@@ -199,6 +212,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.study = dict(
       world='',  # 'mini': make the embedded world first, as `mini` says.
       sizes=(0, 1_000, 10_000, 30_000),
+      subsets=(),  # Of config.subsets, each with each seed, beside the sizes.
       seeds=tuple(range(a.seed, a.seed + a.seeds)),
       mini=dict(
           num_base=12_000,  # Problems of the base student's own training.
@@ -281,5 +295,12 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.cpu_seconds = 2.0
   c.study.world = 'mini'
   c.study.sizes = (0, 16, 64, 256, 1024, 4096)
+  c.subsets = {
+      f'{name}_1k': (
+          {'where': 'difficulty', 'equals': name},
+          {'random': 1_000},
+      )
+      for name in ('hard', 'easy')
+  }
   if c.train.steps_of:
     c.train.steps_of = 4096

@@ -1,5 +1,6 @@
 """What a run trains on and holds out, and the record of it."""
 
+import numpy as np
 import pytest
 import tables
 
@@ -12,6 +13,14 @@ SUBSETS = {
     'hard': ({'where': 'difficulty', 'equals': 'hard'},),
     'easy': ({'where': 'difficulty', 'equals': 'easy'},),
     'listed': ({'ids': 'listed.json'},),
+    'early': ({'mixture': {'easy': 3, 'hard': 1}, 'size': 20},),
+    'late': ({'mixture': {'easy': 1, 'hard': 3}, 'size': 20},),
+    'rising': ({'phases': ('early', 'late')},),
+    'even': ({'mixture': {'easy': 1, 'hard': 1}, 'size': 40},),
+    'much': ({'phases': ('early', 'early_and_more')},),
+    'early_and_more': ({'mixture': {'hard': 1}, 'size': 200},),
+    'beside': ({'phases': ('early', 'late')}, {'random': 3}),
+    'inside': ({'mixture': {'rising': 1}, 'size': 3},),
 }
 
 
@@ -50,6 +59,23 @@ def test_the_parts_of_a_subset_nest():
 def test_no_traces_are_none_of_any_subset(tmp_path):
   for name in SUBSETS:  # A file that is not there yet is not asked for.
     assert not len(_choose(name, 0, directory=tmp_path).rows)
+
+
+def test_each_phase_has_its_weights_and_no_trace_of_another():
+  found = _choose('rising')
+  assert found.phases == (20, 20)
+  phases = np.split(found.rows, [20])
+  hard = [sum(TABLE.difficulty[i] == 'hard' for i in part) for part in phases]
+  assert hard == [5, 15]
+  assert len(set(found.rows.tolist())) == 40
+  assert not set(found.rows.tolist()) & set(found.held_out.tolist())
+
+
+def test_the_same_traces_without_phases_are_a_mixture():
+  rising, even = _choose('rising'), _choose('even')
+  assert set(rising.rows.tolist()) == set(even.rows.tolist())
+  assert rising.manifest['ids_sha256'] != even.manifest['ids_sha256']
+  assert even.phases == ()
 
 
 def test_listed_traces_are_trained_on_and_others_held_out(tmp_path):
@@ -114,6 +140,10 @@ def test_a_manifest_is_read_back_and_not_if_it_was_changed(tmp_path):
         ('hard', {'num_held_out': 241}, 'held_out=241'),
         ('listed', {}, 'listed.json does not exist; run `python -m'),
         ('none', {}, "config.subset='none'"),
+        ('much', {}, "200 traces of 'hard' are needed, it has"),
+        ('rising', {'num_traces': 9}, "num_traces=9, but subset 'rising' has"),
+        ('beside', {}, "'beside': phases are all of a subset"),
+        ('inside', {}, 'is no part of another'),
     ],
 )
 def test_what_cannot_be_chosen_names_number_and_remedy(

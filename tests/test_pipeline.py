@@ -160,6 +160,37 @@ def test_a_run_that_goes_on_at_a_step_sees_what_it_would_have_seen(
   assert all(map(_equal, rest, whole[start:]))
 
 
+@pytest.mark.parametrize('start', [2, 6, 9])
+def test_a_run_in_phases_goes_on_as_it_would_have_gone(data, start):
+  def batches():
+    plan = pipeline.make_plan(data, range(23), 64, 'none', phases=(9, 14))
+    return pipeline.batches(
+        data, plan, batch_size=4, accumulate=1, num_epochs=2, seed=0
+    )
+
+  whole = list(batches().to_iter_dataset())
+  iterator = iter(batches().to_iter_dataset())
+  for _ in range(start):
+    next(iterator)
+  resumed = iter(batches().to_iter_dataset())
+  resumed.set_state(iterator.get_state())
+  rest = list(resumed)
+  assert len(whole) == 12 and len(rest) == 12 - start
+  assert all(map(_equal, rest, whole[start:]))
+
+
+@pytest.mark.parametrize('pack', ['best_fit', 'stream'])
+def test_no_row_has_examples_of_two_phases(data, pack):
+  plan = pipeline.make_plan(data, range(22, -1, -1), 64, pack, phases=(9, 14))
+  first, second = np.split(np.arange(len(plan.rows)), plan.phases[:1])
+  found = [
+      {example for at in part for example in plan.rows[at]}
+      for part in (first, second)
+  ]
+  assert found == [set(range(14, 23)), set(range(14))]
+  assert len(plan.rows) < 23
+
+
 def test_iterating_and_indexing_are_the_same(data):
   batches, _ = _batches(data, num_epochs=3)
   whole = list(batches.to_iter_dataset())

@@ -54,9 +54,13 @@ def _scores(num_traces, seed, correct):
   }
 
 
-def _write_run(root, num_traces, seed, correct, text='<think>a</think>b'):
-  run = root / f'runs/n{num_traces:05d}_s{seed}'
-  records.write_json(run / 'scores.json', _scores(num_traces, seed, correct))
+def _write_run(
+    root, num_traces, seed, correct, text='<think>a</think>b', subset=None
+):
+  run = root / f'runs/{subset or f"n{num_traces:05d}"}_s{seed}'
+  scores = _scores(num_traces, seed, correct)
+  named = {} if subset is None else {'subset': subset}
+  records.write_json(run / 'scores.json', {**scores, **named})
   records.write_rows(run / 'metrics.jsonl', [{'step': 1, 'loss': 2.5}])
   completions, judgements = [], []
   for i, c in enumerate(correct[:2]):
@@ -247,6 +251,83 @@ def test_a_single_run_has_a_page_and_no_verdict(tmp_path):
   report.report(_config(tmp_path), str(tmp_path))
   page = (tmp_path / 'report.html').read_text()
   assert '<h1>No base run, so no valley to look for.</h1>' in page
+
+
+def _write_subsets(root, *names, base=True):
+  """Two subsets of one size; the first solves more."""
+  if base:
+    _write_run(root, 0, 0, [0] * 32, subset='')
+  for i, name in enumerate(names):
+    correct = [1] * (24 - 16 * i) + [0] * (8 + 16 * i)
+    _write_run(root, 16, 0, correct, subset=name)
+
+
+def _lines(root, beginning):
+  lines = (root / 'report.md').read_text().splitlines()
+  return [line for line in lines if line.startswith(beginning)]
+
+
+def test_subsets_of_one_size_are_compared_and_are_on_no_curve(tmp_path):
+  _write_subsets(tmp_path, 'correct', 'incorrect')
+  report.report(_config(tmp_path), str(tmp_path))
+  page = (tmp_path / 'report.html').read_text()
+  assert '<h1>correct beats incorrect by 50.0 points.</h1>' in page
+  for name in ('subsets', 'pairs'):
+    assert f'<section id="{name}">' in page
+    assert (tmp_path / f'figures/{name}.png').exists()
+  assert 'id="curve"' not in page and not (tmp_path / 'curve.json').exists()
+  found = records.read_json(tmp_path / 'subsets.json')['all']
+  assert found['base']['pass_at_1'] == 0
+  assert found['pairs'][0]['difference'] == 0.5
+
+
+def test_a_subset_is_in_a_row_with_its_size_rates_and_gap_to_the_base(tmp_path):
+  _write_subsets(tmp_path, 'correct', 'incorrect')
+  report.report(_config(tmp_path), str(tmp_path))
+  base, correct, *_ = _lines(tmp_path, ('| base student', '| correct |'))
+  assert base.startswith('| base student | 0 | 0 | 0.0\xa0% |')
+  assert correct.startswith('| correct | 16 | 0 | 75.0\xa0% | ')
+  assert '| +75.0 | ' in correct
+  assert correct.endswith(' | 100.0\xa0% | 50.0\xa0% |')
+
+
+def test_subsets_stand_in_the_order_of_the_study(tmp_path):
+  _write_subsets(tmp_path, 'a', 'b')
+  study = {'subsets': ('b', 'a')}
+  report.report(_config(tmp_path, study=study), str(tmp_path))
+  found = records.read_json(tmp_path / 'subsets.json')['all']
+  assert [arm['name'] for arm in found['arms']] == ['b', 'a']
+
+
+def test_sizes_stay_on_the_curve_that_they_make_without_subsets(
+    study, tmp_path
+):
+  shutil.copytree(study / 'runs', tmp_path / 'runs')
+  _write_subsets(tmp_path, 'correct', 'incorrect', base=False)
+  report.report(_config(tmp_path), str(tmp_path))
+  assert (tmp_path / 'curve.json').read_bytes() == (
+      study / 'curve.json'
+  ).read_bytes()
+  page = (tmp_path / 'report.html').read_text()
+  assert '<h1>There is a valley, 43.8 points deep.</h1>' in page
+  assert 'correct against incorrect: +50.0 points' in page
+  run = '| correct (16) | 0 | 32 × 1 | 75.0\xa0%'
+  assert len(_lines(tmp_path, run)) == 1
+
+
+def test_subsets_are_shown_by_difficulty(tmp_path):
+  _write_subsets(tmp_path, 'correct', 'incorrect')
+  for path in (tmp_path / 'runs').glob('*/scores.json'):
+    scores = records.read_json(path)
+    scores['by_difficulty'] = {'easy': {}, 'hard': {}}
+    for i, problem in enumerate(scores['problems']):
+      problem['difficulty'] = 'easy' if i < 8 else 'hard'
+    records.write_json(path, scores)
+  report.report(_config(tmp_path), str(tmp_path))
+  easy = _lines(tmp_path, '| easy | incorrect | 100.0')
+  hard = _lines(tmp_path, '| hard | incorrect | 0.0')
+  assert len(easy) == len(hard) == 1
+  assert (tmp_path / 'figures/subset_difficulty.png').exists()
 
 
 def test_the_base_run_alone_has_a_page(tmp_path):

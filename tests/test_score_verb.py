@@ -119,6 +119,61 @@ def test_scores_hold_the_counts_and_what_follows_from_them(tmp_path):
   }
 
 
+_SUBSET = {'subset': 'hard_4k', 'num_traces': 4000, 'ids_sha256': 'abc'}
+_STUDENT = {
+    'config.subset': 'hard_4k',
+    'config.num_traces': 1000,
+    'subset_sha256': 'abc',
+}
+
+
+def _trained_on(workdir, subset=None, student=None, **changes):
+  """Scores a run with these files beside it."""
+  _write_run(workdir, _VERDICTS)
+  if subset:
+    records.write_json(workdir / 'subset.json', subset)
+  if student:
+    records.write_json(workdir / 'sampling.json', {'student': student})
+  score.score(_config(workdir, **changes), str(workdir))
+  scores = records.read_json(workdir / 'scores.json')
+  return tuple(scores[k] for k in ('subset', 'num_traces', 'subset_sha256'))
+
+
+def test_scores_name_the_subset_its_size_and_its_hash(tmp_path):
+  found = _trained_on(tmp_path, _SUBSET, _STUDENT, num_traces=-1)
+  assert found == ('hard_4k', 4000, 'abc')
+
+
+def test_what_a_student_was_trained_on_does_not_depend_on_the_config(tmp_path):
+  found = _trained_on(tmp_path, _SUBSET, _STUDENT, num_traces=30_000)
+  assert found == ('hard_4k', 4000, 'abc')
+
+
+def test_a_student_of_another_run_is_known_by_what_was_sampled(tmp_path):
+  other = {**_SUBSET, 'subset': 'easy_4k', 'ids_sha256': 'def'}
+  found = _trained_on(tmp_path, other, _STUDENT, num_traces=0)
+  assert found == ('hard_4k', 1000, 'abc')
+
+
+def test_a_student_of_a_whole_subset_elsewhere_is_not_taken_for_the_base(
+    tmp_path,
+):
+  student = {**_STUDENT, 'config.num_traces': -1}
+  with pytest.raises(ValueError, match='say it by config.num_traces'):
+    _trained_on(tmp_path, None, student, num_traces=0)
+  found = _trained_on(tmp_path, None, student, num_traces=4000)
+  assert found == ('hard_4k', 4000, 'abc')
+
+
+def test_the_student_as_it_is_was_trained_on_no_subset(tmp_path):
+  made = {**_SUBSET, 'num_traces': 0}
+  assert _trained_on(tmp_path, made)[:2] == ('', 0)
+
+
+def test_without_a_word_of_it_the_config_says_what_was_trained_on(tmp_path):
+  assert _trained_on(tmp_path) == ('', 16, None)
+
+
 def _rewrite(path, record_type, change):
   rows = list(records.read_rows(path, record_type))
   records.write_rows(path, [change(i, row) for i, row in enumerate(rows)])

@@ -205,12 +205,14 @@ def test_a_subset_that_is_not_there_names_those_that_are():
     )
 
 
-def test_the_files_of_a_subset_are_those_of_its_mixtures_too():
+def test_the_files_of_a_subset_are_those_of_all_that_is_in_it():
   subsets = {
       'a': ({'ids': 'a.json'}, {'random': 3}),
       'b': ({'mixture': {'a': 1, 'c': 1}, 'size': 2},),
       'c': ({'ids': 'c.json'},),
       'd': ({'random': 3},),
+      'e': ({'phases': ('d', 'b')},),
   }
   assert selections.files(subsets, 'b') == {'a.json', 'c.json'}
+  assert selections.files(subsets, 'e') == {'a.json', 'c.json'}
   assert selections.files(subsets, 'd') == set()

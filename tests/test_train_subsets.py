@@ -1,5 +1,6 @@
 """train takes the subset that the config names, and says which it was."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -36,7 +37,7 @@ def run(world):
 
 
 def _corpus(config):
-  return train._corpus(config, train.shards_of(config, ''), '')
+  return train.corpus_of(config, train.shards_of(config, ''), '')
 
 
 def test_a_run_says_what_it_was_trained_on(world, run):
@@ -69,21 +70,22 @@ def test_a_subset_of_the_same_name_but_other_traces_is_refused(world, run):
 def test_it_is_trained_on_the_traces_of_the_subset(world, run):
   config = _config(world)
   shards = train.shards_of(config, '')
-  rows = _corpus(config).rows
+  found = _corpus(config)
+  rows = found.rows
   assert [shards.ids[row] for row in rows] == corpus.read_ids(
       run / 'subset.json'
   )
   with tiny.mesh():
-    batches, _ = train._batches(config, shards, rows)
+    batches, _ = train._batches(config, shards, found)
   found = {row.tobytes() for row in batches[0]['inputs'][0] if row.any()}
   inputs = [example.tokens[:-1] for example in shards.read(rows)]
   assert found == {np.pad(x, (0, 64 - len(x))).tobytes() for x in inputs}
 
 
 def _batches(config):
-  rows = _corpus(config).rows
+  found = _corpus(config)
   with tiny.mesh():
-    return train._batches(config, train.shards_of(config, ''), rows)[0]
+    return train._batches(config, train.shards_of(config, ''), found)[0]
 
 
 def test_fewer_traces_may_take_as_many_steps_as_more(world):
@@ -110,3 +112,59 @@ def test_steps_of_traces_that_are_not_there_are_refused(world):
 def test_the_untrained_student_takes_no_steps_of_others(world):
   changes = {'num_traces': 0, 'train': {'steps_of': 10}}
   assert len(_batches(_config(world, **changes))) == 0
+
+
+_PHASED = {
+    'a': ({'where': 'problem_ids', 'among': [f'p{i}' for i in range(6)]},),
+    'b': ({'where': 'problem_ids', 'none_of': [f'p{i}' for i in range(6)]},),
+    'early': ({'mixture': {'a': 2, 'b': 1}, 'size': 3},),
+    'late': ({'mixture': {'a': 1, 'b': 2}, 'size': 3},),
+    'rising': ({'phases': ('early', 'late')},),
+}
+
+
+def _phased(world, **changes):
+  return tiny.config(
+      world,
+      subset='rising',
+      num_traces=-1,
+      subsets=_PHASED,
+      train={'epochs': 3, 'batch_size': 2, **changes},
+  )
+
+
+def test_training_goes_through_all_epochs_of_a_phase_before_the_next(world):
+  config = _phased(world)
+  shards = train.shards_of(config, '')
+  found = _corpus(config)
+  batches = _batches(config)
+  name_of = {
+      example.tokens[:-1].tobytes(): shards.ids[row]
+      for row, example in zip(found.rows, shards.read(found.rows), strict=True)
+  }
+  seen = [
+      name_of[inputs[segments > 0].tobytes()]
+      for i in range(len(batches))
+      for inputs, segments in zip(
+          batches[i]['inputs'][0], batches[i]['segments'][0], strict=True
+      )
+  ]
+  ids = found.manifest['ids']
+  assert len(seen) == 18 and found.manifest['phases'] == [3, 3]
+  for epoch in range(3):
+    assert set(seen[3 * epoch : 3 * epoch + 3]) == set(ids[:3])
+    assert set(seen[9 + 3 * epoch : 12 + 3 * epoch]) == set(ids[3:])
+
+
+def test_phases_that_a_fixed_number_of_steps_would_cut_are_refused(world):
+  with pytest.raises(ValueError, match='cut off the last of the 2 phases'):
+    _batches(_phased(world, steps_of=12))
+
+
+def test_a_run_is_not_gone_on_with_in_other_phases(world):
+  config = _phased(world)
+  shards, found = train.shards_of(config, ''), _corpus(config)
+  student = tiny.student()
+  whole = train._identity(config, shards, found, student)
+  other = dataclasses.replace(found, phases=(2, 4))
+  assert whole != train._identity(config, shards, other, student)

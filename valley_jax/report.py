@@ -9,10 +9,14 @@ Writes  STUDY/report.html   one self-contained page, nothing loaded from a net
         STUDY/report.md     the same figures and tables
         STUDY/figures/*.png
         STUDY/curve.json    the curve, the valley's depth and edge, as numbers
+        STUDY/subsets.json  named subsets, and the gap of every two, as numbers;
+                            all, and by the problems' difficulty
         STUDY/tensorboard_report/
 
 A run of 0 traces is the base student; without one there is a curve but no
-valley. Everything is made anew each time; the same scores give the same bytes.
+valley. Runs of random subsets are the curve; those of named ones are compared
+with each other, in the order of config.study.subsets. Everything is made anew
+each time; the same scores give the same bytes.
 """
 
 from collections.abc import Sequence
@@ -35,6 +39,9 @@ from valley_jax.analysis import exhibits as exhibits_lib
 from valley_jax.analysis import figure_style
 from valley_jax.analysis import findings
 from valley_jax.analysis import study
+from valley_jax.analysis import subset_exhibits
+from valley_jax.analysis import subset_findings
+from valley_jax.analysis import subsets
 from valley_jax.data import problems as problems_lib
 from valley_jax.scoring import bootstrap
 
@@ -44,21 +51,24 @@ _MAX_SAMPLES_BYTES = 2_000_000  # So that the page stays below 3 MB.
 _TEMPLATES = pathlib.Path(__file__).with_name('templates')
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Results:
+  """What the runs come to: a curve, a comparison of subsets, or both."""
+
+  curve: curve_lib.Curve | None
+  subsets: subsets.Comparison | None
+  exhibits: Sequence[exhibits_lib.Exhibit]
+
+
 def report(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes the report of all runs under `workdir`; idempotent."""
   root = pathlib.Path(workdir)
-  runs = study.find_runs(root)
-  resample = functools.partial(
-      bootstrap.resampled_means, num_draws=config.num_bootstrap
-  )
-  measured = curve_lib.measure([run.scores for run in runs], resample)
-  by_difficulty = {
-      name: curve_lib.measure(study.scores_of(runs, name), resample)
-      for name in study.difficulties(runs)
-  }
-  exhibits = exhibits_lib.draw(runs, measured, by_difficulty)
-  context = _context(config, runs, measured, exhibits)
-  records.write_json(root / 'curve.json', dataclasses.asdict(measured))
+  # An evaluation alone has no study.
+  names = config.study.subsets if 'study' in config else ()
+  runs = study.find_runs(root, names)
+  results = _measure(root, runs, config.num_bootstrap)
+  exhibits = results.exhibits
+  context = _context(config, runs, results)
   with figure_style.style():
     for exhibit in exhibits:
       png = figure_style.to_png(exhibit.figure)
@@ -75,26 +85,71 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
   _write_events(root / 'tensorboard_report', exhibits, markdown)
 
 
+def _measure(
+    root: pathlib.Path, runs: Sequence[study.Run], num_draws: int
+) -> _Results:
+  """Returns what the runs come to, and writes it as numbers."""
+  resample = functools.partial(bootstrap.resampled_means, num_draws=num_draws)
+
+  def measured(measure, runs: Sequence[study.Run]):
+    parts = {
+        name: measure(study.scores_of(runs, name), resample)
+        for name in study.difficulties(runs)
+    }
+    return measure([run.scores for run in runs], resample), parts
+
+  curve = compared = None
+  exhibits = []
+  sizes, named = study.of_sizes(runs), study.of_names(runs)
+  if any(run.group for run in sizes) or not named:
+    curve, parts = measured(curve_lib.measure, sizes)
+    exhibits += exhibits_lib.of_curve(sizes, curve, parts)
+    records.write_json(root / 'curve.json', dataclasses.asdict(curve))
+  if named:
+    compared, parts = measured(subsets.measure, named)
+    exhibits += subset_exhibits.draw(named, compared, parts)
+    found = {
+        'all': dataclasses.asdict(compared),
+        'by_difficulty': {k: dataclasses.asdict(v) for k, v in parts.items()},
+    }
+    records.write_json(root / 'subsets.json', found)
+  exhibits += exhibits_lib.of_runs(runs)
+  return _Results(curve=curve, subsets=compared, exhibits=exhibits)
+
+
 def _context(
-    config: mlc.ConfigDict,
-    runs: Sequence[study.Run],
-    measured: curve_lib.Curve,
-    exhibits: Sequence[exhibits_lib.Exhibit],
+    config: mlc.ConfigDict, runs: Sequence[study.Run], results: _Results
 ) -> dict[str, Any]:
   """Returns what the page and report.md both say."""
   header, rows = exhibits_lib.run_table(runs)
+  said = []  # By the curve, if there is one, and then by the subsets.
+  for words, found in (
+      (findings, results.curve),
+      (subset_findings, results.subsets),
+  ):
+    if found is not None:
+      said.append(
+          (
+              words.headline(found),
+              words.verdict(found),
+              words.notes(found),
+              words.cards(found),
+          )
+      )
+  headlines, verdicts, notes, cards = zip(*said, strict=True)
   return {
       'name': config.name,
       'command': config.command,
-      'headline': findings.headline(measured),
-      'verdict': findings.verdict(measured),
-      'notes': findings.notes(measured),
-      'cards': findings.cards(measured),
-      'exhibits': exhibits,
+      'about': results.exhibits[0].title,
+      'headline': headlines[0],
+      'verdicts': verdicts,
+      'notes': sum(notes, []),
+      'cards': cards[0],
+      'exhibits': results.exhibits,
       'run_header': header,
       'run_rows': rows,
       'commands': [
-          (run.num_traces, run.seed, run.scores['command'])
+          (exhibits_lib.run_label(run), run.seed, run.scores['command'])
           for run in runs
           if run.scores['command']
       ],
@@ -178,9 +233,8 @@ def _browsable(runs, chosen, problems, max_chars: int) -> dict[str, Any]:
       if problem is not None:
         asked = '\n\n'.join(filter(None, (problem.statement, problem.stub)))
         statements[name] = browse.cut(asked, max_chars)
-    found.append(
-        {'num_traces': run.num_traces, 'seed': run.seed, 'samples': samples}
-    )
+    label = exhibits_lib.run_label(run)
+    found.append({'traces': label, 'seed': run.seed, 'samples': samples})
   return {'runs': found, 'statements': statements}
 
 

@@ -5,6 +5,7 @@
 Reads   RUN/judgements.jsonl   verdicts, from `execute`
         RUN/completions.jsonl  texts, from `sample`; or config.submissions
         config.problems        for difficulties, and to see that none is missing
+        RUN/subset.json, RUN/sampling.json   what the student was trained on
 Writes  RUN/scores.json
 
 A score is given for all samples or not at all. While a judgement is IE (our
@@ -55,7 +56,7 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
       {p.problem_id: digests.of_problem(p) for p in problems},
   )
   table = summary.tabulate(problems, num_samples, judgements, forms)
-  scores = _scores(config, table, judgements, _num_traces(config, run))
+  scores = _scores(config, table, judgements, _trained_on(config, run))
   records.write_json(run / 'scores.json', scores)
 
 
@@ -63,14 +64,14 @@ def _scores(
     config: mlc.ConfigDict,
     table: summary.Table,
     judgements: dict[completeness.Key, records.Judgement],
-    num_traces: int,
+    trained_on: dict[str, Any],
 ) -> dict[str, Any]:
   """Returns what scores.json says."""
   draws = config.num_bootstrap
   pass_at_k = {k: summary.pass_at(table, k, draws) for k in (1, *config.ks)}
   return {
       'name': config.name,
-      'num_traces': num_traces,
+      **trained_on,
       'seed': config.seed,
       'num_problems': len(table.problem_ids),
       'num_samples': table.num_samples,
@@ -87,12 +88,41 @@ def _scores(
   }
 
 
-def _num_traces(config: mlc.ConfigDict, run: pathlib.Path) -> int:
-  """Returns how many traces the student was trained on."""
-  if config.num_traces >= 0:
-    return config.num_traces
-  _require(run / 'subset.json', 'train')  # All of a named subset.
-  return records.read_json(run / 'subset.json')['num_traces']
+def _trained_on(config: mlc.ConfigDict, run: pathlib.Path) -> dict[str, Any]:
+  """Returns which traces the student was trained on, and how many.
+
+  The student says it itself, whatever the config asks for now: by subset.json
+  if it was trained here, and else by what was sampled.
+  """
+  made, student = {}, {}
+  if not config.submissions:
+    made = _read_if_there(run / 'subset.json')
+    student = _read_if_there(run / 'sampling.json').get('student', {})
+  if student and student.get('subset_sha256') != made.get('ids_sha256'):
+    made = {
+        'subset': student.get('config.subset', ''),
+        'ids_sha256': student.get('subset_sha256'),
+        'num_traces': student.get('config.num_traces', config.num_traces),
+    }
+  num_traces = made.get('num_traces', config.num_traces)
+  if num_traces < 0 < config.num_traces:  # All of a subset; only it says more.
+    num_traces = config.num_traces
+  if num_traces < 0:
+    raise ValueError(
+        f'How many traces the student was trained on does not stand in'
+        f' {run / "subset.json"}; run `train` first, or say it by'
+        ' config.num_traces if it was trained elsewhere.'
+    )
+  return {
+      'num_traces': num_traces,
+      # The student as it is was trained on no subset.
+      'subset': made.get('subset', '') if num_traces else '',
+      'subset_sha256': made.get('ids_sha256'),
+  }
+
+
+def _read_if_there(path: pathlib.Path) -> dict[str, Any]:
+  return records.read_json(path) if path.exists() else {}
 
 
 def _read_judgements(

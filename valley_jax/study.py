@@ -1,14 +1,22 @@
-"""A whole data-scaling study: every size and seed, then the report.
+"""A whole study: every size or subset with every seed, then the report.
 
     python -m valley_jax.study --config configs/valley.py:mini --workdir STUDY
+    python -m valley_jax.study --config configs/valley.py --workdir RQ2 \\
+        --config.study.sizes="(0,)" \\
+        --config.study.subsets="('correct_6k','incorrect_6k')" …
 
-For each of config.study.sizes and config.study.seeds: train, sample, execute,
-score. Sizes are nested subsets of one set of shards; size 0 is the student
-before training.
+For each of config.study.sizes and config.study.subsets, and for each of
+config.study.seeds: train, sample, execute, score. Sizes are nested random
+subsets of one set of shards, and size 0 is the student before training; a
+subset is one of config.subsets, of the same shards. What cannot be had of them
+is refused before anything is trained on it.
 
+Reads   STUDY/curated/              what `curate` wrote, for subsets that name
+                                    it: run `shard` and `curate` there first
 Writes  STUDY/shards/               the tokenised traces, once
         STUDY/runs/n01024_s0/       a run: checkpoints, completions,
                                     judgements, scores.json, metrics
+        STUDY/runs/correct_6k_s0/   the same, of a subset
         STUDY/report.html, …        see `python -m valley_jax.report --help`
         STUDY/seconds.json          time spent by verb
 
@@ -23,7 +31,9 @@ Killed and started again, it goes on where it was; finished verbs do nothing.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import pathlib
+import shlex
 import time
 from typing import Any
 
@@ -38,6 +48,7 @@ from valley_jax import sample
 from valley_jax import score
 from valley_jax import shard
 from valley_jax import train
+from valley_jax.data import corpus
 from valley_jax.data import tokenization
 from valley_jax.mini import world
 
@@ -131,7 +142,6 @@ def _make_world(
       config,
       traces=f'jsonl:{paths["base"]}',
       num_traces=w.num_base,
-      subset='',
       seed=w.seed,
       train__epochs=w.epochs,
       train__learning_rate=w.learning_rate,
@@ -143,37 +153,82 @@ def _make_world(
   return _with(config, init=f'checkpoint:{root}/base/checkpoints')
 
 
-def _point(
-    config: mlc.ConfigDict, root: pathlib.Path, size: int, seed: int
-) -> mlc.ConfigDict:
-  """Returns the config of one run, and the command that makes it again."""
-  return _with(
-      config,
-      num_traces=size,
-      seed=seed,
-      shards=str(root / 'shards'),
-      command=(
-          f'{config.command} "--config.study.sizes=({size},)"'
-          f' "--config.study.seeds=({seed},)"'
-      ),
-  )
+def _command(command: str, **grid: tuple) -> str:
+  """Returns the command of one run: the study's, with another grid.
+
+  The study's own grid is taken out, for flags that are tuples add up.
+  """
+  flags = {f'--config.study.{name}': value for name, value in grid.items()}
+  words, kept = iter(shlex.split(command)), []
+  for word in words:
+    name, equals, _ = word.partition('=')
+    if name not in flags:
+      kept.append(word)
+    elif not equals:
+      next(words, None)
+  kept += [f'{name}={value}' for name, value in flags.items()]
+  return shlex.join(kept)
+
+
+def _points(
+    config: mlc.ConfigDict, root: pathlib.Path
+) -> Iterator[tuple[mlc.ConfigDict, pathlib.Path]]:
+  """Returns the config and the directory of every run, the base's first."""
+  chosen: list[tuple[str, int, str]] = [
+      ('', size, f'n{size:05d}') for size in sorted(config.study.sizes)
+  ]
+  chosen += [(name, corpus.ALL, name) for name in config.study.subsets]
+  for subset, size, name in chosen:
+    # The student before training is the same for every seed.
+    for seed in config.study.seeds if size else config.study.seeds[:1]:
+      command = _command(
+          config.command,
+          sizes=() if subset else (size,),
+          subsets=(subset,) if subset else (),
+          seeds=(seed,),
+      )
+      point = _with(
+          config,
+          num_traces=size,
+          subset=subset,
+          seed=seed,
+          shards=str(root / 'shards'),
+          curated=config.curated or str(root / 'curated'),
+          command=command,
+      )
+      yield point, root / 'runs' / f'{name}_s{seed}'
+
+
+def _check_names(config: mlc.ConfigDict) -> None:
+  """Refuses subsets that the config does not have."""
+  if config.subset:
+    raise ValueError(
+        f'config.subset={config.subset!r} is of one run; a study takes'
+        f' config.study.subsets=({config.subset!r},).'
+    )
+  unknown = set(config.study.subsets) - set(config.subsets)
+  if unknown:
+    raise ValueError(
+        f'config.study.subsets names {[*sorted(unknown)]}; config.subsets has'
+        f' {[*sorted(config.subsets)]}.'
+    )
 
 
 def study(config: mlc.ConfigDict, workdir: str) -> None:
   """Runs the grid; see the module's docstring."""
+  _check_names(config)
   root = pathlib.Path(workdir).absolute()
   clock = _Clock(root / 'seconds.json')
   if config.study.world == 'mini':
     config = _make_world(config, root, clock)
   clock.run(shard.shard, config, root)
-  for size in sorted(config.study.sizes):
-    # The student before training is the same for every seed.
-    seeds = config.study.seeds if size else config.study.seeds[:1]
-    for seed in seeds:
-      point = _point(config, root, size, seed)
-      run = root / 'runs' / f'n{size:05d}_s{seed}'
-      for verb in (train.train, sample.sample, execute.execute, score.score):
-        clock.run(verb, point, run)
+  points = list(_points(config, root))
+  shards = train.shards_of(config, str(root))
+  for point, run in points:  # So that none is found wanting days later.
+    train.corpus_of(point, shards, str(run))
+  for point, run in points:
+    for verb in (train.train, sample.sample, execute.execute, score.score):
+      clock.run(verb, point, run)
   clock.run(report.report, config, root)
 
 

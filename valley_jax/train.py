@@ -20,7 +20,8 @@ The student trains on the nested random subset of config.num_traces traces
 (config.seed), packed into rows of config.data.max_len tokens, for
 config.train.epochs epochs. num_traces=0 saves the initial student as it is.
 config.subset names one of config.subsets instead (data/selections.py tells how
-they are written): num_traces=-1 takes all of it, another number its first.
+they are written): num_traces=-1 takes all of it, another number its first. One
+that has phases is gone through phase by phase, each for config.train.epochs.
 With config.train.steps_of=30000 it makes as many steps as those epochs over
 30,000 traces would, in as many epochs as that takes.
 
@@ -69,7 +70,6 @@ from typing import Any
 import grain
 import jax
 import ml_collections as mlc
-import numpy as np
 
 from valley_jax import buckets
 from valley_jax import checkpoints
@@ -97,7 +97,7 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def _corpus(
+def corpus_of(
     config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str
 ) -> corpus_lib.Corpus:
   """Returns the traces to train on and those held out."""
@@ -131,11 +131,24 @@ def _num_epochs_and_steps(
 
 
 def _batches(
-    config: mlc.ConfigDict, shards: shards_lib.Shards, rows: np.ndarray
+    config: mlc.ConfigDict,
+    shards: shards_lib.Shards,
+    corpus: corpus_lib.Corpus,
 ):
   """Returns the run's batches and the pack plan's fill."""
+  if corpus.phases and config.train.steps_of:
+    raise ValueError(
+        f'train.steps_of={config.train.steps_of:,} would cut off the last of'
+        f' the {len(corpus.phases)} phases of {config.subset!r}; say 0.'
+    )
   part, num_parts = partitioning.batch_part()
-  plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
+  plan = pipeline.make_plan(
+      shards,
+      corpus.rows,
+      config.data.max_len,
+      config.data.pack,
+      corpus.phases,
+  )
   num_epochs, num_steps = _num_epochs_and_steps(config, shards, len(plan.rows))
   batches = pipeline.batches(
       shards,
@@ -161,6 +174,8 @@ def _identity(
   """Returns, by name, what a resumed run must share with its beginning."""
   identity: dict[str, Any] = {'student': hf_config.from_student(student)}
   identity['subset_sha256'] = corpus.manifest['ids_sha256']
+  if corpus.phases:
+    identity['phases'] = list(corpus.phases)
   names = ('num_traces', 'subset', 'seed', 'student', 'init', 'attention')
   for name in (*names, 'vocab_multiple'):
     identity[f'config.{name}'] = config[name]
@@ -180,7 +195,7 @@ def _identity(
 def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
   shards = shards_of(config, workdir)
-  corpus = _corpus(config, shards, workdir)
+  corpus = corpus_of(config, shards, workdir)
   student = initial.student(
       config.init,
       config.student,
@@ -192,7 +207,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
     notice = stack.enter_context(preemption.Notice())
-    batches, fill = _batches(config, shards, corpus.rows)
+    batches, fill = _batches(config, shards, corpus)
     num_steps = len(batches)
     directory = f'{workdir}/checkpoints'
     identity = _identity(config, shards, corpus, student)

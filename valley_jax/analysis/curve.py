@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-Interval = tuple[float, float]
+from valley_jax.analysis import values as values_lib
+
+Interval = values_lib.Interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def measure(
   """Returns the curve of a study.
 
   Args:
-    scores: The contents of scores.json of every run.
+    scores: The contents of scores.json of every run, of random subsets all.
     resampled_means: Resamples rows (problems): (problems, sizes) -> (draws,
       sizes), as `scoring.bootstrap.resampled_means` does.
 
@@ -97,8 +99,10 @@ def measure(
     ValueError: no runs, two runs of one size and seed, or runs on different
       problems.
   """
-  runs = _by_size(scores)
-  sizes = sorted(runs)
+  if not scores:
+    raise ValueError('A curve of no runs is undefined; score a run first.')
+  runs = values_lib.by_group(sorted(scores, key=lambda s: s['seed']))
+  sizes = sorted(size for size in runs if isinstance(size, int))
   by_size = [np.stack(list(runs[s].values()), axis=1) for s in sizes]
   values = np.stack([v.mean(axis=1) for v in by_size], axis=1)
   draws = resampled_means(values)
@@ -107,7 +111,7 @@ def measure(
           num_traces=size,
           seeds=tuple(runs[size]),
           pass_at_1=float(values[:, i].mean()),
-          interval=_interval(draws[:, i]),
+          interval=values_lib.interval(draws[:, i]),
           by_seed=tuple(by_size[i].mean(axis=0).tolist()),
       )
       for i, size in enumerate(sizes)
@@ -167,45 +171,11 @@ def crossing(sizes: Sequence[int], gaps: np.ndarray) -> float:
   return math.inf
 
 
-def _by_size(scores) -> dict[int, dict[int, np.ndarray]]:
-  """Returns {size: {seed: (problems,)}}, all on the same problems."""
-  if not scores:
-    raise ValueError('A curve of no runs is undefined; score a run first.')
-  runs = {}
-  ids = sorted(p['problem_id'] for p in scores[0]['problems'])
-  for run in sorted(scores, key=lambda s: (s['num_traces'], s['seed'])):
-    size, seed = run['num_traces'], run['seed']
-    shares = {
-        p['problem_id']: p['num_correct'] / p['num_samples']
-        for p in run['problems']
-    }
-    if sorted(shares) != ids:
-      odd = sorted(shares.keys() ^ set(ids))
-      raise ValueError(
-          f'The run of {size:,} traces, seed {seed}, and another differ in'
-          f' {len(odd)} problems ({", ".join(odd[:3])}…); score all runs of a'
-          ' study on the same problems.'
-      )
-    if seed in runs.setdefault(size, {}):
-      raise ValueError(
-          f'Two runs have {size:,} traces and seed {seed}; keep studies in'
-          ' workdirs of their own.'
-      )
-    runs[size][seed] = np.array([shares[name] for name in ids])
-  return runs
-
-
-def _interval(draws, level=0.95) -> Interval:
-  tail = 50 * (1 - level)
-  low, high = np.percentile(draws, [tail, 100 - tail])
-  return float(low), float(high)
-
-
 def _change(size, means, draws, i, level=0.95, num_compared=1) -> Change:
   return Change(
       num_traces=size,
       difference=float(means[i] - means[0]),
-      interval=_interval(draws[:, i] - draws[:, 0], level),
+      interval=values_lib.interval(draws[:, i] - draws[:, 0], level),
       num_compared=num_compared,
   )
 

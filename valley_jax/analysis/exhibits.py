@@ -16,6 +16,7 @@ from valley_jax.analysis import figure_style
 from valley_jax.analysis import figures
 from valley_jax.analysis import findings
 from valley_jax.analysis import study
+from valley_jax.analysis import values
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # Header and rows.
 _RATE_LABELS = {
@@ -36,23 +37,34 @@ class Exhibit:
   figure: figure_lib.Figure
   header: Sequence[str] = ()
   rows: Sequence[Sequence[str]] = ()
+  is_open: bool = False  # On the page, the numbers are shown unasked.
 
 
-def draw(
+def of_curve(
     runs: Sequence[study.Run],
     measured: curve_lib.Curve,
     by_difficulty: Mapping[str, curve_lib.Curve],
 ) -> list[Exhibit]:
-  """Returns the exhibits that the runs have data for, in reading order."""
-  rates = study.rates_by_size(runs)
-  losses = study.losses(runs)
+  """Returns the exhibits that runs of sizes have data for, in reading order."""
+  rates = {
+      size: row
+      for size, row in study.rates_by_group(runs).items()
+      if isinstance(size, int)
+  }
   with figure_style.style():
     exhibits = [_curve(measured)]
     if any(row['completion_rate'] is not None for row in rates.values()):
       exhibits.append(_rates(rates))
     if len(by_difficulty) > 1:
       exhibits.append(_difficulties(by_difficulty))
-    exhibits.append(_verdicts(study.verdicts_by_size(runs)))
+  return exhibits
+
+
+def of_runs(runs: Sequence[study.Run]) -> list[Exhibit]:
+  """Returns the exhibits of all runs, whatever they were trained on."""
+  losses = study.losses(runs)
+  with figure_style.style():
+    exhibits = [_verdicts(study.verdicts_by_group(runs))]
     if losses:
       exhibits.append(_losses(losses))
   return exhibits
@@ -67,7 +79,7 @@ def _curve(measured: curve_lib.Curve) -> Exhibit:
     change = changes.get(p.num_traces)
     rows.append(
         (
-            _size(p.num_traces),
+            values.label(p.num_traces),
             ', '.join(map(str, p.seeds)),
             findings.percent(p.pass_at_1),
             findings.percent_interval(p.interval),
@@ -122,8 +134,11 @@ def _rates(rates: Mapping[int, Mapping[str, float | None]]) -> Exhibit:
       figure=figures.rates(rates, _RATE_LABELS),
       header=('traces', *_RATE_LABELS.values()),
       rows=[
-          (_size(n), *(findings.percent(row[key]) for key in _RATE_LABELS))
-          for n, row in sorted(rates.items())
+          (
+              values.label(n),
+              *(findings.percent(row[key]) for key in _RATE_LABELS),
+          )
+          for n, row in rates.items()
       ],
   )
 
@@ -136,7 +151,7 @@ def _difficulties(curves: Mapping[str, curve_lib.Curve]) -> Exhibit:
         rows.append(
             (
                 name,
-                _size(p.num_traces),
+                values.label(p.num_traces),
                 findings.percent(p.pass_at_1),
                 findings.percent_interval(p.interval),
             )
@@ -154,7 +169,7 @@ def _difficulties(curves: Mapping[str, curve_lib.Curve]) -> Exhibit:
   )
 
 
-def _verdicts(counts: Mapping[int, Mapping[str, int]]) -> Exhibit:
+def _verdicts(counts: Mapping[values.Group, Mapping[str, int]]) -> Exhibit:
   seen = [
       v for v in figure_style.VERDICTS if any(c[v] for c in counts.values())
   ]
@@ -169,22 +184,29 @@ def _verdicts(counts: Mapping[int, Mapping[str, int]]) -> Exhibit:
       figure=figures.verdicts(counts),
       header=('traces', *seen),
       rows=[
-          (_size(n), *(f'{row[v]:,}' for v in seen))
-          for n, row in sorted(counts.items())
+          (values.label(n), *(f'{row[v]:,}' for v in seen))
+          for n, row in counts.items()
       ],
   )
 
 
-def _losses(histories: Sequence[tuple[int, list[int], list[float]]]) -> Exhibit:
+def _losses(
+    histories: Sequence[tuple[values.Group, list[int], list[float]]],
+) -> Exhibit:
   return Exhibit(
       name='loss',
       title='Training loss',
-      caption='One line a run, coloured by the number of traces.',
+      caption='One line a run, coloured by what it was trained on.',
       figure=figures.losses(histories),
       header=('traces', 'steps', 'first loss', 'last loss'),
       rows=[
-          (_size(n), f'{steps[-1]:,}', f'{values[0]:.3f}', f'{values[-1]:.3f}')
-          for n, steps, values in histories
+          (
+              values.label(n),
+              f'{steps[-1]:,}',
+              f'{losses[0]:.3f}',
+              f'{losses[-1]:.3f}',
+          )
+          for n, steps, losses in histories
       ],
   )
 
@@ -211,7 +233,7 @@ def run_table(runs: Sequence[study.Run]) -> Table:
     tokens = s['mean_completion_tokens']
     rows.append(
         (
-            _size(s['num_traces']),
+            run_label(run),
             str(s['seed']),
             f'{s["num_problems"]:,} × {s["num_samples"]}',
             findings.percent(s['pass_at_1']),
@@ -235,5 +257,9 @@ def judged_on(scores: Mapping[str, Any]) -> str:
   return '; '.join(said)
 
 
-def _size(n: int) -> str:
-  return f'{n:,}' if n else '0 (base)'
+def run_label(run: study.Run) -> str:
+  """Returns what a run was trained on: a subset's name and size, or a size."""
+  label = values.label(run.group)
+  if isinstance(run.group, int):
+    return label
+  return f'{label} ({run.scores["num_traces"]:,})'

@@ -1,8 +1,9 @@
 """The report's figures, as matplotlib objects.
 
-Every figure has one x axis: the number of traces, logarithmic, with the base
-student (no traces, which a log axis cannot hold) as a tick of its own at the
-left. How they look stands in `figure_style.py`.
+Those of the curve have one x axis: the number of traces, logarithmic, with the
+base student (no traces, which a log axis cannot hold) as a tick of its own at
+the left. Losses and verdicts are of named subsets, too. How they look stands in
+`figure_style.py`.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import numpy as np
 
 from valley_jax.analysis import curve as curve_lib
 from valley_jax.analysis import figure_style
+from valley_jax.analysis import values
 
 
 def _draw_baseline(axes: axes_lib.Axes, base: curve_lib.Point) -> None:
@@ -195,45 +197,54 @@ def difficulties(
 
 
 def losses(
-    histories: Sequence[tuple[int, Sequence[int], Sequence[float]]],
+    histories: Sequence[tuple[values.Group, Sequence[int], Sequence[float]]],
 ) -> figure_lib.Figure:
-  """Draws training losses: (num_traces, steps, values) of every run."""
+  """Draws training losses: (group, steps, losses) of every run."""
   figure, axes = figure_style.new()
-  sizes = sorted({size for size, _, _ in histories})
-  shades = np.linspace(0, 1, len(sizes)) if len(sizes) > 1 else [0.0]
-  shade = dict(zip(sizes, map(figure_style.SIZES, shades), strict=True))
+  groups = list(dict.fromkeys(group for group, _, _ in histories))
+  shades = np.linspace(0, 1, len(groups)) if len(groups) > 1 else [0.0]
+  shade = dict(zip(groups, map(figure_style.SIZES, shades), strict=True))
   labelled = set()
-  for size, steps, values in histories:
-    label = f'{size:,}' if size not in labelled else None
-    labelled.add(size)
+  for group, steps, losses in histories:
+    label = values.label(group) if group not in labelled else None
+    labelled.add(group)
     axes.plot(
-        steps, values, color=shade[size], linewidth=1.3, alpha=0.85, label=label
+        steps,
+        losses,
+        color=shade[group],
+        linewidth=1.3,
+        alpha=0.85,
+        label=label,
     )
   axes.set_xscale('log')
   axes.xaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
   axes.set_xlabel('step (log scale)')
   axes.set_ylabel('training loss (nats a token)')
+  ncols = 4 if any(isinstance(group, str) for group in groups) else 8
   figure.legend(
-      loc='outside upper left', ncols=8, title='traces', alignment='left'
+      loc='outside upper left', ncols=ncols, title='traces', alignment='left'
   )
   return figure
 
 
-def verdicts(by_size: Mapping[int, Mapping[str, int]]) -> figure_lib.Figure:
-  """Draws each size's verdicts as one bar of shares."""
-  figure, axes = figure_style.new(1.3 + 0.34 * len(by_size))
-  sizes = sorted(by_size, reverse=True)
-  totals = np.array([sum(by_size[n].values()) for n in sizes])
-  left = np.zeros(len(sizes))
+def verdicts(
+    by_group: Mapping[values.Group, Mapping[str, int]],
+) -> figure_lib.Figure:
+  """Draws each group's verdicts as one bar of shares, the first at the top."""
+  figure, axes = figure_style.new(1.3 + 0.34 * len(by_group))
+  groups = list(by_group)[::-1]
+  totals = np.array([sum(by_group[g].values()) for g in groups])
+  left = np.zeros(len(groups))
   for verdict, color in figure_style.VERDICTS.items():
-    counts = [by_size[n].get(verdict, 0) for n in sizes]
+    counts = [by_group[g].get(verdict, 0) for g in groups]
     if any(counts):
       shares = np.array(counts) / totals
       axes.barh(
-          range(len(sizes)), shares, 0.72, left, color=color, label=verdict
+          range(len(groups)), shares, 0.72, left, color=color, label=verdict
       )
       left += shares
-  axes.set_yticks(range(len(sizes)), [figure_style.short(n) for n in sizes])
+  names = [g if isinstance(g, str) else figure_style.short(g) for g in groups]
+  axes.set_yticks(range(len(groups)), names)
   axes.xaxis.set_major_formatter(lambda value, _: f'{100 * value:.0f} %')
   axes.set_xlim(0, 1)
   axes.grid(False)

@@ -1,4 +1,4 @@
-"""The runs of a study, and their numbers by size.
+"""The runs of a study, and their numbers by group: by size, or by subset.
 
 A run is a directory with a scores.json; beside it may lie the metrics.jsonl of
 training, and the completions and judgements that were scored.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from valley_jax import records
+from valley_jax.analysis import values
 
 RATES = (
     'completion_rate',
@@ -31,16 +32,21 @@ class Run:
   scores: Mapping[str, Any]
 
   @property
-  def num_traces(self) -> int:
-    return self.scores['num_traces']
+  def group(self) -> values.Group:
+    return values.group(self.scores)
 
   @property
   def seed(self) -> int:
     return self.scores['seed']
 
 
-def find_runs(workdir: pathlib.Path) -> list[Run]:
-  """Returns the scored runs under `workdir`, by size and seed."""
+def find_runs(workdir: pathlib.Path, names: Sequence[str] = ()) -> list[Run]:
+  """Returns the scored runs under `workdir`, by size, then subset, and seed.
+
+  Args:
+    workdir: Where they lie.
+    names: Of subsets, in the order in which they are shown; others follow.
+  """
   paths = sorted(workdir.rglob('scores.json'))
   if not paths:
     raise ValueError(
@@ -50,28 +56,48 @@ def find_runs(workdir: pathlib.Path) -> list[Run]:
       Run(directory=path.parent, scores=records.read_json(path))
       for path in paths
   ]
-  return sorted(runs, key=lambda run: (run.num_traces, run.seed))
+  rank = {name: i for i, name in enumerate(names)}
+
+  def place(run: Run) -> tuple:
+    if isinstance(run.group, int):
+      return 0, run.group, '', run.seed
+    return 1, rank.get(run.group, len(rank)), run.group, run.seed
+
+  return sorted(runs, key=place)
 
 
-def rates_by_size(runs: Sequence[Run]) -> dict[int, dict[str, float | None]]:
-  """Returns {size: {rate: mean over its seeds}}; None where not known."""
+def of_sizes(runs: Sequence[Run]) -> list[Run]:
+  """Returns the runs of random subsets, the base student's among them."""
+  return [run for run in runs if isinstance(run.group, int)]
+
+
+def of_names(runs: Sequence[Run]) -> list[Run]:
+  """Returns the runs of named subsets; ahead of them the base student's."""
+  named = [run for run in runs if isinstance(run.group, str)]
+  return [run for run in runs if run.group == 0] + named if named else []
+
+
+def rates_by_group(
+    runs: Sequence[Run],
+) -> dict[values.Group, dict[str, float | None]]:
+  """Returns {group: {rate: mean over its seeds}}; None where not known."""
   found = {}
-  for size, group in _grouped(runs).items():
-    found[size] = {}
+  for group, of in _grouped(runs).items():
+    found[group] = {}
     for name in RATES:
-      known = [r.scores[name] for r in group if r.scores[name] is not None]
-      found[size][name] = sum(known) / len(known) if known else None
+      known = [r.scores[name] for r in of if r.scores[name] is not None]
+      found[group][name] = sum(known) / len(known) if known else None
   return found
 
 
-def verdicts_by_size(runs: Sequence[Run]) -> dict[int, dict[str, int]]:
-  """Returns {size: {verdict: judgements of all seeds}}."""
+def verdicts_by_group(
+    runs: Sequence[Run],
+) -> dict[values.Group, dict[str, int]]:
+  """Returns {group: {verdict: judgements of all seeds}}."""
   found = {}
-  for size, group in _grouped(runs).items():
-    names = group[0].scores['verdicts']
-    found[size] = {
-        v: sum(r.scores['verdicts'][v] for r in group) for v in names
-    }
+  for group, of in _grouped(runs).items():
+    names = of[0].scores['verdicts']
+    found[group] = {v: sum(r.scores['verdicts'][v] for r in of) for v in names}
   return found
 
 
@@ -95,8 +121,8 @@ def scores_of(runs: Sequence[Run], difficulty: str) -> list[dict[str, Any]]:
 
 def losses(
     runs: Sequence[Run], max_points: int = 300
-) -> list[tuple[int, list[int], list[float]]]:
-  """Returns (num_traces, steps, losses) of the runs that were trained.
+) -> list[tuple[values.Group, list[int], list[float]]]:
+  """Returns (group, steps, losses) of the runs that were trained.
 
   Long runs are thinned to `max_points`, evenly in log(step), as they are drawn,
   and keep their first and their last step.
@@ -111,12 +137,12 @@ def losses(
       kept = np.unique(np.geomspace(1, len(rows), max_points).round())
       rows = [rows[int(i) - 1] for i in kept]
       steps = [row['step'] for row in rows]
-      found.append((run.num_traces, steps, [row['loss'] for row in rows]))
+      found.append((run.group, steps, [row['loss'] for row in rows]))
   return found
 
 
-def _grouped(runs: Sequence[Run]) -> dict[int, list[Run]]:
+def _grouped(runs: Sequence[Run]) -> dict[values.Group, list[Run]]:
   groups = {}
   for run in runs:
-    groups.setdefault(run.num_traces, []).append(run)
+    groups.setdefault(run.group, []).append(run)
   return groups

@@ -26,9 +26,10 @@ ALL = -1  # As num_traces: all that the named subset has.
 class Corpus:
   """Rows of the shards, and the manifest that says which they are and why."""
 
-  rows: np.ndarray  # To train on, smallest hash first.
+  rows: np.ndarray  # To train on, smallest hash first in each phase.
   held_out: np.ndarray  # Never trained on.
   manifest: dict[str, Any]
+  phases: tuple[int, ...] = ()  # Traces of each, if there are several.
 
 
 def sha256(ids: Sequence[str]) -> str:
@@ -120,8 +121,9 @@ def choose(
   Raises:
     ValueError: there are too few traces, or a selection cannot be made.
   """
+  phases = ()
   if name:
-    rows, held_out = _named(
+    rows, held_out, phases = _named(
         table, subsets, name, num_traces, num_held_out, seed, directory
     )
     used = subsets[name]
@@ -136,13 +138,15 @@ def choose(
       'held_out': len(held_out),
       'held_out_sha256': sha256([table.ids[int(row)] for row in held_out]),
   }
-  return Corpus(rows, held_out, manifest(table, rows, **said))
+  if phases:
+    said['phases'] = list(phases)
+  return Corpus(rows, held_out, manifest(table, rows, **said), phases)
 
 
 def _named(
     table, subsets, name, num_traces, num_held_out, seed, directory
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the rows of a named subset, and those held out."""
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+  """Returns the rows of a named subset, those held out, and its phases."""
   files = selections.files(subsets, name) if num_traces else ()
   ids = {file: read_ids(buckets.absolute(directory) / file) for file in files}
   never = frozenset().union(*ids.values())
@@ -152,13 +156,24 @@ def _named(
   )
   held_out = np.asarray(free, np.int64)[found]
   if not num_traces:
-    return np.zeros(0, np.int64), held_out
-  rows = selections.evaluate(
-      table,
-      subsets,
-      name,
-      seed=seed,
-      read_ids=ids.__getitem__,
-      without=held_out,
-  )
-  return _first(rows, num_traces, name), held_out
+    return np.zeros(0, np.int64), held_out, ()
+  names = selections.phases(subsets, name)
+  parts: list[np.ndarray] = []
+  for part in names:
+    rows = selections.evaluate(
+        table,
+        subsets,
+        part,
+        seed=seed,
+        read_ids=ids.__getitem__,
+        without=np.concatenate([held_out, *parts]),
+    )
+    parts.append(rows)
+  if len(names) == 1:
+    return _first(parts[0], num_traces, name), held_out, ()
+  if num_traces != ALL:
+    raise ValueError(
+        f'num_traces={num_traces:,}, but subset {name!r} has phases, which are'
+        f' trained on whole; say num_traces={ALL}.'
+    )
+  return np.concatenate(parts), held_out, tuple(map(len, parts))

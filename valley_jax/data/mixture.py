@@ -1,14 +1,10 @@
-"""Mixtures by weight: how many of each source, or which one is next.
+"""Mixtures by weight: how many of each source.
 
-`counts` shares a fixed number out, exactly; a larger number only adds to each
-source's share, so mixtures nest. `source` draws one source a step, by weights
-that may be others at every step: a recipe that changes its weights as it goes
-keeps no state but the step.
+A fixed number is shared out, exactly; a larger number only adds to each
+source's share, so mixtures nest.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
-import hashlib
 import heapq
 
 
@@ -40,33 +36,3 @@ def counts(
     if shares[i] < limits[i]:
       heapq.heappush(heap, (-weights[i] / (2 * shares[i] + 1), i))
   return shares
-
-
-def source(weights: Mapping[str, float], seed: int, step: int) -> str:
-  """Draws the source of one step, a pure function of its arguments.
-
-  The number drawn depends on seed and step alone, and the sources divide the
-  numbers from 0 to 1 by name: weights that change a little change the source of
-  few steps, and a run that goes on draws what it would have drawn.
-
-  Args:
-    weights: Of the sources by name, at this step; they need not sum to 1.
-    seed: Of the run.
-    step: Number of the step, or of whatever is drawn one by one.
-
-  Raises:
-    ValueError: a weight is below 0, or none is above.
-  """
-  total = sum(weights.values())
-  if total <= 0 or min(weights.values()) < 0:
-    raise ValueError(
-        f'Weights {dict(weights)}: want none below 0, and one above.'
-    )
-  digest = hashlib.blake2b(f'mixture:{seed}:{step}'.encode()).digest()
-  drawn = int.from_bytes(digest[:7]) / 2**56 * total
-  names = sorted(name for name in weights if weights[name] > 0)
-  for name in names:
-    drawn -= weights[name]
-    if drawn < 0:
-      return name
-  return names[-1]  # Rounding.

@@ -22,6 +22,7 @@ class Plan:
   rows: list[list[int]]
   row_len: int
   fill: float  # Share of row positions that hold a token.
+  phases: tuple[int, ...]  # Rows of each; each has all of its epochs in turn.
 
 
 def make_plan(
@@ -29,6 +30,7 @@ def make_plan(
     subset: Sequence[int] | np.ndarray,
     row_len: int,
     pack: str,
+    phases: Sequence[int] = (),
 ) -> Plan:
   """Plans the rows of one epoch.
 
@@ -38,6 +40,8 @@ def make_plan(
     row_len: Tokens of a row.
     pack: 'best_fit' over all; 'stream', best fit among the rows that are open,
       in the order of `subset`; or 'none' for one example a row.
+    phases: Examples of each phase, in the order of `subset`, whose sum is all
+      of it; (): it is one. Examples of two phases share no row.
 
   Raises:
     ValueError: no such `pack`, or an example longer than a row.
@@ -45,16 +49,20 @@ def make_plan(
   subset = np.asarray(subset, np.int64)
   lengths = shards.lengths[subset] - 1  # The last token is only a target.
   packers = {
-      'best_fit': lambda: packing.plan(lengths, row_len),
-      'stream': lambda: packing.stream(lengths, row_len),
-      'none': lambda: [[i] for i in range(len(lengths))],
+      'best_fit': lambda lengths: packing.plan(lengths, row_len),
+      'stream': lambda lengths: packing.stream(lengths, row_len),
+      'none': lambda lengths: [[i] for i in range(len(lengths))],
   }
   if pack not in packers:
     raise ValueError(f'data.pack={pack!r}: want one of {[*packers]}.')
   packing.check(lengths, row_len)
-  rows = packers[pack]()
+  rows, counts = [], []
+  for part in np.split(np.arange(len(subset)), np.cumsum(phases)[:-1]):
+    packed = packers[pack](lengths[part])
+    rows += [[int(subset[part[i]]) for i in row] for row in packed]
+    counts.append(len(packed))
   full = packing.fill(lengths, rows, row_len)
-  return Plan([[int(subset[i]) for i in row] for row in rows], row_len, full)
+  return Plan(rows, row_len, full, tuple(counts))
 
 
 def batches(
@@ -70,15 +78,16 @@ def batches(
 ) -> grain.MapDataset:
   """Returns the run's batches; element i is the batch of step i.
 
-  Every epoch is a new permutation of the rows. Only the run's very last batch
-  can be short; it is filled up with rows of weight 0.
+  Every epoch is a new permutation of the rows; with phases, of those of one
+  phase, and the next one begins behind the last epoch of the one before. Only
+  the run's very last batch can be short; it is filled up with rows of weight 0.
 
   Args:
     shards: Where the examples are.
     plan: Which of them share a row.
     batch_size: Rows of a global batch, over all processes and micro-batches.
     accumulate: Micro-batches of a batch.
-    num_epochs: Passes over the rows.
+    num_epochs: Passes over the rows of each phase.
     seed: Seed of the permutations.
     part: This process loads only this part of each micro-batch.
     num_parts: Parts that the processes hold together.
@@ -105,11 +114,16 @@ def batches(
         for name in rows[0]
     }
 
-  return (
-      grain.MapDataset.range(len(plan.rows))
+  ends = np.cumsum(plan.phases).tolist()
+  phases = [
+      grain.MapDataset.range(end - num_rows, end)
       .seed(seed)
       .shuffle()
       .repeat(num_epochs)
+      for num_rows, end in zip(plan.phases, ends, strict=True)
+  ]
+  return (
+      (phases[0] if len(phases) == 1 else grain.MapDataset.concatenate(phases))
       .batch(batch_size, drop_remainder=False)
       .map(load)
   )

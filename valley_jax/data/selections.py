@@ -24,6 +24,15 @@ Each is a small dict; its first key says what is done:
                                N traces of other, disjoint subsets, by weight
     {'ids': FILE}              those of a manifest, such as `curate` writes
 
+One subset may be trained on after another, so that the weights of a mixture are
+others as training goes on:
+
+    early=({'mixture': {'easy': 3, 'hard': 1}, 'size': 2_000},)
+    late=({'mixture': {'easy': 1, 'hard': 3}, 'size': 2_000},)
+    rising=({'phases': ('early', 'late')},)
+
+Each phase is chosen from the traces that those before it leave.
+
 Fields are the columns of `table.Table`. A trace whose label is not known is in
 no class and in no stratum. All that is random is a hash of seed and trace id:
 the same traces on every machine, whatever their order.
@@ -214,6 +223,14 @@ def _ids(given: _Given, rows: Rows, path: str) -> Rows:
   return [row for row in rows if given.table.ids[row] in wanted]
 
 
+def _phases(given: _Given, rows: Rows, names: Sequence[str]) -> Rows:
+  del given, rows
+  raise ValueError(
+      f'phases {[*names]} are of training: a subset that has them is no part of'
+      ' another, and nothing is selected from it.'
+  )
+
+
 _SELECTIONS: dict[str, Callable[..., Rows]] = {
     'where': _where,
     'random': _random,
@@ -222,6 +239,7 @@ _SELECTIONS: dict[str, Callable[..., Rows]] = {
     'match': _match,
     'mixture': _mixture,
     'ids': _ids,
+    'phases': _phases,
 }
 
 
@@ -294,14 +312,34 @@ def evaluate(
   return np.asarray(_evaluate(given, rows, name), np.int64)
 
 
+def phases(
+    subsets: Mapping[str, Sequence[Selection]], name: str
+) -> tuple[str, ...]:
+  """Returns the subsets that a subset is trained on, one after the other.
+
+  Raises:
+    ValueError: something else is selected beside the phases.
+  """
+  chosen = _named(subsets, name)
+  if not any('phases' in selection for selection in chosen):
+    return (name,)
+  if len(chosen) > 1 or len(chosen[0]) > 1:
+    raise ValueError(
+        f'Subset {name!r}: phases are all of a subset; select within each of'
+        f' them, not beside {[dict(selection) for selection in chosen]}.'
+    )
+  return tuple(chosen[0]['phases'])
+
+
 def files(
     subsets: Mapping[str, Sequence[Selection]], name: str
 ) -> frozenset[str]:
-  """Returns the files that a subset takes ids from, by its mixtures too."""
+  """Returns the files that a subset and all those in it take ids from."""
   found, seen, ahead = set(), set(), [name]
   while ahead:
     seen.add(part := ahead.pop())
     for selection in _named(subsets, part):
       found |= {selection['ids']} if 'ids' in selection else set()
-      ahead += [n for n in selection.get('mixture', ()) if n not in seen]
+      inside = *selection.get('mixture', ()), *selection.get('phases', ())
+      ahead += [n for n in inside if n not in seen]
   return frozenset(found)

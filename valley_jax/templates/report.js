@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById('data').textContent);
   const byId = (id) => document.getElementById(id);
   const samples = data.runs.flatMap((run) =>
-    run.samples.map((s) => ({...s, num_traces: run.num_traces, seed: run.seed})));
+    run.samples.map((s) => ({...s, traces: run.traces, seed: run.seed})));
 
   const element = (tag, className, ...children) => {
     const made = document.createElement(tag);
@@ -14,11 +14,10 @@
     return made;
   };
   const unique = (values) => [...new Set(values)];
-  const size = (n) => n ? n.toLocaleString('en') : '0 (base)';
 
   // Filters -----------------------------------------------------------------
   const filters = [
-    {key: 'num_traces', label: 'Traces', show: size},
+    {key: 'traces', label: 'Traces', show: String},
     {key: 'seed', label: 'Seed', show: String},
     {key: 'difficulty', label: 'Difficulty', show: String},
     {key: 'verdict', label: 'Verdict', show: String},
@@ -47,7 +46,7 @@
         element('b', '', s.problem_id),
         element('span', `verdict ${s.verdict}`, s.verdict),
         element('small', '',
-          `${size(s.num_traces)} traces, seed ${s.seed}, ${s.difficulty}`));
+          `${s.traces} traces, seed ${s.seed}, ${s.difficulty}`));
       button.type = 'button';
       button.tabIndex = -1;
       button.setAttribute('role', 'option');
@@ -112,7 +111,7 @@
     }[s.finish_reason];
     const parts = [
       element('h3', '', verdict, ` ${s.problem_id}`),
-      element('p', 'facts', `${s.difficulty} · ${size(s.num_traces)} traces, `
+      element('p', 'facts', `${s.difficulty} · ${s.traces} traces, `
         + `seed ${s.seed}, sample ${s.sample_index} · ${s.tests_passed} of `
         + `${s.num_tests} tests passed · ${s.num_tokens.toLocaleString('en')} `
         + `tokens, ${ended}`),
