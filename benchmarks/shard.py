@@ -100,7 +100,9 @@ def _shard(directory: pathlib.Path, size: int, decides: bool) -> dict[str, Any]:
           tokenizer=f'hf:{directory}/tokenizer',
           chat_template='',
           prompt='plain',
-          data=dict(max_len=10**9, traces_per_shard=512, num_workers=0),
+          data=dict(
+              max_len=10**9, min_len=0, traces_per_shard=512, num_workers=0
+          ),
           filters={'think': True, 'loop_characters': 2000} if decides else {},
           duplicates=first if decides else keep,
           contamination={'problems': ()},

@@ -31,7 +31,12 @@ def _config(num_workers=0):
           tokenizer='bpe:400',
           chat_template='',
           prompt='plain',
-          data=dict(max_len=384, traces_per_shard=5, num_workers=num_workers),
+          data=dict(
+              max_len=384,
+              min_len=0,
+              traces_per_shard=5,
+              num_workers=num_workers,
+          ),
           **{name: usual[name].to_dict() for name in ('filters', 'duplicates')},
           contamination={
               **usual.contamination.to_dict(),

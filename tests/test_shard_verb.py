@@ -29,6 +29,7 @@ def _config(max_len=MAX_LEN, traces_per_shard=8, num_workers=0, **changes):
       prompt=f'file:{_FIXTURES}/prompts/solve.toml',
       data=dict(
           max_len=max_len,
+          min_len=0,
           traces_per_shard=traces_per_shard,
           num_workers=num_workers,
       ),
@@ -196,6 +197,25 @@ def test_too_long_traces_are_dropped_and_never_cut(tmp_path):
     assert data.ids == kept
     assert data.lengths.tolist() == lengths[: len(kept)]
     assert data.manifest['dropped'].get('too_long', 0) == 2 - len(kept)
+
+
+def test_too_short_traces_are_dropped(tmp_path):
+  config = _own(tmp_path, _trace('a'), _trace('b', response='So. ' * 50))
+  shard.shard(config, str(tmp_path / 'all'))
+  lengths = shards.Shards(tmp_path / 'all' / 'shards').lengths.tolist()
+  for min_len, kept in [(lengths[0], ['a', 'b']), (lengths[0] + 1, ['b'])]:
+    config.data.min_len = min_len
+    shard.shard(config, f'{tmp_path}/{min_len}')
+    data = shards.Shards(tmp_path / str(min_len) / 'shards')
+    assert data.ids == kept
+    assert data.manifest['dropped'].get('too_short', 0) == 2 - len(kept)
+
+
+def test_a_window_that_no_trace_fits_into_is_refused(tmp_path):
+  config = _own(tmp_path, _trace('a'))
+  config.data.min_len = config.data.max_len + 1
+  with pytest.raises(ValueError, match=r'min_len=385 .*max_len=384'):
+    shard.shard(config, str(tmp_path))
 
 
 @pytest.mark.parametrize('traces_per_shard', [1, 2, 100])

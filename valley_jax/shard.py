@@ -30,9 +30,9 @@ Writes  RUN/shards/*.array_record  tokens and loss weights, 1 shard a block
 
 The sources are read twice: first it is decided which traces are kept, then
 these are tokenised. Every drop is counted and every bad row kept; traces longer
-than config.data.max_len tokens are dropped, never cut. Run twice, the second
-run does nothing; killed, the next run goes on at the first unfinished block,
-and ends with the same bytes.
+than config.data.max_len tokens, or shorter than config.data.min_len, are
+dropped, never cut. Run twice, the second run does nothing; killed, the next run
+goes on at the first unfinished block, and ends with the same bytes.
 
 config.data.num_workers processes tokenise, 0 stands for this one; each holds
 config.data.traces_per_shard traces. The bytes are the same for any number.
@@ -189,6 +189,8 @@ def _settings(
   }
   if any(map(traces.looks_up, sources)):  # Others carry their questions.
     settings['questions'] = config.questions
+  if config.data.min_len:
+    settings['min_len'] = config.data.min_len
   if chat_template:
     encoded = chat_template.encode()
     settings['chat_template_sha256'] = hashlib.sha256(encoded).hexdigest()
@@ -223,6 +225,11 @@ def _versions() -> dict[str, str]:
 def shard(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes <workdir>/shards from config.traces; see the module's docstring."""
   directory = pathlib.Path(workdir) / 'shards'
+  if config.data.min_len > config.data.max_len:
+    raise ValueError(
+        f'data.min_len={config.data.min_len:,} is over data.max_len='
+        f'{config.data.max_len:,}: no trace would be left; lower it.'
+    )
   prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
   sources = list(traces.several(config.traces))
   for source in sources:  # Hashing them may take minutes.
@@ -262,6 +269,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
       config.data.max_len,
       config.data.traces_per_shard,
       config.data.num_workers,
+      config.data.min_len,
   )
   num_kept = decisions.count(directory, sources).num_kept
   with metrics.progress(num_kept, 'trace', 'shard, tokenises') as bar:

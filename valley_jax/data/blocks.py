@@ -36,6 +36,7 @@ class Settings:
     max_len: Of a trace, in tokens.
     traces_per_shard: Of a block; the last may have fewer.
     num_workers: Processes; 0 for this one.
+    min_len: Of a trace, in tokens.
   """
 
   directory: pathlib.Path
@@ -43,6 +44,7 @@ class Settings:
   max_len: int
   traces_per_shard: int
   num_workers: int = 0
+  min_len: int = 0
 
 
 def write(
@@ -101,6 +103,7 @@ def _write(
       encoder=encoder,
       prompt=settings.prompt,
       max_len=settings.max_len,
+      min_len=settings.min_len,
   )
 
 

@@ -137,6 +137,7 @@ def write_block(
     encoder: encoding.Encoder,
     prompt: prompts.Prompt,
     max_len: int,
+    min_len: int = 0,
 ) -> None:
   """Writes one shard and its sidecar.
 
@@ -147,6 +148,7 @@ def write_block(
     encoder: Tokenises, and renders the conversation.
     prompt: How a question is put.
     max_len: Longer traces (in tokens) are dropped and counted, never cut.
+    min_len: And shorter ones.
   """
   kept: list[tuple[records.Trace, templates.Turn]] = []
   dropped = collections.defaultdict(list)
@@ -165,6 +167,8 @@ def write_block(
       decodes = i < _NUM_DECODED
       if len(example.tokens) > max_len:
         dropped['too_long'].append(trace.trace_id)
+      elif len(example.tokens) < min_len:
+        dropped['too_short'].append(trace.trace_id)
       elif reason := _fault(encoder, example, turn, decodes=decodes):
         dropped[reason].append(trace.trace_id)
       else:
