@@ -21,7 +21,7 @@ def _normal(*shape: int) -> jax.Array:
 
 
 @pytest.mark.parametrize('mesh', [{}, {'data': 2, 'fsdp': 2, 'tp': 2}])
-@pytest.mark.parametrize('length', [1, 48])  # Few rows and many.
+@pytest.mark.parametrize('length', [1, 48])  # Of decoding, of prefill.
 @pytest.mark.parametrize('name', _MATRICES)
 def test_a_turned_matrix_has_the_same_products(name, length, mesh):
   num_ins, shape = _MATRICES[name]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from flax import traverse_util
 import jax
+from jax.experimental import layout
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
@@ -244,7 +245,10 @@ def _logits(
     logits_BV = product.outputs_first(
         hidden_BD, head.lying, partitioning.BATCH, 'tp', jnp.float32
     )
-    return jax.sharding.reshard(logits_BV, ROWS)
+    # As they would lie otherwise, so that what is summed over them does not
+    # depend on how many devices there are.
+    logits_BV = jax.sharding.reshard(logits_BV, ROWS)
+    return layout.with_layout_constraint(logits_BV, layout.Layout((0, 1)))
   return jnp.einsum(
       'BD,DV->BV',
       hidden_BD,

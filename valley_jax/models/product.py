@@ -23,8 +23,6 @@ from jax.sharding import PartitionSpec as P
 
 from valley_jax import partitioning
 
-_FEW = 64  # Rows; more of them take as long either way.
-
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -93,23 +91,15 @@ def use(param: nnx.Param, dtype: Any, spec: P) -> Any:
 def outputs_first(
     x_NI: jax.Array, w_OI: jax.Array, rows: Any, outs: Any, dtype: Any
 ) -> jax.Array:
-  """Returns y_NO.
+  """Returns y_NO of few rows, as the transpose of y_ON.
 
   Args:
     x_NI: Activations.
     w_OI: Gathered from `fsdp`.
-    rows: The mesh's axes that cut rows.
+    rows: The mesh's axes that cut rows, or None.
     outs: The one that cuts outputs.
     dtype: Of the sums.
   """
-  if x_NI.shape[0] > _FEW:
-    return jnp.einsum(
-        'NI,OI->NO',
-        x_NI,
-        w_OI,
-        preferred_element_type=dtype,
-        out_sharding=P(rows, outs),
-    )
   y_ON = jnp.einsum(
       'OI,NI->ON',
       w_OI,
@@ -147,7 +137,13 @@ def times(x: jax.Array, w: Any, spec: P) -> jax.Array:
   x_NI = reshape(x, (n, i), out_sharding=P(rows[0], first))
   if is_turned:
     w_OI = reshape(lying, (o, i), out_sharding=P(last, first))
-    y_NO = outputs_first(x_NI, w_OI, rows[0], last, x.dtype)
+    # By what it is a step of, and not by how many rows a device has: bits must
+    # not depend on that.
+    if x.shape[1] == 1:
+      y_NO = outputs_first(x_NI, w_OI, rows[0], last, x.dtype)
+    else:
+      cut = P(rows[0], last)
+      y_NO = jnp.einsum('NI,OI->NO', x_NI, w_OI, out_sharding=cut)
   else:
     w_IO = reshape(lying, (i, o), out_sharding=P(first, last))
     y_NO = jnp.dot(x_NI, w_IO, out_sharding=P(rows[0], last))
