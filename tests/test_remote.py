@@ -345,13 +345,20 @@ def test_an_interrupt_ends_a_run_at_once(world, url):
     samples = _server(world, proxy.url).run(_requests(4))
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
-    started = time.monotonic()
-    timer.start()
+    interrupted = []
+
+    def interrupt():
+      while proxy.most_live < 2:  # Until samples are on their way.
+        time.sleep(0.01)
+      interrupted.append(time.monotonic())
+      signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
       next(samples)
-    timer.join()
-    assert time.monotonic() - started < 3
+    thread.join()
+    assert time.monotonic() - interrupted[0] < 3
 
 
 def test_an_answer_without_a_choice_is_an_error(world):
