@@ -13,6 +13,7 @@ import judged
 import pytest
 
 from valley_jax import records
+from valley_jax.execution import calibration
 from valley_jax.execution import gate as gate_lib
 from valley_jax.execution import judge
 
@@ -148,8 +149,12 @@ while time.process_time() < seconds: pass
 {judged.CONTROL}"""
 
 
-def _judge_a_little_slow(later: float) -> tuple[records.Judgement, float]:
+def _judge_a_little_slow(
+    monkeypatch, later: float, slowdown: float = 1.0
+) -> tuple[records.Judgement, float]:
   """Judges a program that is just over its limit of .5 s while it is early."""
+  # How slow a host is at a moment is said here, not measured.
+  monkeypatch.setattr(calibration.Clock, 'slowdown', lambda _: slowdown)
   p = judged.problem(('1 2', '3'), limits=records.Limits(cpu_seconds=0.5))
   submission = records.Submission(problem_id='p', sample_index=0, source='1')
   with judge.Pool(judge.Settings(num_workers=1)) as pool:
@@ -160,14 +165,20 @@ def _judge_a_little_slow(later: float) -> tuple[records.Judgement, float]:
     return next(pool.judge_all([(p, submission)])), time.time() - started
 
 
-def test_who_was_a_little_slow_is_asked_again():
-  row, _ = _judge_a_little_slow(later=0.2)
+def test_who_was_a_little_slow_is_asked_again(monkeypatch):
+  row, _ = _judge_a_little_slow(monkeypatch, later=0.2)
   assert row.verdict.value == 'AC', row
   assert row.cpu_seconds < 0.5  # Of the run that counts.
 
 
-def test_who_is_a_little_slow_again_is_too_slow():
-  row, seconds = _judge_a_little_slow(later=0.7)
+def test_a_host_that_is_slow_now_gives_more_time(monkeypatch):
+  row, _ = _judge_a_little_slow(monkeypatch, later=0.7, slowdown=1.6)
+  assert row.verdict.value == 'AC', row
+  assert row.cpu_seconds > 0.5
+
+
+def test_who_is_a_little_slow_again_is_too_slow(monkeypatch):
+  row, seconds = _judge_a_little_slow(monkeypatch, later=0.7)
   assert row.verdict.value == 'TLE', row
   assert row.cpu_seconds > 0.5
   assert seconds > 1.1  # It was run twice.
