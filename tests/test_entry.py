@@ -1,11 +1,16 @@
 """Every verb says what it does, what it reads and what it writes."""
 
 import ast
+import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from valley_jax import entry
+from valley_jax.data import prompts
+from valley_jax.sampling import stages
 
 ROOT = pathlib.Path(__file__).parents[1]
 VERBS = ['shard', 'train', 'sample', 'execute', 'score', 'report']
@@ -77,3 +82,43 @@ def test_a_misspelt_field_is_named(tmp_path):
   )
   assert refused.returncode
   assert 'batchsize' in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize('flags', [[], ['--verbosity=0']])
+def test_a_user_reads_words_and_no_way_through_the_code(flags, tmp_path):
+  refused = subprocess.run(
+      [
+          sys.executable,
+          '-m',
+          'valley_jax.shard',
+          f'--config={ROOT}/configs/valley.py:mini',
+          f'--workdir={tmp_path}',
+          '--config.traces=nowhere',
+          *flags,
+      ],
+      check=False,
+      capture_output=True,
+      text=True,
+      timeout=60,
+      cwd=ROOT,
+  )
+  assert refused.returncode == 1
+  assert ('Traceback' in refused.stderr) == bool(flags)
+  assert flags or "shard: Traces 'nowhere': want FORMAT:P" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ('run', 'is_meant'),
+    [
+        (lambda: prompts.load('nowhere'), True),
+        (lambda: stages._round('x'), False),  # By Python, in our code.
+        (lambda: json.loads('{'), False),  # By others.
+    ],
+)
+def test_only_what_the_package_raises_is_meant_for_users(run, is_meant):
+  try:
+    run()
+  except (ValueError, TypeError) as error:
+    assert entry._is_meant(error) == is_meant
+  else:
+    raise AssertionError

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 import inspect
+import linecache
 import pathlib
 import shlex
 import sys
+import traceback
 
 from absl import app
 from absl import flags
@@ -43,9 +45,29 @@ def run(verb: Callable[..., object], needs_workdir: bool = True) -> None:
   logging.set_verbosity(logging.WARNING)
 
   def main(_) -> None:
-    verb(_with_command(config.value), *[workdir.value] * needs_workdir)
+    try:
+      verb(_with_command(config.value), *[workdir.value] * needs_workdir)
+    except (ValueError, RuntimeError, OSError) as error:
+      if logging.get_verbosity() >= logging.INFO or not _is_meant(error):
+        raise
+      sys.exit(
+          f'{pathlib.Path(sys.argv[0]).stem}: {error}\n'
+          '(--verbosity=0 shows where this was found.)'
+      )
 
   app.run(main)
+
+
+def _is_meant(error: BaseException) -> bool:
+  """Returns whether a `raise` of this package made an error.
+
+  Then its words are for who typed the command; another error is a fault of
+  ours, and the way to it is wanted.
+  """
+  *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+  path = frame.f_code.co_filename
+  ours = pathlib.Path(path).is_relative_to(pathlib.Path(__file__).parent)
+  return ours and linecache.getline(path, line).lstrip().startswith('raise ')
 
 
 def _with_command(config: mlc.ConfigDict) -> mlc.ConfigDict:
