@@ -12,6 +12,7 @@ from valley_jax import records
 from valley_jax.models import cache as cache_lib
 from valley_jax.models import params as params_lib
 from valley_jax.sampling import decode
+from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stages as stages_lib
@@ -27,7 +28,11 @@ PROGRAMS = (
     decode._prefill_layer,
     decode._put_heads,
     decode.decode_chunk,
+    decode.copy,
 )
+# Wide enough that XLA rounds a product of 1 row, of 16 and of 64 otherwise, and
+# that few samples take steps of few rows.
+WIDE = tiny.student(embed_dim=256, mlp_dim=512, vocab_size=512)
 
 
 def _request(name, length, sample_index=0):
@@ -272,14 +277,27 @@ def test_the_number_of_slots_does_not_matter(method, num_slots):
   assert _by_request(samples) == _usual(method)
 
 
-def test_products_of_other_shapes_do_not_change_a_bit():
-  # Wide enough that XLA rounds a product of 1 row, of 16 and of 64 otherwise.
-  student = tiny.student(embed_dim=256, mlp_dim=512, vocab_size=512)
-  found = [
-      _by_request(_samples(REQUESTS[:4], student, stages=(stage,)))
-      for stage in (stages_lib.Stage(128, n) for n in (1, 16, 64))
-  ]
-  assert found[0] == found[1] == found[2]
+@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+def test_products_of_other_shapes_do_not_change_a_bit(method, monkeypatch):
+  requests = [_request(f'q{n}', 1 + n) for n in range(20)]
+  run = lambda num_slots: _by_request(
+      _samples(
+          requests,
+          WIDE,
+          method=method,
+          stages=(stages_lib.Stage(128, num_slots),),
+      )
+  )
+  found = [run(num_slots) for num_slots in (1, 16, 64)]
+  monkeypatch.setattr(lanes, '_CPU_FEW', 0)  # Steps are of all rows.
+  assert found == 3 * [run(16)]
+
+
+def test_few_rows_that_would_change_a_bit_are_not_used(monkeypatch):
+  expected = _usual()
+  # Now also of a student whose products are of other kinds, by their rows.
+  monkeypatch.setattr(lanes, '_CPU_EMBED_DIM', 1)
+  assert _by_request(_samples(REQUESTS)) == expected
 
 
 STAGES = (stages_lib.Stage(64, 8), stages_lib.Stage(128, 3))
@@ -369,28 +387,33 @@ def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
   assert len({tuple(s.tokens) for s in together}) == 6
 
 
-def test_as_many_programs_are_compiled_as_predicted():
+@pytest.mark.parametrize('student', [STUDENT, WIDE])
+def test_as_many_programs_are_compiled_as_predicted(student):
   requests = [_request(f'p{n}', n) for n in (3, 5, 30, 70)]
   for program in PROGRAMS:
     program.clear_cache()  # Of other tests.
   with tiny.mesh():
-    engine = tiny.engine(STUDENT, **{**STAGED, 'stages': STAGES})
+    engine = tiny.engine(student, **{**STAGED, 'stages': STAGES})
     predicted = engine.programs(requests)
     list(engine.run(requests))
   assert {f.__name__: f._cache_size() for f in PROGRAMS} == predicted
   # Prompts of 64, in the first stage; of 128, in the last; and those that
   # come with 64 from the first.
   assert predicted['_prefill_layer'] == 3
-  assert predicted['decode_chunk'] == 2
+  assert predicted['decode_chunk'] == 2 * (1 + predicted['copy'])
+  assert predicted['copy'] == (student is WIDE)
 
 
-def test_the_cache_is_written_in_place():
+@pytest.mark.parametrize('slots', [None, range(3, 11)])
+def test_the_cache_is_written_in_place(slots):
   student = tiny.student()
   with tiny.mesh():
     params = cache_lib.unstack(tiny.put(tiny.params(student)), jnp.float32)
+    is_live = np.ones(16 if slots is None else len(slots), bool)
+    which = None if slots is None else np.array(slots)
     slots = decode.empty_slots(student, 16, 8192, jnp.float32)
     compiled = decode.decode_chunk.lower(
-        student, params, slots, np.ones(16, bool), TOP_P, 8
+        student, params, slots, is_live, TOP_P, 8, which
     ).compile()
   memory = compiled.memory_analysis()
   cache = sum(x.nbytes for x in jax.tree.leaves(slots.cache))
