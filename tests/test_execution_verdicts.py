@@ -148,6 +148,7 @@ def _judge_while_killing(sleep: float, kill: int):
   killed = None
   for _ in range(kill):
     while not workers or workers[0]._box in (None, killed):
+      assert thread.is_alive()
       time.sleep(0.01)
     killed = workers[0]._box
     time.sleep(0.5)
@@ -194,6 +195,7 @@ def test_a_consumer_that_leaves_early_leaves_no_thread_behind():
       [(p, quick), (p, s), (p, s)], judge.Settings(cpu_seconds=20.0)
   )
   next(stream)
+  time.sleep(1)  # Another is asleep by now, or soon.
   started = time.monotonic()
   stream.close()
   assert time.monotonic() - started < 20  # It would idle for a minute.
