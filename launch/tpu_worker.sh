@@ -102,10 +102,13 @@ start() {
 }
 
 stop() {
-  # A second SIGTERM would end the command before it has saved.
-  if is_running && [[ $1 == KILL || ! -e $run/stopped ]]; then
-    touch "$run/stopped"
-    kill -s "$1" "$command_pid" || true
+  # A second SIGTERM would end the command before it has saved. Of two that come
+  # at once only one can make the file.
+  if is_running; then
+    if (set -o noclobber && : >"$run/stopped") 2>/dev/null || [[ $1 == KILL ]]
+    then
+      kill -s "$1" "$command_pid" || true
+    fi
   fi
   report
 }

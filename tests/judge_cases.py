@@ -39,7 +39,9 @@ STDIN = [
     ('buffer.readline until end of file', 'AC', 'TLE', """
         import sys
         rows = list(iter(sys.stdin.buffer.readline, b''))
-        print(sum(map(int, rows[1].split())), rows[2].decode(), sep='\\n')"""),
+        print(sum(map(int, rows[1].split())), rows[2].decode(), sep='\\n')""",
+     # Late long before its rows fill the memory.
+     records.replace(READ, limits=records.Limits(cpu_seconds=0.3))),
     ('open(0)', 'AC', 'RE', """
         rows = open(0).read().split('\\n')
         print(sum(map(int, rows[1].split())), rows[2], sep='\\n')"""),
@@ -208,6 +210,8 @@ COMPARISON = [
 ]  # fmt: skip
 
 SMALL = records.Limits(cpu_seconds=0.5, memory_mib=128, output_kib=64)
+# A slow machine takes a second to fill the memory.
+_PATIENT = records.replace(SUM, limits=records.replace(SMALL, cpu_seconds=5.0))
 TOUCH = 'x = bytearray({mib} << 20); x[::4096] = bytes(len(x[::4096]))\n'
 _SUM = judged.CONTROL
 
@@ -224,9 +228,9 @@ LIMITS = [
             while time.process_time() < 2: pass
           except Exception: pass
         """ + _SUM),
-    ('memory touched', 'MLE', 'AC', TOUCH.format(mib=400) + _SUM),
+    ('memory touched', 'MLE', 'AC', TOUCH.format(mib=400) + _SUM, _PATIENT),
     ('memory untouched', *BOTH, f'x = bytes(400 << 20)\n{_SUM}'),
-    ('endless output', 'OLE', 'TLE', 'while True: print("x" * 1000)'),
+    ('endless output', 'OLE', 'TLE', 'while True: print("x" * 1000)', _PATIENT),
     ('9,000 levels of recursion', *BOTH,
      f'import sys; sys.setrecursionlimit(10**5)\n'
      f'f = lambda n: n and f(n - 1)\nf(9000)\n{_SUM}'),

@@ -84,7 +84,7 @@ def none():
   libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
   try:
     yield
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30.0
     while (after := _state()) != before and time.monotonic() < deadline:
       time.sleep(0.05)  # What was killed has a moment to end.
     assert after == before

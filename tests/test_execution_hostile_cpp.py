@@ -94,7 +94,7 @@ if (c < 2) { fchmod(5, 0111); execl("/proc/self/fd/5", "x", "y", (char*)0); }
 for (int i = 0; i < 6; i++) if (!fork()) {
   volatile char* p = malloc(48 << 20);
   for (int k = 0; k < 48 << 20; k += 4096) p[k] = 1;
-  usleep(500000); _exit(0); }
+  usleep(3000000); _exit(0); }
 while (wait(0) > 0) {}
 puts("held");""",
     "children that are no one's": """

@@ -18,7 +18,7 @@ BOOT = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3), os.dup2(int(sys.argv[2]), 4)
 import harness, lcb_inside
-lcb_inside._SECONDS = 1
+lcb_inside._SECONDS = int(sys.argv[5])
 harness.open_standard_streams()
 del sys.modules['harness']
 getattr(lcb_inside, sys.argv[3])(*eval(sys.argv[4]))
@@ -26,12 +26,18 @@ getattr(lcb_inside, sys.argv[3])(*eval(sys.argv[4]))
 
 
 def run_inside(name, args, stdin='', private=b''):
-  """Runs a function of lcb_inside; returns exit status, stdout and report."""
+  """Runs a function of lcb_inside; returns exit status, stdout and report.
+
+  What sleeps or loops is interrupted after a second; the others have a minute.
+  """
+  source = args[0][0]
+  seconds = 1 if 'sleep' in source or 'while' in source else 60
   given, report = os.memfd_create('given'), os.memfd_create('report')
   os.write(given, private)
   os.lseek(given, 0, os.SEEK_SET)
   ended = subprocess.run(
-      [sys.executable, '-c', BOOT, str(given), str(report), name, repr(args)],
+      [sys.executable, '-c', BOOT, str(given), str(report), name, repr(args),
+       str(seconds)],
       input=stdin.encode(), capture_output=True, cwd=INSIDE, timeout=60,
       pass_fds=(given, report),
   )  # fmt: skip
@@ -166,7 +172,7 @@ def test_programs_that_fail_there(source):
       'True\n'),
      ('import sys\nprint(sys.stdin.readlines())', "['2', '3 4', 'end']\n"),
      ('import builtins\nprint(builtins.open("any").read())', '2\n3 4\nend\n'),
-     ('import threading, time\ndef f():\n  time.sleep(1)\n  print(7)\n'
+     ('import threading, time\ndef f():\n  time.sleep(9)\n  print(7)\n'
       'threading.Thread(target=f).start()', '')],
 )  # fmt: skip
 def test_what_passes_by_its_streams_is_not_seen(source, printed):

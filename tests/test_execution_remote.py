@@ -25,15 +25,19 @@ PROBLEMS = (judged.problem(), judged.problem(('4 5', '9')))
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 
+def _add_node(cluster):
+  node = cluster.add_node(num_cpus=1, wait=False)  # It would wait for 30 s.
+  cluster.wait_for_nodes(timeout=200)
+  return node
+
+
 @pytest.fixture(scope='module')
 def cluster():
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    made = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={'num_cpus': 1}
-    )
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
+    made = cluster_utils.Cluster()
+    for _ in range(2):
+      _add_node(made)
     ray.init(made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -70,9 +74,11 @@ def _actors() -> set[int]:
 def test_all_hosts_give_what_one_pool_gives_in_the_same_order(cluster):
   before = _actors()
   rows = remote.judge_all(_pairs(40), SETTINGS, cluster.address)
-  first = next(rows)
-  assert len(_actors() - before) == 2
-  everything = [first, *rows]
+  everything, actors = [], set()
+  for row in rows:
+    everything.append(row)
+    actors |= _actors() - before
+  assert len(actors) == 2
   local = list(judge.judge_all(_pairs(10), SETTINGS))
   assert [row.sample_index for row in everything] == list(range(40))
   for row in everything:
@@ -81,11 +87,16 @@ def test_all_hosts_give_what_one_pool_gives_in_the_same_order(cluster):
     assert _what_was_found(row) == _what_was_found(expected)
 
 
-def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(cluster):
+def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(
+    cluster, monkeypatch
+):
+  monkeypatch.setattr(remote, '_CLOSE_SECONDS', 100.0)
   read, before = [], _actors()
   rows = remote.judge_all(_pairs(10_000, read), SETTINGS, cluster.address)
   next(rows)
   assert len(read) <= 2 * remote._WINDOW * remote._PAIRS
+  for _ in range(remote._IN_FLIGHT * remote._PAIRS):
+    next(rows)  # Now both hosts are at work.
   actors = _actors() - before
   rows.close()
   folder = pathlib.Path(tempfile.gettempdir())
@@ -132,15 +143,14 @@ def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
   command += [f'--config.submissions={tmp_path}/programs.jsonl']
   command += [f'--config.ray={cluster.address}', '--config.num_workers=1']
   root = pathlib.Path(__file__).parents[1]
-  subprocess.run(command, cwd=root, check=True, timeout=60)
+  subprocess.run(command, cwd=root, check=True, timeout=250)
   found = records.read_rows(tmp_path / 'judgements.jsonl', records.Judgement)
   assert [row.verdict.value for row in found] == ['AC', 'WA', 'RE', 'CE', 'AC']
 
 
 @pytest.mark.parametrize('loss', ['of the actor', 'of the host'])
 def test_a_loss_loses_no_judgement(cluster, loss):
-  node = cluster.add_node(num_cpus=1) if loss == 'of the host' else None
-  cluster.wait_for_nodes()
+  node = _add_node(cluster) if loss == 'of the host' else None
   before, rows = _actors(), []
   for row in remote.judge_all(_pairs(60), SETTINGS, cluster.address):
     rows.append(row)

@@ -62,7 +62,7 @@ def _run(verb, *arguments):
   subprocess.run(
       [sys.executable, '-m', f'valley_jax.{verb}', *arguments],
       check=True,
-      timeout=100,
+      timeout=250,
       cwd=ROOT,
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
   )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 import json
 import os
 import pathlib
@@ -91,7 +92,7 @@ class Cloud:
 
   def call(self, *words: str, status: int = 0) -> str:
     process = self.begin(*words)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=200)
     assert process.returncode == status, said
     return said
 
@@ -189,7 +190,8 @@ def cloud(tmp_path: pathlib.Path, monkeypatch) -> Iterator[Cloud]:
       os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
   for pid in on_workers(tmp_path):
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # It has just ended.
+      os.kill(pid, signal.SIGKILL)
   wait_for(lambda: not on_workers(tmp_path))
 
 
@@ -359,15 +361,18 @@ def test_a_run_survives_the_laptop_and_stop_lets_it_save(cloud):
   logs = cloud.begin('logs', 'tpu')
   stop = cloud.begin('stop', 'tpu')
   again = cloud.begin('stop', 'tpu')
-  asked = lambda: str(cloud.calls('ssh')).count('tpu_worker.sh report')
-  before = asked()
-  wait_for(lambda: asked() > before + 3)  # Both have sent, and wait.
+  asked = lambda what: str(cloud.calls('ssh')).count(f'tpu_worker.sh {what}')
+  wait_for(lambda: asked('stop') == 2)
+  before = asked('report')
+  wait_for(lambda: asked('report') > before + 3)  # Both have sent, and wait.
+  saving = [cloud.root / 'workers' / host / 'saving' for host in HOSTS]
+  wait_for(lambda: all(path.exists() for path in saving))
   assert stop.poll() is None and all(map(runs, cloud.pids()))
   assert cloud.of_each('saving') == ['.'] * 4
   (cloud.root / 'release').touch()
   for process in (stop, again):
-    assert process.communicate(timeout=60)[0].count('ended 75') == 4
-  assert 'saved' in logs.communicate(timeout=60)[0]
+    assert process.communicate(timeout=200)[0].count('ended 75') == 4
+  assert 'saved' in logs.communicate(timeout=200)[0]
 
 
 @pytest.mark.parametrize('words', [[], ['--workdir', 'run']])

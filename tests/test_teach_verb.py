@@ -223,7 +223,7 @@ def _run_to(world, workdir, kill_at):
   )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_and_run_again_gives_the_same_files(world, whole, tmp_path):
   # Ahead of completions.jsonl; while traces are written; between two renames.
   for kill_at in (8, 11, 13):
@@ -236,7 +236,7 @@ def test_killed_and_run_again_gives_the_same_files(world, whole, tmp_path):
   assert not [path for path in tmp_path.iterdir() if path.suffix == '.tmp']
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_server_teaches_under_its_name(world, tmp_path):
   convert.export(world / 'student', world / 'hf', 'float32')
   config = _config(world, teacher='', prompt='plain').unlock()

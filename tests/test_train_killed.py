@@ -52,7 +52,7 @@ def killed_and_not(tmp_path_factory):
   return killed, whole
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_parameters_and_moments_are_the_same_bits(killed_and_not):
   killed, whole = (train_program.state(w, NUM_STEPS) for w in killed_and_not)
   assert killed.keys() == whole.keys()

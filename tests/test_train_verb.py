@@ -86,7 +86,7 @@ def _start(config, workdir, kill_at=NEVER):
 
 
 def _wait(process):
-  _, errors = process.communicate(timeout=100)
+  _, errors = process.communicate(timeout=240)
   assert process.returncode in (0, -signal.SIGKILL), errors
   return process.returncode
 
@@ -119,7 +119,7 @@ def killed_and_not(world):
   see()
   # In the midst of a step, wherever that is.
   process = _start(config, killed)
-  while _steps_written(killed) < 30 and process.poll() is None:
+  while _steps_written(killed) < 20 and process.poll() is None:
     time.sleep(0.001)
   process.kill()
   assert _wait(process) == -signal.SIGKILL

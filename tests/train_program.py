@@ -70,7 +70,7 @@ def _free_port() -> int:
 def wait(started: list[subprocess.Popen]) -> tuple[list[int], str]:
   """Returns the exit statuses, and all that was printed."""
   try:
-    said = [process.communicate(timeout=240)[0] for process in started]
+    said = [process.communicate(timeout=600)[0] for process in started]
   finally:
     for process in started:
       process.kill()
