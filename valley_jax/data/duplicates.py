@@ -108,13 +108,15 @@ class _Questions:
 
   def __init__(self, settings: Settings):
     s = settings
-    self._sketch = minhash.Sketcher(
+    sketcher = minhash.Sketcher(
         lambda question: statements.read(question).words,
         s.question_words,
         s.question_min_words,
         s.num_hashes,
         s.seed,
     )
+    # What is not found is added next.
+    self._sketch = functools.lru_cache(1)(sketcher)
     self._index = minhash.Index(s.question_similarity, s.num_hashes, s.bands)
     self._problem_ids, self._trace_ids = minhash.Strings(), minhash.Strings()
     # Which question (problem id, text) is, and how near: M traces ask it.
