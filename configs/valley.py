@@ -77,7 +77,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       min_len=0,  # Tokens; shorter traces are dropped.
       pack='best_fit',  # or stream, or none: data/pipeline.py.
       traces_per_shard=2048,
-      num_workers=0,  # Processes that tokenise; 0: this one.
+      num_workers=0,  # Processes that filter and tokenise; 0: this one.
   )
   # Traces that are fit to learn from: OpenCodeReasoning's filters. 0, False
   # and () are off; valley_jax/data/filters.py says what each refuses.

@@ -26,8 +26,8 @@ def _reader(**sources):
   return read
 
 
-def _decide(directory, read, sources, *steps):
-  decisions.write(directory, sources, read, steps)
+def _decide(directory, read, sources, *steps, num_workers=0):
+  decisions.write(directory, sources, read, steps, num_workers=num_workers)
   return list(decisions.kept(directory, read))
 
 
@@ -155,3 +155,41 @@ def test_every_row_is_counted_as_it_is_read(tmp_path):
   read = _reader(x=[_trace('a'), 'bad', _trace('b')], y=[_trace('c')])
   decisions.write(tmp_path, ['x', 'y'], read, [_no_b], numbers.append)
   assert numbers == [1, 1, 1, 1]
+
+
+def _look(trace):
+  if 'b' in trace.trace_id:
+    raise OSError('no b, please')
+  return len(trace.response)
+
+
+def _as_looked(trace, seen):
+  by = 'itself' if seen is None else 'worker'
+  seen = _look(trace) if seen is None else seen
+  return records.replace(trace, difficulty=str(seen), method=by)
+
+
+_LOOKING = decisions.LookingStep(_look, _as_looked)
+
+
+@pytest.mark.parametrize('num_workers', [0, 1, 2])
+def test_who_looks_changes_nothing_and_nobody_looks_behind_a_refusal(
+    tmp_path, num_workers
+):
+  names = [f'{"ab"[i % 3 == 0]}{i}' for i in range(70)]
+  read = _reader(x=[*map(_trace, names), 'bad'], y=[_trace('a1'), _trace('c')])
+  pure = decisions.pure(_no_b)
+  steps = decisions.repeated_ids(), pure, _LOOKING
+  kept = _decide(tmp_path, read, ['x', 'y'], *steps, num_workers=num_workers)
+  expected = [name for name in names if 'b' not in name] + ['c']
+  by = 'worker' if num_workers else 'itself'
+  assert kept == [_trace(x, difficulty='3', method=by) for x in expected]
+  counts = decisions.count(tmp_path, ['x', 'y'])
+  assert counts.num_refused == {'has_b': 24, 'duplicate_trace_id': 1}
+
+
+def test_a_look_that_fails_in_a_worker_names_its_trace(tmp_path):
+  read = _reader(x=[_trace('a'), _trace('b7'), _trace('c')])
+  with pytest.raises(RuntimeError, match='Trace b7 .*OSError: no b, please'):
+    _decide(tmp_path, read, ['x'], _LOOKING, num_workers=1)
+  assert not [*tmp_path.glob('*.jsonl')]

@@ -1,5 +1,6 @@
 """The first of a group stays, near traces go, a question has one name."""
 
+import pickle
 import random
 
 import planted
@@ -128,6 +129,15 @@ def test_a_short_answer_repeats_only_one_to_the_same_question():
 def test_signs_of_a_short_answer_count():
   found = _check(_trace('a', response='x < y'), _trace('b', response='x > y'))
   assert found == [None, None]
+
+
+def test_what_another_process_saw_of_a_trace_is_taken_for_it():
+  index = duplicates.Duplicates({})
+  look = pickle.loads(pickle.dumps(index.look))
+  assert index.check(_trace('a'), look(_trace('a'))) is None
+  assert index.check(_trace('b', response=OTHER_RESPONSE)) is None
+  found = index.check(_trace('c', response='So.'), look(_trace('a')))
+  assert found and (found.of, found.kind.value) == ('a', 'exact trace')
 
 
 @pytest.mark.parametrize('question', ['', '-', '***'])

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -93,37 +94,54 @@ def _children(pid):
 
 
 @pytest.mark.timeout(1200)
-def test_killed_above_its_workers_it_ends_with_the_same_bytes(whole, tmp_path):
+@pytest.mark.parametrize(
+    ('there', 'how'),
+    [
+        ('.decisions.jsonl.tmp', signal.SIGKILL),  # They look at traces,
+        ('.decisions.jsonl.tmp', signal.SIGINT),
+        ('00001.json', signal.SIGKILL),  # and tokenise.
+    ],
+)
+def test_killed_above_its_workers_it_ends_with_the_same_bytes(
+    whole, tmp_path, there, how
+):
   config = json.dumps(_config(num_workers=2).to_dict())
   never = str(10**9)
   running = subprocess.Popen(
       _program('kill_at.py', 'shard', config, tmp_path, never),
       stderr=subprocess.DEVNULL,
   )
-  while not (tmp_path / 'shards' / '00001.json').exists():
+  # Two, and one of `multiprocessing` itself.
+  while not (
+      (tmp_path / 'shards' / there).exists()
+      and len(workers := _children(running.pid)) == 3
+  ):
     assert running.poll() is None
     time.sleep(0.002)
-  workers = _children(running.pid)
-  running.kill()
-  running.wait()
+  running.send_signal(how)
+  assert running.wait() != 0
   shard.shard(_config(), str(tmp_path))
   assert _files(tmp_path) == whole
   while any(pathlib.Path(f'/proc/{pid}').exists() for pid in workers):
     time.sleep(0.01)
 
 
-def _kill_a_worker():
-  while not (children := multiprocessing.active_children()):
+def _kill_a_worker(once):
+  while not (once.exists() and (children := multiprocessing.active_children())):
     time.sleep(0.01)
   children[0].kill()
 
 
-def test_a_worker_that_dies_is_an_error_with_a_remedy(whole, tmp_path):
-  killer = threading.Thread(target=_kill_a_worker)
+@pytest.mark.parametrize('once', ['.decisions.jsonl.tmp', 'decisions.jsonl'])
+def test_a_worker_that_dies_is_an_error_with_a_remedy(whole, tmp_path, once):
+  path = tmp_path / 'shards' / once
+  killer = threading.Thread(target=_kill_a_worker, args=(path,))
   killer.start()
   with pytest.raises(RuntimeError, match='workers of shard died.*num_workers'):
     shard.shard(_config(2), str(tmp_path))
   killer.join()
+  is_decided = (tmp_path / 'shards' / 'decisions.jsonl').exists()
+  assert is_decided == (once == 'decisions.jsonl')
   shard.shard(_config(), str(tmp_path))
   assert _files(tmp_path) == whole
 

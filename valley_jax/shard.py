@@ -34,8 +34,8 @@ than config.data.max_len tokens, or shorter than config.data.min_len, are
 dropped, never cut. Run twice, the second run does nothing; killed, the next run
 goes on at the first unfinished block, and ends with the same bytes.
 
-config.data.num_workers processes tokenise, 0 stands for this one; each holds
-config.data.traces_per_shard traces. The bytes are the same for any number.
+config.data.num_workers processes filter and sketch, then tokenise, each a block
+of config.data.traces_per_shard; 0: this one. The bytes do not depend on it.
 
 `inspect` prints rows as they are trained on, in colours: the prompt grey, the
 thinking blue, the answer green, below their ids, labels and lengths.
@@ -112,7 +112,7 @@ def _steps(
   """Returns what each trace goes through; the first refusal decides."""
   found = [
       decisions.repeated_ids(),
-      decisions.empty_texts,
+      decisions.pure(decisions.empty_texts),
       steps.filtered(filters.make(config.filters.to_dict())),
   ]
   if evaluation:
@@ -251,9 +251,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
     _tokenizer(directory, prompt)  # What is wrong with it is said at once.
   read = functools.partial(_read, config.questions)
   decide = functools.partial(decisions.write, directory, sources, read)
-  num_rows = traces.num_rows(sources)
+  num_rows, num_workers = traces.num_rows(sources), config.data.num_workers
   with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
-    decide(_steps(config, evaluation), bar.update)
+    decide(_steps(config, evaluation), bar.update, num_workers)
   steps.write_contaminated(directory)
   if not (directory / 'tokenizer').exists():
     tokenization.train_bpe(
@@ -268,7 +268,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
       prompt,
       config.data.max_len,
       config.data.traces_per_shard,
-      config.data.num_workers,
+      num_workers,
       config.data.min_len,
   )
   num_kept = decisions.count(directory, sources).num_kept

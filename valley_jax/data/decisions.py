@@ -3,7 +3,9 @@
 Every trace goes through the same steps, in order. A step returns the trace, as
 it was or with other labels, or a `Refusal`; the first refusal is the last word.
 Steps may remember what they have seen (the first of two equal traces is kept),
-so the sources are always read from their beginning, in order, in one process.
+so the sources are always read from their beginning, in order, and decided about
+in one process. What costs most is a function of one trace alone, a `look`:
+several processes may look ahead, which changes no decision.
 
 What is decided stands in decisions.jsonl, a row a trace, and not in memory; the
 second pass reads the sources again beside it. The file appears whole or not at
@@ -12,17 +14,23 @@ all: a killed pass begins anew and decides the same.
 
 import collections
 from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 from typing import Any
 
 from valley_jax import records
+from valley_jax.data import workers
 from valley_jax.data.sources import rows as rows_lib
 
 MAX_EXAMPLES = 5  # Ids that stand beside a count of refusals.
+_BATCH = 16  # Traces that a worker looks at at a time; some 50 ms.
 # What a step may change.
 _LABELS = (
     'difficulty',
@@ -52,8 +60,27 @@ class Refusal:
 
 
 Step = Callable[[records.Trace], records.Trace | Refusal]
+Look = Callable[[records.Trace], Any]
 # Of one source, and where its bad rows go.
 Read = Callable[[str, rows_lib.Quarantine], Iterator[records.Trace]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LookingStep:
+  """A step whose dear part may be done before, by another process.
+
+  Attributes:
+    look: Finds what `step` needs to know of a trace, as it was read: a refusal,
+      behind which nobody looks further, or anything else but None. Pure; to be
+      pickled, as is what it finds.
+    step: Of a trace and what was found; None: nobody has looked.
+  """
+
+  look: Look
+  step: Callable[[records.Trace, Any], records.Trace | Refusal]
+
+  def __call__(self, trace: records.Trace) -> records.Trace | Refusal:
+    return self.step(trace, None)
 
 
 class Row(records.Record, omit_defaults=True):
@@ -98,12 +125,33 @@ def empty_texts(trace: records.Trace) -> records.Trace | Refusal:
   return trace
 
 
+def pure(step: Step) -> LookingStep:
+  """Returns as a look a step that can only refuse, and can be pickled."""
+
+  def decided(trace: records.Trace, seen: Any) -> records.Trace | Refusal:
+    return step(trace) if seen is None else seen or trace
+
+  return LookingStep(functools.partial(_refusal, step), decided)
+
+
+def _refusal(step: Step, trace: records.Trace) -> Refusal | bool:
+  found = step(trace)
+  return found if isinstance(found, Refusal) else False
+
+
 def decide(
-    trace: records.Trace, steps: Sequence[Step]
+    trace: records.Trace, steps: Sequence[Step], seen: Iterable[Any] = ()
 ) -> records.Trace | Refusal:
-  """Returns the trace as the last step leaves it, or the first refusal."""
+  """Returns the trace as the last step leaves it, or the first refusal.
+
+  `seen` is what the looks of the steps have found, as far as somebody looked.
+  """
+  seen = iter(seen)
   for step in steps:
-    found = step(trace)
+    if isinstance(step, LookingStep):
+      found = step.step(trace, next(seen, None))
+    else:
+      found = step(trace)
     if isinstance(found, Refusal):
       return found
     trace = found
@@ -137,6 +185,7 @@ def write(
     read: Read,
     steps: Sequence[Step],
     done: Callable[[int], object] = lambda number: None,
+    num_workers: int = 0,
 ) -> None:
   """Decides about every trace; does nothing where that was done.
 
@@ -146,6 +195,10 @@ def write(
     read: Yields the traces of one of them; bad rows go to a quarantine.
     steps: What each trace goes through.
     done: Is called with the number of rows that were read, good or bad.
+    num_workers: Processes that look ahead; 0: each step looks by itself.
+
+  Raises:
+    RuntimeError: a worker died, or a look failed in it.
   """
   if (directory / 'decisions.jsonl').exists():
     return
@@ -154,11 +207,55 @@ def write(
       records.written_whole(directory / 'quarantine.jsonl') as quarantine,
   ):
     bad = rows_lib.Written(quarantine, done)
-    for source in sources:
-      for number, trace in enumerate(read(source, bad)):
-        row = _row(trace, decide(trace, steps), source, number)
+    numbered = (
+        (source, number, trace)
+        for source in sources
+        for number, trace in enumerate(read(source, bad))
+    )
+    looked_at = _look_ahead(numbered, steps, num_workers)
+    with contextlib.closing(looked_at):
+      for (source, number, trace), seen in looked_at:
+        row = _row(trace, decide(trace, steps, seen), source, number)
         rows.write(records.to_json(row) + b'\n')
         done(1)
+
+
+_Numbered = tuple[str, int, records.Trace]  # Source, and number in it.
+
+
+def _look_ahead(
+    traces: Iterable[_Numbered], steps: Sequence[Step], num_workers: int
+) -> Generator[tuple[_Numbered, Sequence[Any]], None, None]:
+  """Yields each trace and what workers saw of it; without them, nothing."""
+  if not num_workers:
+    yield from ((trace, ()) for trace in traces)
+    return
+  looks = [step.look for step in steps if isinstance(step, LookingStep)]
+  make, batches = functools.partial(_looker, looks), workers.batches
+  found = workers.each(make, batches(traces, _BATCH), num_workers, _BATCH)
+  with contextlib.closing(found):
+    for batch, seen in found:
+      yield from zip(batch, seen, strict=True)
+
+
+def _looker(looks: Sequence[Look]) -> Callable[[list[_Numbered]], list[Any]]:
+  """Returns what looks at a batch of traces."""
+  return lambda batch: [_seen(looks, trace) for _, _, trace in batch]
+
+
+def _seen(looks: Sequence[Look], trace: records.Trace) -> list[Any]:
+  """Returns what each look finds, up to the first refusal."""
+  seen = []
+  try:
+    for look in looks:
+      seen.append(look(trace))
+      if isinstance(seen[-1], Refusal):
+        break
+  except Exception as e:
+    # Of this type, since not every error survives the way between processes.
+    what = f'{type(e).__name__}: {e}'
+    raise RuntimeError(f'Trace {trace.trace_id} broke a look: {what}') from e
+  return seen
 
 
 def read_rows(directory: pathlib.Path) -> Iterator[Row]:

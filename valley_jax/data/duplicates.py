@@ -23,9 +23,11 @@ low bytes of its hashes (`minhash.py`): at the default settings some 470 to 750
 bytes, and as much for each different question.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import enum
+import functools
 from typing import Any
 
 from valley_jax import records
@@ -106,13 +108,15 @@ class _Questions:
 
   def __init__(self, settings: Settings):
     s = settings
-    self._sketch = minhash.Sketcher(
+    sketcher = minhash.Sketcher(
         lambda question: statements.read(question).words,
         s.question_words,
         s.question_min_words,
         s.num_hashes,
         s.seed,
     )
+    # What is not found is added next.
+    self._sketch = functools.lru_cache(1)(sketcher)
     self._index = minhash.Index(s.question_similarity, s.num_hashes, s.bands)
     self._problem_ids, self._trace_ids = minhash.Strings(), minhash.Strings()
     # Which question (problem id, text) is, and how near: M traces ask it.
@@ -155,6 +159,14 @@ def _says_something(question: str) -> bool:
   return any(c.isalnum() for c in question)
 
 
+def _sketch(sketcher: minhash.Sketcher, trace: records.Trace) -> minhash.Sketch:
+  return sketcher(trace.response)
+
+
+def _no_sketch(unused_trace: records.Trace) -> None:
+  return None
+
+
 class Duplicates:
   """Remembers the traces that were kept, and tells what repeats them.
 
@@ -177,12 +189,26 @@ class Duplicates:
     self._trace_ids = minhash.Strings()
     self._questions = _Questions(s)
 
-  def check(self, trace: records.Trace) -> Duplicate | None:
-    """Returns what `trace` repeats; remembers it, unless it is refused."""
+  @property
+  def look(self) -> Callable[[records.Trace], minhash.Sketch | None]:
+    """What `check` needs of a trace: a pure function, to be pickled."""
+    if self._settings.traces == 'keep':
+      return _no_sketch
+    return functools.partial(_sketch, self._sketch)
+
+  def check(
+      self, trace: records.Trace, sketch: minhash.Sketch | None = None
+  ) -> Duplicate | None:
+    """Returns what `trace` repeats; remembers it, unless it is refused.
+
+    Args:
+      trace: Any.
+      sketch: What `look` finds of it; None: `check` looks itself.
+    """
     same_question = self._same_question(trace)
     if same_question and same_question.is_refused:
       return same_question
-    repeated = self._repeated(trace, same_question)
+    repeated = self._repeated(trace, same_question, sketch)
     if repeated:
       return repeated
     if self._settings.questions != 'keep':
@@ -205,12 +231,16 @@ class Duplicates:
     )
 
   def _repeated(
-      self, trace: records.Trace, same_question: Duplicate | None
+      self,
+      trace: records.Trace,
+      same_question: Duplicate | None,
+      sketch: minhash.Sketch | None,
   ) -> Duplicate | None:
     """Returns the trace of such a response; remembers a new response."""
     if self._settings.traces == 'keep':
       return None
-    sketch = self._sketch(trace.response)
+    if sketch is None:
+      sketch = self._sketch(trace.response)
     if sketch.is_short:
       problem_id = (same_question or trace).problem_id
       key = minhash.digest(problem_id, trace.response)

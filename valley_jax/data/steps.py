@@ -4,6 +4,7 @@ In this order: its filters; is its question one of an evaluation; was it, or its
 question, there before; and is it easy or hard, in the words of all sources.
 """
 
+import functools
 import json
 import pathlib
 
@@ -13,18 +14,21 @@ from valley_jax.data import decisions
 from valley_jax.data import duplicates as duplicates_lib
 from valley_jax.data import filters as filters_lib
 from valley_jax.data import labels
+from valley_jax.data import minhash
 
 CONTAMINATED = 'contaminated'
 
 
 def filtered(filters: tuple[filters_lib.Filter, ...]) -> decisions.Step:
   """Returns a step that refuses by the first filter's name."""
+  return decisions.pure(functools.partial(_filter, filters))
 
-  def step(trace: records.Trace) -> records.Trace | decisions.Refusal:
-    reason = filters_lib.refusal(trace, filters)
-    return decisions.Refusal(reason) if reason else trace
 
-  return step
+def _filter(
+    filters: tuple[filters_lib.Filter, ...], trace: records.Trace
+) -> records.Trace | decisions.Refusal:
+  reason = filters_lib.refusal(trace, filters)
+  return decisions.Refusal(reason) if reason else trace
 
 
 def decontaminated(
@@ -57,8 +61,10 @@ def first_of_duplicates(
 ) -> decisions.Step:
   """Returns a step that keeps the first, or shares its problem id."""
 
-  def step(trace: records.Trace) -> records.Trace | decisions.Refusal:
-    found = duplicates.check(trace)
+  def step(
+      trace: records.Trace, sketch: minhash.Sketch | None
+  ) -> records.Trace | decisions.Refusal:
+    found = duplicates.check(trace, sketch)
     if found is None:
       return trace
     if found.is_refused:
@@ -66,7 +72,7 @@ def first_of_duplicates(
       return decisions.Refusal(reason, f'{found.of} ({found.similarity:.2f})')
     return records.replace(trace, problem_id=found.problem_id)
 
-  return step
+  return decisions.LookingStep(duplicates.look, step)
 
 
 def with_difficulty(trace: records.Trace) -> records.Trace:
