@@ -179,6 +179,23 @@ def prefill(
   return Slots(heads, cache_lib.Cache(tuple(ks), tuple(vs)))
 
 
+def _some(heads: Heads, slot_R: jax.Array) -> Heads:
+  """Returns the heads of some slots."""
+  return Heads(*(x.at[slot_R].get(out_sharding=cache_lib.SLOTS) for x in heads))
+
+
+def _put_some(into: Heads, slot_R: jax.Array, heads: Heads) -> Heads:
+  """Returns the heads of all slots, those of some replaced."""
+  put = lambda into, x: cache_lib.put_rows(into, slot_R, x)
+  return Heads(*map(put, into, heads))
+
+
+def _spread(x: jax.Array, slot_R: jax.Array, num_slots: int) -> jax.Array:
+  """Puts what some slots drew into columns of all; the others' are 0."""
+  zeros = jnp.zeros((*x.shape[:-1], num_slots), x.dtype)
+  return zeros.at[..., slot_R].set(x)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
 def decode_chunk(
     student: student_lib.Student,
@@ -219,8 +236,7 @@ def decode_chunk(
   all_heads, stepping_R = slots.heads, slot_R
   if slot_R is not None:
     stepping_R = jax.sharding.reshard(slot_R, cache_lib.SLOTS)
-    heads = (x.at[slot_R].get(out_sharding=cache_lib.SLOTS) for x in all_heads)
-    slots = Slots(Heads(*heads), slots.cache)
+    slots = slots._replace(heads=_some(all_heads, slot_R))
 
   def step(slots: Slots, _) -> tuple[Slots, tuple[jax.Array, jax.Array]]:
     heads = slots.heads
@@ -247,15 +263,9 @@ def decode_chunk(
       jax.sharding.reshard(x, jax.P()) for x in (tokens, log_probs)
   )
   if slot_R is not None:
-    heads = map(
-        lambda into, x: cache_lib.put_rows(into, slot_R, x),
-        all_heads,
-        slots.heads,
-    )
-    slots = Slots(Heads(*heads), slots.cache)
-    num_slots = all_heads.token_B.shape[0]
+    slots = slots._replace(heads=_put_some(all_heads, slot_R, slots.heads))
+    num_slots = len(all_heads.token_B)
     tokens, log_probs = (
-        jnp.zeros((*x.shape[:-1], num_slots), x.dtype).at[..., slot_R].set(x)
-        for x in (tokens, log_probs)
+        _spread(x, slot_R, num_slots) for x in (tokens, log_probs)
     )
   return slots, tokens, log_probs
