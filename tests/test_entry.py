@@ -112,7 +112,7 @@ def test_a_user_reads_words_and_no_way_through_the_code(flags, tmp_path):
     [
         (lambda: prompts.load('nowhere'), True),
         (lambda: stages._round('x'), False),  # By Python, in our code.
-        (lambda: json.loads('{'), False),  # By others.
+        (lambda: json.loads(''), False),  # A `raise` of others.
     ],
 )
 def test_only_what_the_package_raises_is_meant_for_users(run, is_meant):
