@@ -16,9 +16,7 @@ setuptools.setup(
     description='Data-scaling studies of code-reasoning distillation in JAX.',
     license='Apache-2.0',
     packages=setuptools.find_packages(include=['valley_jax', 'valley_jax.*']),
-    package_data={
-        'valley_jax': ['**/*.j2', '**/*.css', '**/*.js', '**/*.toml'],
-    },
+    package_data={'valley_jax': ['**/*.j2', '**/*.css', '**/*.js', '**/*.toml']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         'absl-py>=2.2',
@@ -56,13 +54,11 @@ setuptools.setup(
         'gpu': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'ray': ['ray>=2.50'],  # To judge on many hosts.
-        'serve': ['starlette>=1.10,<2', 'uvicorn>=0.54,<1'],
         # Linters are bound tightly: a new rule shall not fail an old commit.
         'test': [
             'flatbuffers>=24',  # jax.export, with which TPU code is lowered.
             'hypothesis>=6.150',
             'libtpu>=0.0.42',  # Compiles for TPUs that are not there: `plan`.
-            'openai>=3.54,<4',  # Asks `serve`.
             'packaging>=24',
             'pyink>=26.5,<27',
             'pyright[nodejs]==1.1.414',  # Brings the Node.js it runs on.
@@ -71,8 +67,6 @@ setuptools.setup(
             'pytest-xdist>=3.8',
             'ray>=2.50',
             'ruff>=0.17,<0.18',
-            'starlette>=1.10,<2',
-            'uvicorn>=0.54,<1',
         ],
         # The reference of the parity tests. Not part of `test`: its usual
         # wheel pulls gigabytes of CUDA. The others are what `transformers

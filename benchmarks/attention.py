@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import machine
 import numpy as np
 
-from valley_jax import partitioning
 from valley_jax.models import attention
+from valley_jax.runtime import partitioning
 
 _SEGMENTS = 4  # Of a row, beside padding.
 _REPEATS = 7  # Medians are of so many.
@@ -49,9 +49,7 @@ def _rows(length: int) -> tuple[np.ndarray, np.ndarray]:
   return positions[None].astype(np.int32), segments[None].astype(np.int32)
 
 
-def _inputs(
-    heads: list[int], length: int, dtype: str
-) -> tuple[tuple, jax.Array]:
+def _inputs(heads: list[int], length: int, dtype: str) -> tuple[tuple, jax.Array]:
   """Returns what `attend` takes, and a cotangent that is 0 on padding."""
   n, k, h = heads
   rng = np.random.default_rng(1)
@@ -73,9 +71,7 @@ def _functions(name: str):
 
   def backward(inputs, weights):
     rows = inputs[3:]
-    grad_fn = jax.grad(
-        lambda *qkv: forward((*qkv, *rows), weights)[0], argnums=(0, 1, 2)
-    )
+    grad_fn = jax.grad(lambda *qkv: forward((*qkv, *rows), weights)[0], argnums=(0, 1, 2))
     return grad_fn(*inputs[:3])
 
   return jax.jit(forward), jax.jit(backward)
@@ -83,10 +79,7 @@ def _functions(name: str):
 
 def _difference(name: str, inputs, weights) -> float:
   """Returns the largest difference to the reference, relative to its size."""
-  found, expected = (
-      [f(inputs, weights) for f in _functions(which)]
-      for which in (name, 'dense')
-  )
+  found, expected = ([f(inputs, weights) for f in _functions(which)] for which in (name, 'dense'))
   worst = 0.0
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
     one, other = np.float32(one), np.float32(other)
@@ -115,9 +108,7 @@ def _flops(heads: list[int], length: int) -> int:
   return 4 * n * h * int(np.sum(lengths * (lengths + 1) // 2))
 
 
-def _measure(
-    heads: list[int], length: int, names: tuple[str, ...], dtype: str
-) -> list[dict]:
+def _measure(heads: list[int], length: int, names: tuple[str, ...], dtype: str) -> list[dict]:
   """Times each of them on one row."""
   inputs = _inputs(heads, length, dtype)
   functions = [f for name in names for f in _functions(name)]
@@ -144,12 +135,8 @@ def _measure(
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument(
-      '--lengths', type=int, nargs='+', default=[192, 512, 2048]
-  )
-  parser.add_argument(
-      '--heads', type=int, nargs=3, default=[4, 2, 32], help='query, KV, width'
-  )
+  parser.add_argument('--lengths', type=int, nargs='+', default=[192, 512, 2048])
+  parser.add_argument('--heads', type=int, nargs=3, default=[4, 2, 32], help='query, KV, width')
   parser.add_argument('--checked', type=int, default=1024)
   parser.add_argument('--dtype', choices=list(_TOLERANCE), default='float32')
   args = parser.parse_args()

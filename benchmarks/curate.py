@@ -33,7 +33,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from valley_jax import records
-from valley_jax.data import curation
+from valley_jax.data.subsets import curation
 
 QUESTIONS, TRACES, CHOSEN = 1000, 16, 4
 _MEDIAN_TOKENS, _DEVIATION = 6_000, 0.5
@@ -81,9 +81,7 @@ def medoid(of_it: list[str]) -> list[int]:
 
 
 def full_matrix(of_it: list[str]) -> list[int]:
-  matrix = process.cdist(
-      of_it, of_it, scorer=Levenshtein.normalized_distance, dtype=np.float64
-  )
+  matrix = process.cdist(of_it, of_it, scorer=Levenshtein.normalized_distance, dtype=np.float64)
   chosen = [int(np.argmax([len(text) for text in of_it]))]
   while len(chosen) < CHOSEN:
     least = matrix[chosen].min(axis=0)
@@ -134,10 +132,7 @@ def measure(unit: str, seconds: float) -> dict:
       'questions': len(took['lazy']),
       'median_length': statistics.median(lengths),
       'seconds_a_question': took,
-      'seconds_a_pair_of_1000': {
-          'plain Python': seconds_plain,
-          'rapidfuzz': seconds_ours,
-      },
+      'seconds_a_pair_of_1000': {'plain Python': seconds_plain, 'rapidfuzz': seconds_ours},
   }
 
 

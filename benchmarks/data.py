@@ -27,18 +27,16 @@ import machine
 import numpy as np
 
 from valley_jax import records
-from valley_jax.data import pipeline
-from valley_jax.data import shards as shards_lib
-from valley_jax.data import subset
-from valley_jax.data import tokenization
+from valley_jax.data.batches import pipeline
+from valley_jax.data.shards import shards as shards_lib
+from valley_jax.data.subsets import subset
+from valley_jax.data.tokens import tokenization
 
 PACKS = ('best_fit', 'stream', 'none')
 _PER_SHARD = 2048
 
 
-def write(
-    directory: pathlib.Path, number: int, median: int, row_len: int
-) -> None:
+def write(directory: pathlib.Path, number: int, median: int, row_len: int) -> None:
   """Writes shards of traces of random tokens."""
   rng = np.random.default_rng(0)
   lengths = rng.lognormal(np.log(median), 0.8, number).astype(int)
@@ -68,19 +66,12 @@ def write(
 def _batches(shards, rows, row_len: int, pack: str, batch_size: int):
   plan = pipeline.make_plan(shards, rows, row_len, pack)
   batches = pipeline.batches(
-      shards,
-      plan,
-      batch_size=batch_size,
-      accumulate=1,
-      num_epochs=1,
-      seed=0,
+      shards, plan, batch_size=batch_size, accumulate=1, num_epochs=1, seed=0
   )
   return batches, plan
 
 
-def wait(
-    shards, pack: str, batch_size: int, step_seconds: float, num_steps: int
-) -> dict[str, Any]:
+def wait(shards, pack: str, batch_size: int, step_seconds: float, num_steps: int) -> dict[str, Any]:
   rows = subset.nested(shards.ids, len(shards), seed=0)
   batches, plan = _batches(shards, rows, 32_768, pack, batch_size)
   loading = []
@@ -158,13 +149,7 @@ def main() -> None:
     write(long, 4_000 // part, 6_000, 32_768)
     shards = shards_lib.Shards(long)
     waits = [
-        wait(
-            shards,
-            pack,
-            arguments.batch_size,
-            arguments.step_seconds,
-            100 // part,
-        )
+        wait(shards, pack, arguments.batch_size, arguments.step_seconds, 100 // part)
         for pack in PACKS
     ]
   header = ['pack', 'fill', 'loading a batch, ms', 'steps', 'median wait, ms']
@@ -181,10 +166,7 @@ def main() -> None:
       [
           [f'{held["traces"]:,}', f'{held["opening_seconds"]:.1f}']
           + [f'{held["planning_seconds"]:.1f}']
-          + [
-              f'{held[k]:,.0f}'
-              for k in ('opened_mib', 'planned_mib', 'peak_mib')
-          ]
+          + [f'{held[k]:,.0f}' for k in ('opened_mib', 'planned_mib', 'peak_mib')]
       ],
   )
   figures = json.dumps(

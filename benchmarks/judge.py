@@ -68,8 +68,7 @@ def _cpu_seconds() -> float:
 
 def make_tests(number: int) -> tuple[records.TestCase, ...]:
   return tuple(
-      records.TestCase(input=f'{i} {i * i}\n', expected=f'{i + i * i}\n')
-      for i in range(number)
+      records.TestCase(input=f'{i} {i * i}\n', expected=f'{i + i * i}\n') for i in range(number)
   )
 
 
@@ -79,9 +78,7 @@ def make_pairs(name: str, programs: int, tests: int, is_wrong=False):
   cases = make_tests(tests)
   if is_wrong:
     cases = tuple(records.replace(case, expected='x') for case in cases)
-  problem = records.Problem(
-      problem_id=name, statement='', tests=cases, checker='exact'
-  )
+  problem = records.Problem(problem_id=name, statement='', tests=cases, checker='exact')
   for i in range(programs):
     own = f'// {next(_SERIAL)}\n' if is_compiled else ''
     yield problem, records.Submission(
@@ -119,9 +116,7 @@ def _check(ways, pool: judge.Pool) -> None:
     assert all(first == other for other in others), (name, first, others)
     [row] = pool.judge_all(make_pairs(name, 1, 3, is_wrong=True))
     assert row.verdict is records.Verdict.WRONG_ANSWER, row
-  list(
-      pool.judge_all(make_pairs('C++, compiled', 5, 1))
-  )  # Until there is a .gch.
+  list(pool.judge_all(make_pairs('C++, compiled', 5, 1)))  # Until there is a .gch.
 
 
 def _measure(ways, num_rounds: int, scale: float) -> dict:
@@ -145,10 +140,7 @@ def _growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
   rates = {}
   numbers = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
   with contextlib.ExitStack() as stack:
-    pools = {
-        n: stack.enter_context(judge.Pool(judge.Settings(num_workers=n)))
-        for n in numbers
-    }
+    pools = {n: stack.enter_context(judge.Pool(judge.Settings(num_workers=n))) for n in numbers}
     for _, n in itertools.product(range(num_rounds + 1), numbers):
       wall = time.perf_counter()
       _ours(pools[n])('Python', programs, 20)
@@ -176,14 +168,8 @@ def _table(results: dict, growth: dict) -> str:
       cells.append(f'{statistics.median(ratios):.2f}')
     cells.append(machine.spread([rate for _, rate in rounds['ours']], 0))
     lines.append(f'| {" | ".join(cells)} |')
-  lines += [
-      '',
-      '| workers | tests/s, Python, 20 tests a program |',
-      '|---|---|',
-  ]
-  lines += [
-      f'| {n} | {machine.spread(rates, 0)} |' for n, rates in growth.items()
-  ]
+  lines += ['', '| workers | tests/s, Python, 20 tests a program |', '|---|---|']
+  lines += [f'| {n} | {machine.spread(rates, 0)} |' for n, rates in growth.items()]
   return '\n'.join(lines)
 
 
@@ -223,10 +209,7 @@ def main() -> None:
     return judge_profile.main()
   num_rounds, scale = (3, 0.5) if arguments.quick else (5, 1.0)
   where = _machine()
-  with (
-      tempfile.TemporaryDirectory() as name,
-      judge.Pool(judge.Settings(num_workers=1)) as pool,
-  ):
+  with tempfile.TemporaryDirectory() as name, judge.Pool(judge.Settings(num_workers=1)) as pool:
     folder = pathlib.Path(name)
     ways = {
         'ours': _ours(pool),
@@ -241,9 +224,7 @@ def main() -> None:
   if arguments.output:
     path = pathlib.Path(arguments.output)
     command = 'python benchmarks/judge.py' + ' --quick' * arguments.quick
-    title = (
-        f'# What judging costs\n\nMedian (least–most) of {num_rounds} rounds'
-    )
+    title = f'# What judging costs\n\nMedian (least–most) of {num_rounds} rounds'
     title += f' by `{command}`; all figures are in judge.json. The load was'
     load = machine['load'][0], where['load_after'][0]
     title += f' {load[0]} before and {load[1]} after, on {where["cores"]} cores'

@@ -61,10 +61,6 @@ class Peer:
   def run(self, command: list[str], stdin: bytes) -> bytes:
     """Returns what a program has printed."""
     done = subprocess.run(
-        self._prefix + command,
-        input=stdin,
-        env=self._environment,
-        capture_output=True,
-        check=True,
+        self._prefix + command, input=stdin, env=self._environment, capture_output=True, check=True
     )
     return done.stdout

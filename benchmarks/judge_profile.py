@@ -33,9 +33,7 @@ _LIMITS = records.Limits(cpu_seconds=5.0)
 def _usage() -> tuple[float, float]:
   """Returns the CPU-ms of this process and of its children."""
   usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-  own, children = (
-      (u.ru_utime + u.ru_stime) * 1e3 for u in map(resource.getrusage, usages)
-  )
+  own, children = ((u.ru_utime + u.ru_stime) * 1e3 for u in map(resource.getrusage, usages))
   return own, children
 
 
@@ -111,9 +109,7 @@ def _functions(worker: worker_lib.Worker, tests: int) -> None:
   profile.disable()
   text = io.StringIO()
   pstats.Stats(profile, stream=text).sort_stats('tottime').print_stats(20)
-  print(
-      f'\nThe host, 20 programs of {tests} tests (wall time, waits included):'
-  )
+  print(f'\nThe host, 20 programs of {tests} tests (wall time, waits included):')
   print(text.getvalue().partition('ncalls')[2])
 
 

@@ -28,7 +28,7 @@ import machine
 import numpy as np
 
 from valley_jax import records
-from valley_jax.data import packing
+from valley_jax.data.batches import packing
 
 ROW_LEN = 32_768
 # name: (mean and deviation of the logarithm of the length)
@@ -62,11 +62,7 @@ def plan(lengths: np.ndarray) -> dict[str, float]:
   members = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
   assert np.array_equal(np.sort(members), np.arange(len(lengths)))
   assert all(lengths[row].sum() <= ROW_LEN for row in rows[:: len(rows) // 99])
-  return {
-      'seconds': seconds,
-      'fill': packing.fill(lengths, rows, ROW_LEN),
-      'rows': len(rows),
-  }
+  return {'seconds': seconds, 'fill': packing.fill(lengths, rows, ROW_LEN), 'rows': len(rows)}
 
 
 def peak_mib(lengths: np.ndarray) -> float:
@@ -79,9 +75,7 @@ def peak_mib(lengths: np.ndarray) -> float:
 
 def stream(packer, lengths: np.ndarray) -> dict[str, float]:
   """Packs with one of Grain's packers: one int8 a token, the cheapest."""
-  texts = grain.MapDataset.source(lengths).map(
-      lambda n: {'tokens': np.ones(n, np.int8)}
-  )
+  texts = grain.MapDataset.source(lengths).map(lambda n: {'tokens': np.ones(n, np.int8)})
   start = time.perf_counter()
   packed = packer(
       texts.seed(0).shuffle().to_iter_dataset(grain.ReadOptions(num_threads=0)),
@@ -91,11 +85,7 @@ def stream(packer, lengths: np.ndarray) -> dict[str, float]:
   fills = [np.count_nonzero(row['tokens']) for row in packed]
   seconds = time.perf_counter() - start
   assert sum(fills) == lengths.sum()
-  return {
-      'seconds': seconds,
-      'fill': sum(fills) / (len(fills) * ROW_LEN),
-      'rows': len(fills),
-  }
+  return {'seconds': seconds, 'fill': sum(fills) / (len(fills) * ROW_LEN), 'rows': len(fills)}
 
 
 def measure(name: str, number: int, num_streamed: int) -> dict:

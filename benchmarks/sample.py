@@ -40,13 +40,13 @@ import numpy as np
 import torch
 import transformers
 
-from valley_jax import partitioning
 from valley_jax import records
 from valley_jax.models import cache
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
@@ -113,9 +113,7 @@ def make_requests(
   prompts = draw(args.prompt, 4, 4 * args.prompt)
   completions = draw(median, 4, _CAP * median)
   return [
-      request_lib.Request(
-          f'p{i}', 0, tuple(rng.integers(0, vocab_size, n).tolist()), int(m)
-      )
+      request_lib.Request(f'p{i}', 0, tuple(rng.integers(0, vocab_size, n).tolist()), int(m))
       for i, (n, m) in enumerate(zip(prompts, completions, strict=True))
   ]
 
@@ -141,9 +139,7 @@ class Ours:
         dtype=jnp.dtype(args.dtype),
     )
 
-  def run(
-      self, requests: list[request_lib.Request], cap: int
-  ) -> dict[str, list[int]]:
+  def run(self, requests: list[request_lib.Request], cap: int) -> dict[str, list[int]]:
     args = self._args
     with jax.set_mesh(self._mesh):
       steps = stages.plan(
@@ -154,9 +150,7 @@ class Ours:
           num_slots=args.slots,
           dtype=args.dtype,
       )
-      engine = engine_lib.Engine(
-          self.settings, steps, end_token=-1, max_new_tokens=cap
-      )
+      engine = engine_lib.Engine(self.settings, steps, end_token=-1, max_new_tokens=cap)
       return {s.request.problem_id: s.tokens for s in engine.run(requests)}
 
   def seconds_a_step(self, length: int, num_slots: int) -> float:
@@ -165,9 +159,7 @@ class Ours:
       width = lanes.width(num_slots)
       firsts = range(0, num_slots, width)
       all_lanes = [
-          lanes.Lane(
-              self.settings, length + 512, width, min(width, num_slots - first)
-          )
+          lanes.Lane(self.settings, length + 512, width, min(width, num_slots - first))
           for first in firsts
       ]
       prompt = tuple(range(length))
@@ -193,9 +185,7 @@ class Theirs:
     self._args = args
     self._load = (
         lambda: transformers.AutoModelForCausalLM.from_pretrained(
-            directory,
-            attn_implementation='sdpa',
-            dtype=getattr(torch, args.dtype),
+            directory, attn_implementation='sdpa', dtype=getattr(torch, args.dtype)
         )
         .to(DEVICE)
         .eval()
@@ -203,9 +193,7 @@ class Theirs:
     self._static_model, self._model = self._load(), self._load()
 
   @torch.no_grad()
-  def static(
-      self, requests: list[request_lib.Request], cap: int
-  ) -> dict[str, list[int]]:
+  def static(self, requests: list[request_lib.Request], cap: int) -> dict[str, list[int]]:
     del cap
     found = {}
     for first in range(0, len(requests), self._args.slots):
@@ -229,9 +217,7 @@ class Theirs:
         found[request.problem_id] = row[: request.max_new_tokens]
     return found
 
-  def continuous(
-      self, requests: list[request_lib.Request], cap: int
-  ) -> dict[str, list[int]]:
+  def continuous(self, requests: list[request_lib.Request], cap: int) -> dict[str, list[int]]:
     args = self._args
     page = 32 if DEVICE == 'cpu' else 256
     longest = max(len(r.prompt) for r in requests) + cap
@@ -244,9 +230,7 @@ class Theirs:
         use_cuda_graph=DEVICE == 'cuda',
         auto_switch_to_flash=False,
     )
-    config = transformers.GenerationConfig(
-        do_sample=False, max_new_tokens=cap, eos_token_id=-1
-    )
+    config = transformers.GenerationConfig(do_sample=False, max_new_tokens=cap, eos_token_id=-1)
     found = {}
     with self._model.continuous_batching_context_manager(
         generation_config=config,
@@ -257,9 +241,7 @@ class Theirs:
     ) as manager:
       for r in requests:
         manager.add_request(
-            list(r.prompt),
-            request_id=r.problem_id,
-            max_new_tokens=r.max_new_tokens,
+            list(r.prompt), request_id=r.problem_id, max_new_tokens=r.max_new_tokens
         )
       while len(found) < len(requests):
         if result := manager.get_result(timeout=1):
@@ -299,19 +281,14 @@ def measure(
       rate, cpu_rate = rates[name][-1], cpu_rates[name][-1]
       print(f'median {median}, {name}: {rate:.0f}, {cpu_rate:.0f}', flush=True)
   ours = drawn['ours']
-  equal = {
-      name: sum(ours[i] == found[i] for i in ours)
-      for name, found in drawn.items()
-  }
+  equal = {name: sum(ours[i] == found[i] for i in ours) for name, found in drawn.items()}
   return {
       'median': median, 'useful_tokens': useful, 'tokens_per_second': rates,
       'tokens_per_cpu_second': cpu_rates, 'equal': equal,
   }  # fmt: skip
 
 
-def growth(
-    ours: Ours, args: argparse.Namespace
-) -> list[dict[str, float | int]]:
+def growth(ours: Ours, args: argparse.Namespace) -> list[dict[str, float | int]]:
   """Returns the cost of a token by the length of contexts, and by slots."""
   s, size = ours.student, jnp.dtype(args.dtype).itemsize
   weights = sum(x.nbytes for x in jax.tree.leaves(ours.settings.params))

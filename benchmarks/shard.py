@@ -39,9 +39,9 @@ import numpy as np
 
 from valley_jax import records
 from valley_jax import shard
-from valley_jax.data import shards
-from valley_jax.data import templates
-from valley_jax.data import tokenization
+from valley_jax.data.shards import shards
+from valley_jax.data.tokens import templates
+from valley_jax.data.tokens import tokenization
 
 WAYS = ('shard', 'shard, decides', 'map', 'map, ids')
 _MEDIAN, _DEVIATION = 24_000, 0.8  # Characters; of the logarithm.
@@ -100,9 +100,7 @@ def _shard(directory: pathlib.Path, size: int, decides: bool) -> dict[str, Any]:
           tokenizer=f'hf:{directory}/tokenizer',
           chat_template='',
           prompt='plain',
-          data=dict(
-              max_len=10**9, min_len=0, traces_per_shard=512, num_workers=0
-          ),
+          data=dict(max_len=10**9, min_len=0, traces_per_shard=512, num_workers=0),
           filters={'think': True, 'loop_characters': 2000} if decides else {},
           duplicates=first if decides else keep,
           contamination={'problems': ()},
@@ -129,9 +127,7 @@ def _map(directory: pathlib.Path, size: int, with_weights: bool):
     if not with_weights:
       ids = tokenizer(texts, add_special_tokens=False)['input_ids']
       return {'input_ids': ids}
-    found = tokenizer(
-        texts, add_special_tokens=False, return_offsets_mapping=True
-    )
+    found = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     weights = []
     for question, offsets in zip(rows['question'], found['offset_mapping']):
       prompt = templates.render_prompt(tokenizer, question)
@@ -183,8 +179,7 @@ def _one(directory: pathlib.Path, way: str, size: int) -> dict[str, Any]:
 def _run(*arguments: Any, core: int) -> dict[str, Any]:
   """Runs this file again, on one core; returns what it printed last."""
   done = subprocess.run(
-      ['taskset', '-c', str(core), sys.executable, __file__]
-      + ['--one', *map(str, arguments)],
+      ['taskset', '-c', str(core), sys.executable, __file__] + ['--one', *map(str, arguments)],
       env={
           **os.environ,
           'TOKENIZERS_PARALLELISM': 'false',
@@ -216,9 +211,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument(
-      '--sizes', type=int, nargs='+', default=[5_000, 50_000], help='traces'
-  )
+  parser.add_argument('--sizes', type=int, nargs='+', default=[5_000, 50_000], help='traces')
   parser.add_argument('--ways', nargs='+', default=WAYS, choices=WAYS)
   parser.add_argument('--core', type=int, default=0, help='the one to run on')
   parser.add_argument('--scratch', help='a directory with 20 GB of space')

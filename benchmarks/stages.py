@@ -161,11 +161,7 @@ def _highest(last: np.ndarray, now: np.ndarray) -> float:
 def candidates(cap: int) -> list[tuple[int, ...]]:
   """Returns sets of one to four stages, the last as long as a sample may be."""
   sizes = [n for n in (2048, 4096, 8192, 12_288, 16_384, 24_576) if n < cap]
-  return [
-      (*chosen, cap)
-      for number in range(4)
-      for chosen in itertools.combinations(sizes, number)
-  ]
+  return [(*chosen, cap) for number in range(4) for chosen in itertools.combinations(sizes, number)]
 
 
 def draw(mean: float, cap: int, number: int, seed: int) -> np.ndarray:
@@ -188,9 +184,7 @@ def main() -> None:
   add('--output', help='a directory for stages.md, stages.json')
   args = parser.parse_args()
   rows, figures = [], []
-  for name, chip_name, mean in itertools.product(
-      args.students, CHIPS, args.mean
-  ):
+  for name, chip_name, mean in itertools.product(args.students, CHIPS, args.mean):
     m = of(student_lib.preset(name), CHIPS[chip_name], args.efficiency)
     lengths = draw(mean, args.cap, args.number, seed=0)
     ideal = paged(m, lengths)

@@ -35,14 +35,14 @@ import numpy as np
 import torch
 import transformers
 
-from valley_jax import partitioning
 from valley_jax import records
-from valley_jax.data import packing
-from valley_jax.data import tokenization
+from valley_jax.data.batches import packing
+from valley_jax.data.tokens import tokenization
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 from valley_jax.training import flops
 from valley_jax.training import recipe
 from valley_jax.training import step as step_lib
@@ -165,11 +165,7 @@ class Torch:
       self._model.gradient_checkpointing_enable()
     self._model.train()
     self._adam = torch.optim.AdamW(
-        self._model.parameters(),
-        lr=_LEARNING_RATE,
-        betas=(0.9, 0.95),
-        eps=1e-8,
-        weight_decay=0.0,
+        self._model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0
     )
 
   def _loss(self, step: Step) -> torch.Tensor:
@@ -185,9 +181,7 @@ class Torch:
     targets = put(rows['targets'].astype(np.int64))
     weights = put(rows['weights'])
     exact = self._dtype is torch.float32
-    with contextlib.nullcontext() if exact else torch.autocast(
-        DEVICE, self._dtype
-    ):
+    with contextlib.nullcontext() if exact else torch.autocast(DEVICE, self._dtype):
       logits = self._model(input_ids=inputs, use_cache=False, **more).logits
     loss = torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), reduction='none'
@@ -262,10 +256,7 @@ def measure(args: argparse.Namespace, steps: list[Step], directory: str):
 def check(losses: dict[str, list[float]], dtype: str) -> float:
   """All ways come to the same losses; returns how far they are apart."""
   ours = np.asarray(losses['ours'])
-  apart = max(
-      float(np.max(np.abs(np.asarray(other) - ours)))
-      for other in losses.values()
-  )
+  apart = max(float(np.max(np.abs(np.asarray(other) - ours))) for other in losses.values())
   limit = 2e-3 if dtype == 'float32' else 5e-2
   if apart > limit:
     raise SystemExit(f'The losses are {apart} apart, over {limit}: {losses}')
@@ -297,9 +288,7 @@ def main(args: argparse.Namespace) -> None:
   apart = check(losses, args.dtype)
   timed = steps[1:]
   num_flops = flops.step_flops(
-      student,
-      sum(s.num_tokens for s in timed),
-      sum(s.squared_lengths for s in timed),
+      student, sum(s.num_tokens for s in timed), sum(s.squared_lengths for s in timed)
   ) / sum(s.num_tokens for s in timed)
   peak = flops.peak_flops(where['device'])
   rows = []

@@ -20,7 +20,7 @@ import sys
 import warnings
 
 from valley_jax import records
-from valley_jax.data import problems as problems_lib
+from valley_jax.data.formats import problems as problems_lib
 from valley_jax.execution import judge
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,9 +29,7 @@ KATTIS = {'cpu_seconds': 1.0}  # So that slow programs end soon.
 
 def read(path: pathlib.Path) -> list[dict]:
   """Returns the rows of a .jsonl.gz file."""
-  return [
-      json.loads(x) for x in gzip.decompress(path.read_bytes()).splitlines()
-  ]
+  return [json.loads(x) for x in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 def mbpp_solutions(data: pathlib.Path) -> dict[str, str]:
@@ -81,9 +79,7 @@ def holds(row: dict) -> bool:
 
 
 def _print_golden(name: str, judgements: dict, right: set[str]) -> None:
-  counts = collections.Counter(
-      judgements[key].verdict.value for key in right
-  ).most_common()
+  counts = collections.Counter(judgements[key].verdict.value for key in right).most_common()
   print(f'{name:10} {len(right):4} hold:', *(f'{v} {n}' for v, n in counts))
   for key, judgement in judgements.items():
     if (judgement.verdict is records.Verdict.ACCEPTED) != (key in right):

@@ -40,7 +40,7 @@ of 925 traces of 8k tokens are about a hundred steps.
 
 import ml_collections as mlc
 
-from valley_jax import config_arg
+from valley_jax.runtime import config_arg
 
 _CODE = ('taco', 'apps', 'code_contests', 'open-r1/codeforces')  # Sources.
 
@@ -93,10 +93,8 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   return c.lock()
 
 
-def _subsets(
-    r1: str, qwq: str, traces_per_question: int
-) -> dict[str, tuple[dict, ...]]:
-  """The corpora, as valley_jax/data/selections.py reads them."""
+def _subsets(r1: str, qwq: str, traces_per_question: int) -> dict[str, tuple[dict, ...]]:
+  """The corpora, as valley_jax/data/subsets/selections.py reads them."""
   one = {'per_question': 1}
   hard = {'ids': 'hard.json'}
   farthest = {'ids': 'farthest.json'}
@@ -117,7 +115,5 @@ def _subsets(
       'nearest': ({'ids': 'nearest.json'},),
       'diverse_code': (farthest, {'where': 'source', 'among': _CODE}),
       'diverse_math': (farthest, {'where': 'source', 'none_of': _CODE}),
-      'mixed': (
-          {'mixture': {'diverse_code': 1.0, 'diverse_math': 1.0}, 'size': 800},
-      ),
+      'mixed': ({'mixture': {'diverse_code': 1.0, 'diverse_math': 1.0}, 'size': 800},),
   }

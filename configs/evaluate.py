@@ -1,4 +1,4 @@
-"""Sampling, scoring and serving alone: a student that is already trained.
+"""Sampling and scoring alone: a student that is already trained.
 
     python -m valley_jax.sample --config configs/evaluate.py --workdir EVAL \\
         --config.checkpoint=RUN/checkpoints --config.shards=DATA/shards \\
@@ -8,8 +8,6 @@
     python -m valley_jax.score --config configs/evaluate.py --workdir EVAL \\
         --config.problems=humaneval:HumanEval.jsonl.gz
     python -m valley_jax.report --config configs/evaluate.py --workdir EVAL
-    python -m valley_jax.serve --config configs/evaluate.py \\
-        --config.checkpoint=RUN/checkpoints --config.shards=DATA/shards
 
     configs/evaluate.py:num_samples=16      more samples a problem
     configs/evaluate.py:student=qwen3_8b    another student
@@ -25,7 +23,7 @@ prompt, the decoding, the limits.
 
 import ml_collections as mlc
 
-from valley_jax import config_arg
+from valley_jax.runtime import config_arg
 
 _FIELDS = (
     'student',
@@ -61,21 +59,11 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       seed=0,
       num_samples=0,  # 0: as many as in valley.py.
   )
-  valley = config_arg.read_beside(
-      __file__, 'valley.py', f'mini={a.mini},student={a.student}'
-  )
+  valley = config_arg.read_beside(__file__, 'valley.py', f'mini={a.mini},student={a.student}')
   c = mlc.ConfigDict({name: valley[name] for name in _FIELDS})
   c.name = f'evaluate-{c.student}'
   c.num_traces = a.num_traces
   c.seed = a.seed
   c.command = ''
   c.sample.num_samples = a.num_samples or c.sample.num_samples
-  c.serve = dict(
-      host='127.0.0.1',  # 0.0.0.0: all that can reach this machine.
-      port=8000,  # 0: any that is free; it is printed.
-      name='student',  # By which clients ask for it.
-      longest_prompt=4096,  # Tokens; its sample may have sample.max_new_tokens.
-      num_lanes=2,  # Methods that are drawn by at a time.
-      max_waiting=256,  # Samples; more are told to ask again.
-  )
   return c.lock()

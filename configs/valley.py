@@ -30,7 +30,7 @@ top-p .95 otherwise (OpenCodeReasoning's decoding, as is the prompt).
 
 import ml_collections as mlc
 
-from valley_jax import config_arg
+from valley_jax.runtime import config_arg
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
@@ -70,17 +70,17 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.submissions = ''  # Programs to judge instead of completions.
   c.teacher = ''  # Whose traces `teach` writes; '': the served model's name.
 
-  c.prompt = 'ocr'  # Or livecodebench, plain, file:PATH; data/prompts.py.
+  c.prompt = 'ocr'  # Or livecodebench, plain, file:PATH; data/tokens/prompts.py.
   c.vocab_multiple = 128  # Rows of the embedding are padded up to this.
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
       min_len=0,  # Tokens; shorter traces are dropped.
-      pack='best_fit',  # or stream, or none: data/pipeline.py.
+      pack='best_fit',  # or stream, or none: data/batches/pipeline.py.
       traces_per_shard=2048,
       num_workers=0,  # Processes that filter and tokenise; 0: this one.
   )
   # Traces that are fit to learn from: OpenCodeReasoning's filters. 0, False
-  # and () are off; valley_jax/data/filters.py says what each refuses.
+  # and () are off; valley_jax/data/cleaning/filters.py says what each refuses.
   c.filters = dict(
       think=True,  # Exactly one <think>…</think>, ahead of the answer.
       code_in_answer=True,  # The answer has a program, as scoring takes it.
@@ -95,7 +95,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       sources=(),  # Only questions of these sets, such as taco.
       not_splits=(),  # No questions of these; 13 % of OCR-2 are of test splits.
   )
-  c.duplicates = dict(  # The first one stays; data/duplicates.py.
+  c.duplicates = dict(  # The first one stays; data/cleaning/duplicates.py.
       questions='merge',  # Of two problem ids: under the first; or drop, keep.
       traces='near',  # Refused; or exact, keep.
       question_similarity=0.8,  # Jaccard's, of runs of words; an estimate.
@@ -234,7 +234,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
 
 
 def _subsets() -> dict[str, tuple[dict, ...]]:
-  """The paper's sets, as valley_jax/data/selections.py reads them.
+  """The paper's sets, as valley_jax/data/subsets/selections.py reads them.
 
   Its sets by correctness are of TACO, and so are labels of difficulty. Those
   sets differ in more than they are named for: correct traces are easier and
@@ -254,11 +254,7 @@ def _subsets() -> dict[str, tuple[dict, ...]]:
       ('difficulty', 'easy', 'hard', 'easy', 4_000, ('is_correct',)),
   ):
     match = {'match': field, 'take': take, 'other': other, 'on': on}
-    sets[f'{name}_{size // 1000}k'] = (
-        taco,
-        {'where': field, 'equals': take},
-        {'random': size},
-    )
+    sets[f'{name}_{size // 1000}k'] = (taco, {'where': field, 'equals': take}, {'random': size})
     sets[f'{name}_matched'] = (taco, {**match, 'most': size})
   return sets
 
@@ -297,10 +293,7 @@ def _mini(c: mlc.ConfigDict) -> None:
   c.study.world = 'mini'
   c.study.sizes = (0, 16, 64, 256, 1024, 4096)
   c.subsets = {
-      f'{name}_1k': (
-          {'where': 'difficulty', 'equals': name},
-          {'random': 1_000},
-      )
+      f'{name}_1k': ({'where': 'difficulty', 'equals': name}, {'random': 1_000})
       for name in ('hard', 'easy')
   }
   if c.train.steps_of:

@@ -21,7 +21,5 @@ os.environ.update(
 )
 
 # The same examples on every run, and no deadline: a first call compiles.
-hypothesis.settings.register_profile(
-    'valley_jax', derandomize=True, deadline=None, max_examples=50
-)
+hypothesis.settings.register_profile('valley_jax', derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile('valley_jax')

@@ -17,9 +17,8 @@ import subprocess
 import sys
 import threading
 
-import tiny
-
-from valley_jax.data import tokenization
+from tests import tiny
+from valley_jax.data.tokens import tokenization
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.records import FinishReason
@@ -89,20 +88,12 @@ class Completions:
     (end_token,) = body['stop_token_ids']
     strings = tuple(body['stop'])
     with self._lock, tiny.mesh():
-      engine = self._engine(
-          numbers,
-          body['max_tokens'],
-          end_token,
-          strings,
-          body.get('seed', 0),
-      )
+      engine = self._engine(numbers, body['max_tokens'], end_token, strings, body.get('seed', 0))
       request = request_lib.Request('', 0, tuple(body['prompt']))
       (sample,) = engine.run([request])
     return self._json(sample, end_token, has_ids='no_ids' not in path)
 
-  def _json(
-      self, sample: request_lib.Sample, end_token: int, has_ids: bool
-  ) -> dict:
+  def _json(self, sample: request_lib.Sample, end_token: int, has_ids: bool) -> dict:
     is_eos = sample.finish_reason is FinishReason.EOS
     is_whole = sample.finish_reason is FinishReason.LENGTH
     tokens = sample.tokens + [end_token] * is_eos
@@ -116,10 +107,7 @@ class Completions:
       # The engine keeps their sum.
       each = [sample.log_prob] + [0.0] * (len(tokens) - 1)
       choice['logprobs'] = {'token_logprobs': each}
-    usage = {
-        'prompt_tokens': len(sample.request.prompt),
-        'completion_tokens': len(tokens),
-    }
+    usage = {'prompt_tokens': len(sample.request.prompt), 'completion_tokens': len(tokens)}
     return {'choices': [choice], 'usage': usage}
 
 
@@ -160,9 +148,7 @@ def running(directory):
       'PYTHONPATH': f'{here.parents[1]}:{here.parent}',
   }
   command = [sys.executable, str(here), str(directory)]
-  with subprocess.Popen(
-      command, stdout=subprocess.PIPE, text=True, env=environment
-  ) as process:
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
     try:
       assert process.stdout is not None
       port = process.stdout.readline().strip()

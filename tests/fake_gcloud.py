@@ -109,29 +109,21 @@ def homes(flags: dict[str, str], num_slices: int) -> list[pathlib.Path]:
   ]
 
 
-def scp(
-    reached: list[pathlib.Path], names: list[str], flags: dict[str, str]
-) -> int:
+def scp(reached: list[pathlib.Path], names: list[str], flags: dict[str, str]) -> int:
   del flags
   for home in reached:
     shutil.copy(names[0], home / names[1].partition(':')[2])
   return 0
 
 
-def ssh(
-    reached: list[pathlib.Path], names: list[str], flags: dict[str, str]
-) -> int:
+def ssh(reached: list[pathlib.Path], names: list[str], flags: dict[str, str]) -> int:
   del names
   children = [
       subprocess.Popen(
           # OpenSSH joins its words, and the login shell takes them apart.
           ['bash', '-c', ' '.join(flags['command'].split(' '))],
           cwd=home,
-          env={
-              'HOME': str(home),
-              'HOSTNAME': home.name,
-              'PATH': f'{CLOUD}/bin',
-          },
+          env={'HOME': str(home), 'HOSTNAME': home.name, 'PATH': f'{CLOUD}/bin'},
           start_new_session=True,
       )
       for home in reached

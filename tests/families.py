@@ -80,9 +80,7 @@ LLAMA3_1 = (
     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif -%}"
 )
 # Llama 3.2's shows today's date, unless told one.
-LLAMA3_2 = LLAMA3_1.replace(
-    "date_string = '26 Jul 2024'", "date_string = strftime_now('%d %b %Y')"
-)
+LLAMA3_2 = LLAMA3_1.replace("date_string = '26 Jul 2024'", "date_string = strftime_now('%d %b %Y')")
 
 # All up to </think> is left out of answers; its later version opens <think>.
 R1_FIRST = (
@@ -152,9 +150,7 @@ def write(directory: pathlib.Path, name: str) -> pathlib.Path:
   if 'normalizer' in f:
     model.normalizer = f['normalizer']
   cut = tokenizers.Regex(_CUT.format(number=f['number']))
-  bytes_ = tokenizers.pre_tokenizers.ByteLevel(
-      add_prefix_space=False, use_regex=False
-  )
+  bytes_ = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
   model.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
       [tokenizers.pre_tokenizers.Split(cut, 'isolated'), bytes_]
   )
@@ -169,8 +165,7 @@ def write(directory: pathlib.Path, name: str) -> pathlib.Path:
   )
   model.add_special_tokens(list(f['special']))
   plain = [
-      tokenizers.AddedToken(text, normalized=False, special=False)
-      for text in f.get('plain', ())
+      tokenizers.AddedToken(text, normalized=False, special=False) for text in f.get('plain', ())
   ]
   model.add_tokens(plain)
   if bos := f.get('bos'):  # Every text gets one, unless told otherwise.
@@ -178,8 +173,7 @@ def write(directory: pathlib.Path, name: str) -> pathlib.Path:
         [
             tokenizers.processors.ByteLevel(trim_offsets=True),
             tokenizers.processors.TemplateProcessing(
-                single=f'{bos} $A',
-                special_tokens=[(bos, model.token_to_id(bos))],
+                single=f'{bos} $A', special_tokens=[(bos, model.token_to_id(bos))]
             ),
         ]
     )

@@ -7,7 +7,7 @@ import pickle
 import zlib
 
 from valley_jax import records
-from valley_jax.data import problems
+from valley_jax.data.formats import problems
 
 
 def packed(text: str, protocol: int = 4) -> str:
@@ -17,9 +17,7 @@ def packed(text: str, protocol: int = 4) -> str:
 
 
 def lcb_tests(*tests: tuple[str, str], testtype: str = 'stdin') -> str:
-  return json.dumps(
-      [{'input': i, 'output': o, 'testtype': testtype} for i, o in tests]
-  )
+  return json.dumps([{'input': i, 'output': o, 'testtype': testtype} for i, o in tests])
 
 
 ROWS = {
@@ -43,8 +41,7 @@ ROWS = {
         'title': 'add-one',
         'meta': {'difficulty': 'Easy', 'likes': 1},
         'prompt': (
-            '"""\nAdd one.\n"""\nclass Solution:\n'
-            '    def addOne(self, x: int) -> int:\n        '
+            '"""\nAdd one.\n"""\nclass Solution:\n' '    def addOne(self, x: int) -> int:\n        '
         ),
         'test': 's = Solution()\nassert s.addOne(x=1) == 2\n',
         'start_time': 1705804200,
@@ -106,10 +103,7 @@ ROWS = {
         'interaction_format': None,
         'note': None,
         'examples': [{'input': '1', 'output': '2'}],
-        'official_tests': [
-            {'input': '1\n', 'output': '2\n'},
-            {'input': '2\n', 'output': '3\n'},
-        ],
+        'official_tests': [{'input': '1\n', 'output': '2\n'}, {'input': '2\n', 'output': '3\n'}],
         'official_tests_complete': True,
         'generated_checker': None,
         'time_limit': 2.0,
@@ -127,9 +121,7 @@ def write(path: pathlib.Path, *rows: dict) -> pathlib.Path:
   return path
 
 
-def read(
-    tmp_path: pathlib.Path, name: str, /, **changes
-) -> list[records.Problem]:
+def read(tmp_path: pathlib.Path, name: str, /, **changes) -> list[records.Problem]:
   """The problems of the format's row with some columns changed."""
   path = write(tmp_path / 'rows.jsonl', {**ROWS[name], **changes})
   return problems.read_problems(f'{name}:{path}')

@@ -11,8 +11,7 @@ is where the grader's process ends and says nothing.
 import dataclasses
 import textwrap
 
-import judged
-
+from tests import judged
 from valley_jax import records
 
 READ = judged.problem(('2\n3 4\nend\n', '7\nend\n'), ('2\n3 4\nend', '7\nend'))
@@ -322,9 +321,7 @@ class Case:
 def _cases(group: str, rows: list, problem: records.Problem) -> list[Case]:
   return [
       Case(group, name, ours, lcb, textwrap.dedent(source).strip(), *own)
-      for name, ours, lcb, source, *own in (
-          row if row[4:] else (*row, problem) for row in rows
-      )
+      for name, ours, lcb, source, *own in (row if row[4:] else (*row, problem) for row in rows)
   ]
 
 

@@ -25,16 +25,12 @@ def problem(*tests: tuple[str, str], **fields) -> records.Problem:
 
 def function(expected: str, given: str = '[]', **fields) -> records.Problem:
   """A problem whose function `f` maps `given` to `expected`."""
-  return problem(
-      (given, expected), mode=records.Mode.FUNCTION, entry_point='f', **fields
-  )
+  return problem((given, expected), mode=records.Mode.FUNCTION, entry_point='f', **fields)
 
 
 def asserting(code: str, **fields) -> records.Problem:
   """A problem whose function `f` is tested by `code`."""
-  return problem(
-      (code, ''), mode=records.Mode.ASSERT, entry_point='f', **fields
-  )
+  return problem((code, ''), mode=records.Mode.ASSERT, entry_point='f', **fields)
 
 
 def judge_submissions(pairs, **settings) -> list[records.Judgement]:
@@ -42,17 +38,10 @@ def judge_submissions(pairs, **settings) -> list[records.Judgement]:
   return list(judge.judge_all(pairs, judge.Settings(**settings)))
 
 
-def judge_pairs(
-    *pairs, language: str = 'python', **settings
-) -> list[records.Judgement]:
+def judge_pairs(*pairs, language: str = 'python', **settings) -> list[records.Judgement]:
   """Judges (problem, source) pairs, by default with one worker, in order."""
   with_submissions = (
-      (
-          p,
-          records.Submission(
-              problem_id='p', sample_index=i, source=source, language=language
-          ),
-      )
+      (p, records.Submission(problem_id='p', sample_index=i, source=source, language=language))
       for i, (p, source) in enumerate(pairs)
   )
   settings = {'num_workers': 1, 'cpu_seconds': 1.0, **settings}

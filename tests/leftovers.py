@@ -8,8 +8,7 @@ import tempfile
 import threading
 import time
 
-import judged
-
+from tests import judged
 from valley_jax import records
 from valley_jax.execution import judge
 from valley_jax.execution.confinement import cgroups
@@ -108,10 +107,7 @@ def judge_each(
   control = judged.problem()
   pairs = []
   for index, source in enumerate(sources.values()):
-    for p, code, name in (
-        (problem, source, language),
-        (control, judged.CONTROL, 'python'),
-    ):
+    for p, code, name in ((problem, source, language), (control, judged.CONTROL, 'python')):
       submission = records.Submission(
           problem_id='p', sample_index=index, source=code, language=name
       )

@@ -48,14 +48,12 @@ _SENTENCES = (
     'No two {quality} {things} may touch unless somebody decides to {deed}'
     ' the {thing2} between them.',
     'After that, {person} will {deed} the {quality} {things} once more.',
-    'Between the {quality} {things} there are {k} {thing2} that nobody can'
-    ' {deed}.',
+    'Between the {quality} {things} there are {k} {thing2} that nobody can' ' {deed}.',
     'When it rains, the {quality} {things} cannot {deed} any {thing2}.',
     'A {quality} set of {things} is called {quality2} if we can {deed} it in'
     ' less than ${k}$ steps.',
     'Note that {person} forgot how to {deed} {quality} {things}.',
-    'For each of the {things}, the string ${s}$ tells which {quality} {thing2}'
-    ' to {deed} first.',
+    'For each of the {things}, the string ${s}$ tells which {quality} {thing2}' ' to {deed} first.',
 )
 _TASKS = (
     'Find the smallest number of {quality} {things} that {person} must {deed}.',
@@ -102,16 +100,12 @@ def _fill(sentence: str, rng: random.Random) -> str:
 def statement(rng: random.Random) -> str:
   """A contest's problem: a story, a task, the usual words on the input."""
   story = rng.sample(_SENTENCES, rng.randrange(4, 8))
-  return ' '.join(
-      _fill(part, rng) for part in [*story, rng.choice(_TASKS), _FORMAT]
-  )
+  return ' '.join(_fill(part, rng) for part in [*story, rng.choice(_TASKS), _FORMAT])
 
 
 def reasoning(rng: random.Random, num_sentences: int = 40) -> str:
   """What a teacher thought."""
-  return ' '.join(
-      _fill(rng.choice(_THOUGHTS), rng) for _ in range(num_sentences)
-  )
+  return ' '.join(_fill(rng.choice(_THOUGHTS), rng) for _ in range(num_sentences))
 
 
 def respaced(text: str, rng: random.Random) -> str:
@@ -130,9 +124,7 @@ def edited(text: str, rng: random.Random) -> str:
 
 def renamed(text: str, rng: random.Random) -> str:
   """Other variables, some of them words, and other limits."""
-  new = rng.sample(
-      ['m', 'x', 'total', 'values', 'limit', 'text', 'b', 'size', 'q'], 4
-  )
+  new = rng.sample(['m', 'x', 'total', 'values', 'limit', 'text', 'b', 'size', 'q'], 4)
   names = dict(zip('nkas', new))
   text = re.sub(r'\b[nkas](?=\b|_)', lambda m: names[m[0]], text)
   return re.sub(r'\d{2,}', lambda m: str(int(m[0]) + 7), text)

@@ -7,9 +7,7 @@ LEETCODE: by task, a right solution and a wrong one.
 
 import textwrap
 
-HEAD = ''.join(
-    f'#include <{name}>\n' for name in ('algorithm', 'iostream', 'vector')
-)
+HEAD = ''.join(f'#include <{name}>\n' for name in ('algorithm', 'iostream', 'vector'))
 HEAD += 'using namespace std;\n'
 
 _KATTIS = {
@@ -193,8 +191,7 @@ _KATTIS = {
     },
 }  # fmt: skip
 KATTIS = {
-    (name, kind): (HEAD if kind.endswith('C++') else '')
-    + textwrap.dedent(source).strip()
+    (name, kind): (HEAD if kind.endswith('C++') else '') + textwrap.dedent(source).strip()
     for name, kinds in _KATTIS.items()
     for kind, source in kinds.items()
 }

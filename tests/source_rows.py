@@ -66,11 +66,7 @@ ROWS = {
         'judgement': 'wrong',
         'pass_rate': '-1',
     },
-    'openr1': {
-        'messages': _MESSAGES,
-        'num_tokens': 40,
-        'source': 'open-r1/codeforces-cots',
-    },
+    'openr1': {'messages': _MESSAGES, 'num_tokens': 40, 'source': 'open-r1/codeforces-cots'},
     'openr1 math': {
         'problem': 'What is 1 + 1?',
         'solution': 'It is 2.',
@@ -119,10 +115,7 @@ ROWS = {
         },
         'interaction_format': None,
         'messages': [
-            {
-                'content': 'You will be given a problem. Add two integers.',
-                'role': 'user',
-            },
+            {'content': 'You will be given a problem. Add two integers.', 'role': 'user'},
             {'content': RESPONSE, 'role': 'assistant'},
         ],
     },
@@ -130,21 +123,12 @@ ROWS = {
         'messages': [
             {'role': 'system', 'content': 'You are helpful.'},
             {'role': 'user', 'content': 'Print the sum of two integers.'},
-            {
-                'role': 'assistant',
-                'content': _PYTHON,
-                'reasoning_content': f'\n{THOUGHT}\n',
-            },
+            {'role': 'assistant', 'content': _PYTHON, 'reasoning_content': f'\n{THOUGHT}\n'},
         ],
         'id': 7,
         'model': 'QwQ-32B',
     },
-    's1k': _S1K
-    | {
-        'cot': None,
-        'thinking_trajectories': ['One and one are two.'],
-        'attempt': '2',
-    },
+    's1k': _S1K | {'cot': None, 'thinking_trajectories': ['One and one are two.'], 'attempt': '2'},
     's1k 1.1': _S1K
     | {
         'gemini_thinking_trajectory': 'One and one are two.',
@@ -157,11 +141,7 @@ ROWS = {
         'deepseek_grade_reason': 'It is not 2.',
     },
     'table': {'prompt': 'Print the sum.', 'response': RESPONSE},
-    'math': {
-        'question': 'What is 1 + 1?',
-        'trace': 'One and one are two.',
-        'answer': '2',
-    },
+    'math': {'question': 'What is 1 + 1?', 'trace': 'One and one are two.', 'answer': '2'},
     'jsonl': {
         'trace_id': 'a',
         'problem_id': 'p',
@@ -198,10 +178,7 @@ def many(name: str, number: int) -> list[dict]:
   texts = [f'{RESPONSE} {i:05d}' for i in range(number)]
   row = ROWS[name]
   if name.startswith('ocr2'):
-    return [
-        row | {'id': f'{i:05d}', 'r1_generation': text}
-        for i, text in enumerate(texts)
-    ]
+    return [row | {'id': f'{i:05d}', 'r1_generation': text} for i, text in enumerate(texts)]
   return [{'prompt': row['prompt'], 'response': text} for text in texts]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from valley_jax.data import table as table_lib
+from valley_jax.data.shards import table as table_lib
 
 
 def table(*rows: dict[str, Any]) -> table_lib.Table:

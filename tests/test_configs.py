@@ -15,8 +15,7 @@ def _arguments(path: pathlib.Path) -> set[str]:
   return {
       keyword.arg
       for node in ast.walk(ast.parse(path.read_text()))
-      if isinstance(node, ast.Call)
-      and ast.unparse(node.func) == 'config_arg.parse'
+      if isinstance(node, ast.Call) and ast.unparse(node.func) == 'config_arg.parse'
       for keyword in node.keywords
       if keyword.arg
   }
@@ -72,7 +71,7 @@ def test_an_evaluation_samples_and_judges_as_the_study_does(arg):
   directory = CONFIGS[0].parent
   study = _get_config(directory / 'valley.py', arg).to_dict()
   alone = _get_config(directory / 'evaluate.py', arg).to_dict()
-  own = {'name', 'command', 'num_traces', 'serve'}
+  own = {'name', 'command', 'num_traces'}
   assert {k: v for k, v in alone.items() if k not in own} == {
       k: study[k] for k in alone if k not in own
   }

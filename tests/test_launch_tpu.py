@@ -17,10 +17,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 ZONE = 'us-east5-a'
 HOSTS = ['0-w-0', '0-w-1', '1-w-0', '1-w-1']
-IMAGE = (
-    'bash cat chmod env grep gzip mkdir mv rm sed setsid sh sleep tail tar'
-    ' touch'
-).split()
+IMAGE = ('bash cat chmod env grep gzip mkdir mv rm sed setsid sh sleep tail tar' ' touch').split()
 LACKED = ['bwrap', 'g++', 'python3', 'python3.12']
 RUN = ['python', 'job.py', '--workdir', 'gs://bucket/run']
 ACTIVE = ['ACTIVE']
@@ -212,18 +209,12 @@ def test_create_waits_and_says_what_for(cloud):
 @pytest.mark.parametrize(
     ('words', 'expected'),
     [
-        (
-            ['v5p-16', '--node-count', '2'],
-            ['--node-count=2', '--runtime-version=v2-alpha-tpuv5'],
-        ),
+        (['v5p-16', '--node-count', '2'], ['--node-count=2', '--runtime-version=v2-alpha-tpuv5']),
         (
             ['v5litepod-16', '--node-count=1'],
             ['--node-id=tpu', '--runtime-version=v2-alpha-tpuv5-lite'],
         ),
-        (
-            ['v9-8', '--runtime-version=new'],
-            ['--runtime-version=new', '--node-id=tpu'],
-        ),
+        (['v9-8', '--runtime-version=new'], ['--runtime-version=new', '--node-id=tpu']),
     ],
 )
 def test_a_request_names_slices_and_system(cloud, words, expected):
@@ -233,9 +224,7 @@ def test_a_request_names_slices_and_system(cloud, words, expected):
 
 
 def test_a_type_of_no_known_system_is_refused(cloud):
-  assert '--runtime-version=' in cloud.call(
-      'create', 'tpu', 'v9-8', ZONE, status=1
-  )
+  assert '--runtime-version=' in cloud.call('create', 'tpu', 'v9-8', ZONE, status=1)
 
 
 @pytest.mark.parametrize('state', ['FAILED', 'SUSPENDED'])
@@ -249,9 +238,7 @@ def test_of_several_zones_the_first_that_is_ready_is_kept(cloud):
   waiting = ['WAITING_FOR_RESOURCES']
   cloud.plan(waiting, [], ['PROVISIONING', 'ACTIVE'])
   cloud.call('create', 'tpu', 'v5p-16', 'a', 'b', 'c')
-  assert [words[-2:] for words in cloud.calls('delete')] == [
-      ['--force', '--zone=a']
-  ]
+  assert [words[-2:] for words in cloud.calls('delete')] == [['--force', '--zone=a']]
   assert 'in c: READY' in cloud.call('status', 'tpu')
 
 
@@ -408,10 +395,7 @@ if (cloud / 'calls.jsonl').read_text().count('"create"') == 1:
 @pytest.mark.parametrize(
     'lost',
     [
-        (
-            f'request-{ZONE}.json',
-            '{"states": ["SUSPENDING", "SUSPENDED"], "slices": 2}',
-        ),
+        (f'request-{ZONE}.json', '{"states": ["SUSPENDING", "SUSPENDED"], "slices": 2}'),
         ('slices.json', '{"1": "PREEMPTED"}'),
     ],
     ids=['request', 'slice'],

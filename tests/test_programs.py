@@ -79,9 +79,7 @@ def test_a_program_in_cpp_is_the_last_block_in_cpp(declared, language):
     ],
 )
 def test_a_trace_is_in_the_language_that_its_blocks_declare(answer, language):
-  assert (
-      programs.language_of(f'<think>{CPP}{BLOCK}</think>{answer}') == language
-  )
+  assert programs.language_of(f'<think>{CPP}{BLOCK}</think>{answer}') == language
 
 
 @pytest.mark.parametrize(

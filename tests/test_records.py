@@ -20,14 +20,9 @@ counts = st.integers(0, 2**53)
 reals = st.floats(allow_nan=False, allow_infinity=False)
 
 limits = st.builds(
-    records.Limits,
-    cpu_seconds=st.none() | st.floats(0, 1e6),
-    memory_mib=counts,
-    output_kib=counts,
+    records.Limits, cpu_seconds=st.none() | st.floats(0, 1e6), memory_mib=counts, output_kib=counts
 )
-test_cases = st.builds(
-    records.TestCase, input=texts, expected=texts, is_sample=st.booleans()
-)
+test_cases = st.builds(records.TestCase, input=texts, expected=texts, is_sample=st.booleans())
 programs = st.builds(
     records.Program,
     language=texts,
@@ -82,11 +77,7 @@ partials = st.builds(
     log_prob_tempered=reals,
 )
 submissions = st.builds(
-    records.Submission,
-    problem_id=names,
-    sample_index=counts,
-    source=texts,
-    language=texts,
+    records.Submission, problem_id=names, sample_index=counts, source=texts, language=texts
 )
 judgements = st.builds(
     records.Judgement,
@@ -108,15 +99,7 @@ judgements = st.builds(
     digest=texts,
 )
 every_record = st.one_of(
-    limits,
-    test_cases,
-    programs,
-    problems,
-    traces,
-    completions,
-    partials,
-    submissions,
-    judgements,
+    limits, test_cases, programs, problems, traces, completions, partials, submissions, judgements
 )
 
 SUBMISSION = records.Submission(problem_id='p', sample_index=0, source='1')
@@ -127,10 +110,7 @@ def submission(sample_index: int) -> records.Submission:
 
 
 def test_the_round_trip_below_leaves_no_record_out():
-  drawn = (
-      'Limits TestCase Program Problem Trace Completion Partial Submission'
-      ' Judgement'
-  )
+  drawn = 'Limits TestCase Program Problem Trace Completion Partial Submission' ' Judgement'
   declared = {record.__name__ for record in records.Record.__subclasses__()}
   elsewhere = {
       record.__name__
@@ -172,25 +152,14 @@ def test_a_record_cannot_be_changed():
 
 BAD_ROWS = {
     'a missing field': (b'{"problem_id":"p","sample_index":0}', '`source`'),
-    'a wrong type': (
-        b'{"problem_id":"p","sample_index":"0","source":""}',
-        r'\$\.sample_index',
-    ),
-    'an unknown field': (
-        b'{"problem_id":"p","sample_index":0,"source":"","score":1}',
-        '`score`',
-    ),
+    'a wrong type': (b'{"problem_id":"p","sample_index":"0","source":""}', r'\$\.sample_index'),
+    'an unknown field': (b'{"problem_id":"p","sample_index":0,"source":"","score":1}', '`score`'),
     'no JSON': (b'{"problem_id": p}', 'malformed'),
     'half a line': (b'{"problem_id":"p","samp', 'malformed'),
-    'no UTF-8': (
-        b'{"problem_id":"\xff","sample_index":0,"source":""}',
-        'UTF-8|utf-8',
-    ),
+    'no UTF-8': (b'{"problem_id":"\xff","sample_index":0,"source":""}', 'UTF-8|utf-8'),
     'no object': (b'[1, 2]', 'object'),
 }
-bad_rows = pytest.mark.parametrize(
-    ('row', 'reason'), BAD_ROWS.values(), ids=BAD_ROWS.keys()
-)
+bad_rows = pytest.mark.parametrize(('row', 'reason'), BAD_ROWS.values(), ids=BAD_ROWS.keys())
 
 
 def _write_bad(path: pathlib.Path, row: bytes) -> None:
@@ -199,9 +168,7 @@ def _write_bad(path: pathlib.Path, row: bytes) -> None:
 
 
 @bad_rows
-def test_a_bad_row_raises_with_file_line_field_and_remedy(
-    tmp_path, row, reason
-):
+def test_a_bad_row_raises_with_file_line_field_and_remedy(tmp_path, row, reason):
   path = tmp_path / 'rows.jsonl'
   _write_bad(path, row)
   rows = records.read_rows(path, records.Submission)
@@ -212,9 +179,7 @@ def test_a_bad_row_raises_with_file_line_field_and_remedy(
 
 
 @bad_rows
-def test_a_bad_row_goes_to_the_quarantine_and_reading_goes_on(
-    tmp_path, row, reason
-):
+def test_a_bad_row_goes_to_the_quarantine_and_reading_goes_on(tmp_path, row, reason):
   del reason
   path = tmp_path / 'rows.jsonl'
   _write_bad(path, row)
@@ -237,9 +202,7 @@ def test_a_bad_row_goes_to_the_quarantine_and_reading_goes_on(
         ({'checker': 'program'}, 'program'),
     ],
 )
-def test_a_problem_that_could_not_be_judged_is_a_bad_row(
-    tmp_path, change, names
-):
+def test_a_problem_that_could_not_be_judged_is_a_bad_row(tmp_path, change, names):
   row = {'problem_id': 'p', 'statement': 's', 'tests': [{'input': '1'}]}
   path = tmp_path / 'problems.jsonl'
   records.write_rows(path, [row])
@@ -252,12 +215,8 @@ def test_a_problem_that_could_not_be_judged_is_a_bad_row(
 # --- Appending. ---------------------------------------------------------------
 
 
-@hypothesis.given(
-    rows=st.lists(submissions, max_size=4), cut=st.integers(0, 10_000)
-)
-def test_whatever_the_cut_complete_rows_stay_and_torn_ones_go(
-    scratch, rows, cut
-):
+@hypothesis.given(rows=st.lists(submissions, max_size=4), cut=st.integers(0, 10_000))
+def test_whatever_the_cut_complete_rows_stay_and_torn_ones_go(scratch, rows, cut):
   path = scratch / 'torn.jsonl'
   records.write_rows(path, rows)
   whole = path.read_bytes()
@@ -268,10 +227,7 @@ def test_whatever_the_cut_complete_rows_stay_and_torn_ones_go(
 
   assert torn == len(kept) - (kept.rfind(b'\n') + 1)
   assert path.read_bytes() == kept[: len(kept) - torn]
-  assert (
-      list(records.read_rows(path, records.Submission))
-      == rows[: kept.count(b'\n')]
-  )
+  assert list(records.read_rows(path, records.Submission)) == rows[: kept.count(b'\n')]
 
 
 @pytest.mark.parametrize('size', [65_535, 65_536, 65_537, 200_000])

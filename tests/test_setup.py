@@ -34,11 +34,7 @@ def _setup() -> dict:
 
 def _required(extra: str = '') -> list[requirements.Requirement]:
   keywords = _setup()
-  listed = (
-      keywords['extras_require'][extra]
-      if extra
-      else (keywords['install_requires'])
-  )
+  listed = keywords['extras_require'][extra] if extra else (keywords['install_requires'])
   return [requirements.Requirement(text) for text in listed]
 
 
@@ -46,10 +42,7 @@ def test_the_pythons_of_the_launch_scripts_are_those_of_setup():
   bounds = specifiers.SpecifierSet(_setup()['python_requires'])
   accepted = [f'3.{n}' for n in range(20) if f'3.{n}.0' in bounds]
   assert accepted == ['3.11', '3.12', '3.13']
-  assert (
-      f"wanted='{' '.join(reversed(accepted))}'"
-      in (ROOT / 'launch' / 'setup.sh').read_text()
-  )
+  assert f"wanted='{' '.join(reversed(accepted))}'" in (ROOT / 'launch' / 'setup.sh').read_text()
   assert sys.version_info[:2] in [(3, 11), (3, 12), (3, 13)]
 
 
@@ -93,9 +86,7 @@ def test_every_package_that_the_code_imports_is_required():
       f'{path.relative_to(ROOT)}: {name}'
       for path in ROOT.glob('valley_jax/**/*.py')
       for name in _imported(path)
-      if required.isdisjoint(
-          map(utils.canonicalize_name, providers.get(name, [name]))
-      )
+      if required.isdisjoint(map(utils.canonicalize_name, providers.get(name, [name])))
   ]
   assert not missing, missing
 
@@ -115,8 +106,7 @@ def test_templates_travel_with_the_package():
       if path.is_file() and '__pycache__' not in path.parts
   }
   packaged = {
-      pathlib.PurePath(pattern).suffix
-      for pattern in _setup()['package_data']['valley_jax']
+      pathlib.PurePath(pattern).suffix for pattern in _setup()['package_data']['valley_jax']
   }
   assert suffixes <= packaged | {'.py'}
 
@@ -142,9 +132,7 @@ def test_a_script_passes_shellcheck(script):
         ('{old}', 'is Python 3.10; valley_jax needs Python 3.11, 3.12 or 3.13'),
     ],
 )
-def test_a_python_that_will_not_do_is_refused_with_a_remedy(
-    tmp_path, python, said
-):
+def test_a_python_that_will_not_do_is_refused_with_a_remedy(tmp_path, python, said):
   old = tmp_path / 'python'
   old.write_text(f'#!/bin/sh\necho 3.10 {old}\n')
   old.chmod(0o755)
@@ -156,10 +144,7 @@ def test_a_python_that_will_not_do_is_refused_with_a_remedy(
   run = subprocess.run(
       ['bash', 'launch/setup.sh'],
       cwd=tmp_path,
-      env={
-          'PATH': f'{tmp_path}:/usr/bin:/bin',
-          'PYTHON': python.format(old=old),
-      },
+      env={'PATH': f'{tmp_path}:/usr/bin:/bin', 'PYTHON': python.format(old=old)},
       capture_output=True,
       text=True,
       timeout=30,

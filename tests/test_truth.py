@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-import solutions
 
+from tests import solutions
 from valley_jax import records
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -14,9 +14,7 @@ DATA = ROOT.parent / 'shared/data'
 sys.path.append(str(ROOT / 'benchmarks'))
 import truth  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    not DATA.exists(), reason=f'{DATA} is not there'
-)
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f'{DATA} is not there')
 
 
 @pytest.fixture(scope='module')
@@ -70,9 +68,7 @@ def test_leetcode_solutions_are_told_from_wrong_ones(index, verdict):
 def kattis(tmp_path_factory):
   """Judges by the command line, in the language that a row names."""
   path = tmp_path_factory.mktemp('kattis')
-  records.write_rows(
-      path / 'programs.jsonl', truth.submissions(solutions.KATTIS)
-  )
+  records.write_rows(path / 'programs.jsonl', truth.submissions(solutions.KATTIS))
   command = [
       sys.executable, '-m', 'valley_jax.execute',
       '--config', ROOT / 'configs/evaluate.py', '--workdir', path / 'w',

@@ -11,12 +11,12 @@ import ml_collections as mlc
 import numpy as np
 
 from configs import valley
-from valley_jax import partitioning
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.models import cache as cache_lib
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import lanes as lanes_lib
 from valley_jax.sampling import methods
@@ -66,9 +66,7 @@ def params(student: student_lib.Student, seed: int = 0) -> Any:
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def engine(
-    student: student_lib.Student, params: Any = None, **changes: Any
-) -> engine_lib.Engine:
+def engine(student: student_lib.Student, params: Any = None, **changes: Any) -> engine_lib.Engine:
   """An engine on the current mesh, greedy and without an end token."""
   s: dict[str, Any] = {
       'method': methods.Greedy(),
@@ -86,9 +84,7 @@ def engine(
   of_engine = ('end_token', 'max_new_tokens', 'stops')
   rest = {name: s.pop(name) for name in of_engine}
   stages = s.pop('stages')
-  settings = lanes_lib.Settings(
-      student=student, params=cache_lib.unstack(params, s['dtype']), **s
-  )
+  settings = lanes_lib.Settings(student=student, params=cache_lib.unstack(params, s['dtype']), **s)
   return engine_lib.Engine(settings, stages, **rest)
 
 
@@ -103,9 +99,7 @@ def put(params: Any) -> Any:
   return jax.tree.map(put_one, params, partitioning.specs(params))
 
 
-def batch(
-    *shape: int, vocab_size: int = 40, seed: int = 0
-) -> dict[str, np.ndarray]:
+def batch(*shape: int, vocab_size: int = 40, seed: int = 0) -> dict[str, np.ndarray]:
   """Random rows [..., B, L] of two segments and padding; weights 0 and 1.
 
   The second half of each segment is the answer.
@@ -123,9 +117,7 @@ def batch(
       'positions': np.broadcast_to(positions, shape).astype(np.int32),
       'segments': np.broadcast_to(segments, shape).astype(np.int32),
       'weights': (weights & (segments > 0)).astype(np.float32),
-      'answers': np.broadcast_to(positions >= length // 4, shape).astype(
-          np.int32
-      ),
+      'answers': np.broadcast_to(positions >= length // 4, shape).astype(np.int32),
   }
 
 
@@ -153,8 +145,7 @@ def write_world(workdir: pathlib.Path, response: str = '') -> None:
               trace_id=f't{i}',
               problem_id=f'p{i}',
               question=f'Add {i} and {i}.',
-              response=response
-              or f'<think>It is {2 * i}.</think>print({2 * i})',
+              response=response or f'<think>It is {2 * i}.</think>print({2 * i})',
           )
           for i in range(12)
       ],

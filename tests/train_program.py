@@ -87,8 +87,7 @@ def state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
   )
   tree = ocp.load_checkpointables(path, {'state': like})['state']
   return {
-      jax.tree_util.keystr(name): np.asarray(leaf)
-      for name, leaf in jax.tree.leaves_with_path(tree)
+      jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in jax.tree.leaves_with_path(tree)
   }
 
 

@@ -38,16 +38,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from valley_jax import checkpoints
-from valley_jax import initial
-from valley_jax import partitioning
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import tokenization
+from valley_jax.data.tokens import tokenization
 from valley_jax.models import export as export_lib
 from valley_jax.models import hf_config
+from valley_jax.models import initial
 from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import checkpoints
+from valley_jax.runtime import partitioning
 
 MIN_TOKENS = 512  # Fewer hide errors of RoPE.
 MAX_MEAN_KL = 1e-5  # Nats a token.
@@ -68,7 +69,7 @@ def _tokenizer(
   }
   for name, now in hashes.items():
     if now != (then := identity[f'{name}_sha256']):
-      raise ValueError(
+      raise errors.UserError(
           f'{directory}: {name} has the hash {now}, the student was trained'
           f' with {then}; put back the shards that it was trained on.'
       )
@@ -87,9 +88,7 @@ def _write_configs(
   if tokenizer.bos_token_id is not None:
     ids['bos_token_id'] = tokenizer.bos_token_id
   config = hf_config.from_student(student)
-  records.write_json(
-      directory / 'config.json', {**config, **ids, 'torch_dtype': dtype}
-  )
+  records.write_json(directory / 'config.json', {**config, **ids, 'torch_dtype': dtype})
   records.write_json(directory / 'generation_config.json', ids)
 
 
@@ -114,16 +113,11 @@ def export(
   run = pathlib.Path(run)
   directory = pathlib.Path(directory or run / 'hf')
   identity = checkpoints.finished_identity(run / 'checkpoints')
-  settings = {
-      'student': identity,
-      'dtype': dtype,
-      'max_file_bytes': max_file_bytes,
-  }
+  settings = {'student': identity, 'dtype': dtype, 'max_file_bytes': max_file_bytes}
   if directory.exists():
     if not (directory / 'export.json').exists():
-      raise ValueError(
-          f'{directory} exists and was not written by export; name another'
-          ' directory with --to.'
+      raise errors.UserError(
+          f'{directory} exists and was not written by export; name another' ' directory with --to.'
       )
     records.claim(directory / 'export.json', settings)
     print(f'export: {directory} is complete.')
@@ -143,9 +137,7 @@ def export(
   print(f'export: {params_lib.count(params):,} parameters in {directory}.')
 
 
-def _tokens(
-    directory: str, text: str, num_tokens: int, vocab_size: int
-) -> np.ndarray:
+def _tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.ndarray:
   """Returns the tokens to compare on: of a text, or random ones."""
   if not text:
     return np.random.default_rng(0).integers(0, vocab_size, num_tokens)
@@ -153,21 +145,16 @@ def _tokens(
   words = pathlib.Path(text).read_text()
   tokens = np.asarray(tokenizer(words)['input_ids'][:num_tokens])
   if len(tokens) < MIN_TOKENS:
-    raise ValueError(
-        f'{text} has {len(tokens)} tokens, fewer than {MIN_TOKENS}; take a'
-        ' longer text.'
+    raise errors.UserError(
+        f'{text} has {len(tokens)} tokens, fewer than {MIN_TOKENS}; take a' ' longer text.'
     )
   return tokens
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(
-    student: student_lib.Student, params: Any, tokens_BL: jax.Array
-) -> jax.Array:
+def _logits(student: student_lib.Student, params: Any, tokens_BL: jax.Array) -> jax.Array:
   model = params_lib.bind(student, params)
-  positions_BL = jnp.broadcast_to(
-      jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
-  )
+  positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
   hidden_BLD, _ = model(tokens_BL, positions_BL, jnp.ones_like(tokens_BL))
   return hidden_BLD @ model.head(hidden_BLD.dtype)
 
@@ -177,14 +164,10 @@ def our_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
   student = pretrained.read_student(directory)
   with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
     params = pretrained.load_params(directory, params_lib.abstract(student))
-    return np.asarray(_logits(student, params, tokens[None].astype(np.int32)))[
-        0
-    ]
+    return np.asarray(_logits(student, params, tokens[None].astype(np.int32)))[0]
 
 
-def their_logits(
-    directory: str | os.PathLike, tokens: np.ndarray
-) -> np.ndarray:
+def their_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
   """Returns the same from transformers and torch."""
   import torch  # pyright: ignore[reportMissingImports]
   import transformers
@@ -221,12 +204,11 @@ def compare(theirs: np.ndarray, ours: np.ndarray) -> dict[str, float]:
 def check(directory: str, text: str = '', num_tokens: int = 1024) -> bool:
   """Compares a directory with transformers; returns whether they agree."""
   if importlib.util.find_spec('torch') is None:
-    raise ValueError(
-        'check compares with torch, which is not installed: pip install'
-        " 'valley_jax[parity]'"
+    raise errors.UserError(
+        'check compares with torch, which is not installed: pip install' " 'valley_jax[parity]'"
     )
   if num_tokens < MIN_TOKENS:
-    raise ValueError(f'--tokens={num_tokens}: want {MIN_TOKENS} or more.')
+    raise errors.UserError(f'--tokens={num_tokens}: want {MIN_TOKENS} or more.')
   vocab_size = pretrained.read_student(directory).vocab_size
   tokens = _tokens(directory, text, num_tokens, vocab_size)
   ours = our_logits(directory, tokens)
@@ -260,12 +242,8 @@ def main(args: list[str] | None = None) -> int:
   one = commands.add_parser('export', help='write RUN/hf')
   one.add_argument('run', help='the workdir of a finished run')
   one.add_argument('--to', default='', help='where to; default RUN/hf')
-  one.add_argument(
-      '--dtype', default='bfloat16', choices=['bfloat16', 'float32']
-  )
-  one.add_argument(
-      '--max-file-gb', type=float, default=5.0, help='of a file of weights'
-  )
+  one.add_argument('--dtype', default='bfloat16', choices=['bfloat16', 'float32'])
+  one.add_argument('--max-file-gb', type=float, default=5.0, help='of a file of weights')
   two = commands.add_parser('check', help='compare DIR with transformers')
   two.add_argument('directory', help='with config.json and *.safetensors')
   two.add_argument('--text', default='', help='a file; default: random tokens')

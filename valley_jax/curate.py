@@ -40,15 +40,16 @@ from typing import Any
 import ml_collections as mlc
 import numpy as np
 
-from valley_jax import entry
-from valley_jax import metrics
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import corpus
-from valley_jax.data import curation
-from valley_jax.data import selections
-from valley_jax.data import shards as shards_lib
-from valley_jax.data import table as table_lib
-from valley_jax.data import tokenization
+from valley_jax.data.shards import shards as shards_lib
+from valley_jax.data.shards import table as table_lib
+from valley_jax.data.subsets import corpus
+from valley_jax.data.subsets import curation
+from valley_jax.data.subsets import selections
+from valley_jax.data.tokens import tokenization
+from valley_jax.runtime import entry
+from valley_jax.runtime import metrics
 
 
 class Choice(records.Record):
@@ -61,18 +62,13 @@ class Choice(records.Record):
 
 def _check(config: mlc.ConfigDict) -> None:
   c = config.curate
-  for name, known in (
-      ('unit', ('tokens', 'characters')),
-      ('unjudged', ('refuse', 'drop')),
-  ):
+  for name, known in (('unit', ('tokens', 'characters')), ('unjudged', ('refuse', 'drop'))):
     if c[name] not in known:
-      raise ValueError(f'curate.{name}={c[name]!r}: want one of {known}.')
+      raise errors.UserError(f'curate.{name}={c[name]!r}: want one of {known}.')
   if c.traces_per_question < 1:
-    raise ValueError(
-        f'curate.traces_per_question={c.traces_per_question}: want 1 or more.'
-    )
+    raise errors.UserError(f'curate.traces_per_question={c.traces_per_question}: want 1 or more.')
   if not pathlib.Path(c.judgements).is_file():
-    raise ValueError(
+    raise errors.UserError(
         f'curate.judgements={c.judgements!r} is no file; let the student'
         ' `sample` the questions and `execute` its programs, and name the'
         ' judgements.jsonl of that.'
@@ -89,14 +85,14 @@ def _hard(
   questions = sorted({table.problem_ids[row] for row in pool})
   unjudged = [name for name in questions if name not in rates]
   if unjudged and c.unjudged == 'refuse':
-    raise ValueError(
+    raise errors.UserError(
         f'{len(unjudged):,} of the {len(questions):,} questions, such as'
         f' {unjudged[0]!r}, have no judgement in {c.judgements}; sample and'
         ' execute them too, or say curate.unjudged=drop.'
     )
   hard = {q for q in questions if rates.get(q, np.inf) <= c.max_pass_rate}
   if not hard:
-    raise ValueError(
+    raise errors.UserError(
         f'None of the {len(questions):,} questions is solved as seldom as'
         f' curate.max_pass_rate={c.max_pass_rate}; raise it.'
     )
@@ -109,9 +105,7 @@ def _hard(
 
 
 def _texts(
-    shards: shards_lib.Shards,
-    rows: Sequence[int],
-    tokenizer: tokenization.Tokenizer | None,
+    shards: shards_lib.Shards, rows: Sequence[int], tokenizer: tokenization.Tokenizer | None
 ) -> list[str]:
   """Returns the responses: in characters, or one character a token."""
   tokens = [e.tokens[e.weights > 0] for e in shards.read(rows)]
@@ -150,18 +144,13 @@ def _choose(
             start=c.start,
             workers=config.num_workers or -1,
         )
-        done[name] = Choice(
-            problem_id=name, farthest=tuple(far), nearest=tuple(near)
-        )
+        done[name] = Choice(problem_id=name, farthest=tuple(far), nearest=tuple(near))
         appender.append(done[name])
   return [done[name] for name in sorted(questions)]
 
 
 def _settings(
-    config: mlc.ConfigDict,
-    shards: shards_lib.Shards,
-    table: table_lib.Table,
-    pool: Sequence[int],
+    config: mlc.ConfigDict, shards: shards_lib.Shards, table: table_lib.Table, pool: Sequence[int]
 ) -> dict[str, Any]:
   """Returns what the choices depend on."""
   data = pathlib.Path(config.curate.judgements).read_bytes()
@@ -175,7 +164,7 @@ def _settings(
 
 
 def _refuse(path: str) -> Sequence[str]:
-  raise ValueError(
+  raise errors.UserError(
       f'it takes its ids from {path}, which is yet to be written here; let'
       ' curate.pool name a subset without files.'
   )
@@ -187,11 +176,7 @@ def curate(config: mlc.ConfigDict, workdir: str) -> None:
   shards = shards_lib.Shards(config.shards or f'{workdir}/shards')
   table = shards.table()
   pool = selections.evaluate(
-      table,
-      config.subsets.to_dict(),
-      config.curate.pool,
-      seed=config.seed,
-      read_ids=_refuse,
+      table, config.subsets.to_dict(), config.curate.pool, seed=config.seed, read_ids=_refuse
   ).tolist()
   directory = pathlib.Path(workdir) / 'curated'
   settings = _settings(config, shards, table, pool)

@@ -5,7 +5,7 @@
     --config.problems humaneval:HumanEval.jsonl.gz \\
     --config.submissions programs.jsonl
 
-Reads   config.problems          FORMAT:PATH; formats: see data/problems.py.
+Reads   config.problems          FORMAT:PATH; formats: see data/formats/problems.py.
         config.submissions       JSONL of {problem_id, sample_index, language,
                                  source}; language: python (if left out),
                                  cpp17, cpp20 or c. If empty, the programs in
@@ -47,14 +47,15 @@ import pathlib
 
 import ml_collections as mlc
 
-from valley_jax import entry
-from valley_jax import metrics
+from valley_jax import errors
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data import problems as problems_lib
+from valley_jax.data.formats import problems as problems_lib
 from valley_jax.execution import attempt
 from valley_jax.execution import begin
 from valley_jax.execution import judge
+from valley_jax.runtime import entry
+from valley_jax.runtime import metrics
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
 
@@ -74,7 +75,7 @@ class _Samples:
     for row in records.read_rows(self.path, self.record_type):
       submission = programs.submission_of(row)
       if row.problem_id not in self.problems:
-        raise ValueError(
+        raise errors.UserError(
             f'Problem {row.problem_id!r} of sample {row.sample_index} is not'
             f' among the {len(self.problems):,} of {self.problems_spec}; set'
             ' `problems` of the config to the file that was sampled from.'
@@ -85,9 +86,7 @@ class _Samples:
           row.problem_id,
           row.sample_index,
           digests.join(
-              digests.of_program(submission),
-              self.digests[row.problem_id],
-              self.rules_digest,
+              digests.of_program(submission), self.digests[row.problem_id], self.rules_digest
           ),
           submission,
       )
@@ -99,7 +98,7 @@ def _read_samples(
   """Returns the submissions' samples, or those of the completions."""
   path = pathlib.Path(config.submissions or workdir / 'completions.jsonl')
   if not path.is_file():
-    raise ValueError(
+    raise errors.UserError(
         f'There is no file {path}; run `python -m valley_jax.sample` with this'
         ' workdir first, or set `submissions` of the config to a JSONL file.'
     )
@@ -120,9 +119,7 @@ def _read_samples(
 
 
 def _without_program(
-    sample: judgement_file.Sample,
-    problem: records.Problem,
-    profile: records.Profile,
+    sample: judgement_file.Sample, problem: records.Problem, profile: records.Profile
 ) -> records.Judgement:
   return records.Judgement(
       problem_id=sample.problem_id,
@@ -157,10 +154,7 @@ def _complete(
         if row is None and sample.submission is not None
     )
 
-  with (
-      contextlib.closing(judged()) as judgements,
-      records.Appender(standing.output) as file,
-  ):
+  with contextlib.closing(judged()) as judgements, records.Appender(standing.output) as file:
     for sample, row in standing.rest(samples):
       if row is None and sample.submission is None:
         problem = samples.problems[sample.problem_id]
@@ -173,14 +167,12 @@ def _complete(
 
 
 def _answer(
-    judgement: records.Judgement | None,
-    sample: judgement_file.Sample,
-    path: pathlib.Path,
+    judgement: records.Judgement | None, sample: judgement_file.Sample, path: pathlib.Path
 ) -> records.Judgement:
   """Returns the judgement if it is the sample's."""
   key = sample.problem_id, sample.sample_index
   if judgement is None or records.key(judgement) != key:
-    raise RuntimeError(
+    raise errors.UserError(
         f'Sample {key} was to be judged, and the answer is on'
         f' {judgement and records.key(judgement)}: {path} has changed in the'
         ' meantime. Run execute again.'
@@ -197,9 +189,8 @@ def _alone_in(directory: pathlib.Path) -> Iterator[None]:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield
   except BlockingIOError as e:
-    raise ValueError(
-        f'Another execute is at work in {directory}; wait for it, or take'
-        ' another --workdir.'
+    raise errors.UserError(
+        f'Another execute is at work in {directory}; wait for it, or take' ' another --workdir.'
     ) from e
   finally:
     os.close(fd)
@@ -222,9 +213,7 @@ def _execute(config: mlc.ConfigDict, directory: pathlib.Path) -> None:
   failed: records.Judgement | None = None
   num_samples, num_kept = standing.num_samples, standing.num_kept
   if num_kept < num_samples or not path.exists():
-    with metrics.progress(
-        num_samples, 'program', 'execute', num_kept
-    ) as progress:
+    with metrics.progress(num_samples, 'program', 'execute', num_kept) as progress:
       for row in _complete(standing, samples, judge_all, settings.profile):
         counts[row.verdict] += 1
         if row.verdict is records.Verdict.INTERNAL_ERROR:

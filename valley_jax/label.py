@@ -9,7 +9,7 @@
     python -m valley_jax.shard … --config.traces=jsonl:DIR/traces.jsonl
 
 Reads   config.traces, config.questions  as `shard` does
-        config.problems          FORMAT:PATH; formats: see data/problems.py.
+        config.problems          FORMAT:PATH; formats: see data/formats/problems.py.
         DIR/judgements.jsonl     what `execute` wrote, once it has
 Writes  DIR/submissions.jsonl    the program of each trace whose problem is
                                  among these, numbered by problem
@@ -39,14 +39,15 @@ from typing import Any
 
 import ml_collections as mlc
 
-from valley_jax import entry
-from valley_jax import metrics
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import labels
-from valley_jax.data import problems as problems_lib
+from valley_jax.data.formats import problems as problems_lib
 from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
+from valley_jax.data.subsets import labels
 from valley_jax.execution import begin
+from valley_jax.runtime import entry
+from valley_jax.runtime import metrics
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
 
@@ -79,14 +80,10 @@ class _Sources:
         yield asked
         bar.update()
 
-  def stands(
-      self, submission: records.Submission, judgement: records.Judgement
-  ) -> bool:
+  def stands(self, submission: records.Submission, judgement: records.Judgement) -> bool:
     """Says if a judgement is of this program, by these tests and rules."""
     wanted = digests.join(
-        digests.of_program(submission),
-        self._digests[submission.problem_id],
-        self._rules,
+        digests.of_program(submission), self._digests[submission.problem_id], self._rules
     )
     same_sample = records.key(submission) == records.key(judgement)
     return same_sample and judgement.digest == wanted
@@ -119,9 +116,7 @@ def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
   )
 
 
-def _write_traces(
-    sources: _Sources, directory: pathlib.Path, all_tests: bool
-) -> None:
+def _write_traces(sources: _Sources, directory: pathlib.Path, all_tests: bool) -> None:
   """Writes the traces with what `execute` says of them."""
   counts: collections.Counter[str] = collections.Counter()
   verdicts: collections.Counter[str] = collections.Counter()
@@ -135,15 +130,12 @@ def _write_traces(
   with records.written_whole(directory / 'traces.jsonl') as traces_file:
     # Bad rows are written down already.
     asked = sources.read(collections.deque(maxlen=0))
-    for trace in labels.join(
-        asked, judgements(), all_tests=all_tests, stands=sources.stands
-    ):
+    for trace in labels.join(asked, judgements(), all_tests=all_tests, stands=sources.stands):
       counts[_NAMES[trace.is_correct]] += 1
       traces_file.write(records.to_json(trace) + b'\n')
   found = {name: counts[name] for name in _NAMES.values()}
   records.write_json(
-      directory / 'labels.json',
-      {**found, 'all_tests': all_tests, 'verdicts': dict(verdicts)},
+      directory / 'labels.json', {**found, 'all_tests': all_tests, 'verdicts': dict(verdicts)}
   )
   failed = verdicts[records.Verdict.INTERNAL_ERROR.value]
   print(
@@ -161,7 +153,7 @@ def label(config: mlc.ConfigDict, workdir: str) -> None:
   sources = _Sources(config)
   _write_submissions(sources, directory)
   if judgement_file.next_path(judged).exists():
-    raise ValueError(
+    raise errors.UserError(
         f'{judged} is being made anew, and that has not ended; run `execute`'
         ' to the end, then label again.'
     )

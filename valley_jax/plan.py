@@ -37,16 +37,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections as mlc
 
-from valley_jax import entry
-from valley_jax import metrics
-from valley_jax import partitioning
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import packing
+from valley_jax.data.batches import packing
 from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 from valley_jax.planning import bounds
 from valley_jax.planning import chips
 from valley_jax.planning import programs
+from valley_jax.runtime import entry
+from valley_jax.runtime import metrics
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
 from valley_jax.sampling import stages
 from valley_jax.training import recipe
@@ -78,15 +79,11 @@ class Line:
 def student_of(config: mlc.ConfigDict) -> student_lib.Student:
   """Returns the student with the vocabulary of its preset."""
   student = student_lib.preset(config.student)
-  student = student_lib.of(
-      config.student, student.vocab_size, config.vocab_multiple
-  )
+  student = student_lib.of(config.student, student.vocab_size, config.vocab_multiple)
   return dataclasses.replace(student, lora=lora.of(config.train))
 
 
-def _mesh(
-    config: mlc.ConfigDict, topology: chips.Topology
-) -> jax.sharding.Mesh:
+def _mesh(config: mlc.ConfigDict, topology: chips.Topology) -> jax.sharding.Mesh:
   """Returns the config's mesh over a topology; each slice is a copy or more."""
   sizes = {**config.mesh.to_dict(), 'slices': topology.num_slices}
   if sizes['data'] != -1:
@@ -94,9 +91,7 @@ def _mesh(
   return partitioning.make_mesh(**sizes, devices=programs.devices(topology))
 
 
-def plan_train(
-    config: mlc.ConfigDict, topology: chips.Topology, remat: str, rows: int
-) -> Line:
+def plan_train(config: mlc.ConfigDict, topology: chips.Topology, remat: str, rows: int) -> Line:
   """Compiles the training step of a config.
 
   Raises:
@@ -106,7 +101,7 @@ def plan_train(
   with jax.set_mesh(mesh):
     micro = rows * partitioning.num_batch_devices()
     if config.train.batch_size % micro:
-      raise ValueError(
+      raise errors.UserError(
           f'train.batch_size={config.train.batch_size} rows cannot be cut into'
           f' micro-batches of {micro}: {rows} a chip on {topology.name}; change'
           ' --rows, the batch size, or config.mesh (tp or cp in place of fsdp).'
@@ -142,11 +137,7 @@ def plan_decode(config: mlc.ConfigDict, topology: chips.Topology) -> Line:
   """Compiles a chunk of decoding of the last stage, all slots at its end."""
   s = config.sample
   mesh = partitioning.make_mesh(
-      data=-1,
-      fsdp=1,
-      tp=s.tp,
-      slices=topology.num_slices,
-      devices=programs.devices(topology),
+      data=-1, fsdp=1, tp=s.tp, slices=topology.num_slices, devices=programs.devices(topology)
   )
   student = dataclasses.replace(student_of(config), lora=None)  # Merged.
   with jax.set_mesh(mesh):
@@ -161,12 +152,8 @@ def plan_decode(config: mlc.ConfigDict, topology: chips.Topology) -> Line:
         free=topology.chip.hbm_bytes - programs.bytes_a_device(params),
     )[-1]
     method = methods.of(s.temperature, s.top_p, s.top_k, s.min_p)
-    needs = programs.decode_needs(
-        student, params, method, stage, s.chunk_len, jnp.dtype(s.dtype)
-    )
-    bound = bounds.of_decode(
-        topology, mesh, needs, stage.num_slots, s.chunk_len
-    )
+    needs = programs.decode_needs(student, params, method, stage, s.chunk_len, jnp.dtype(s.dtype))
+    bound = bounds.of_decode(topology, mesh, needs, stage.num_slots, s.chunk_len)
   return Line(topology.name, 'decode', '', stage.num_slots, 1, needs, bound)
 
 
@@ -183,14 +170,7 @@ def recommend(lines: Sequence[Line]) -> Line | None:
 def table(lines: Sequence[Line]) -> str:
   """Returns the lines as a Markdown table."""
   header = ['topology', 'program', 'remat', 'rows x accumulate', 'arguments']
-  header += [
-      'temporaries',
-      'peak, GB',
-      'of HBM',
-      'TFLOP',
-      'HBM, GB',
-      'axes, GB',
-  ]
+  header += ['temporaries', 'peak, GB', 'of HBM', 'TFLOP', 'HBM, GB', 'axes, GB']
   header += ['bound, s', 'by', 'MFU bound', 'tokens/s/chip']
   body = [header, ['---'] * len(header), *map(_cells, lines)]
   return '\n'.join(f'| {" | ".join(row)} |' for row in body)
@@ -207,8 +187,7 @@ def _cells(line: Line) -> list[str]:
   share = f'{line.share_of_hbm:.0%}{"" if line.fits else ", does not fit"}'
   cells += [gb(needs.arguments), gb(needs.temporaries), gb(needs.peak), share]
   axes = '; '.join(
-      f'{"+".join(axes)} {gb(amount)}'
-      for axes, amount in sorted(needs.received.items())
+      f'{"+".join(axes)} {gb(amount)}' for axes, amount in sorted(needs.received.items())
   )
   cells += [f'{bound.flops / 1e12:,.1f}', gb(bound.hbm_bytes), axes or '0']
   mfu = '' if bound.mfu is None else f'{bound.mfu:.0%}'
@@ -225,12 +204,7 @@ def _say(config: mlc.ConfigDict, line: Line | None, topology: str) -> str:
   assert line.bound is not None
   # How many a named subset has is known where the shards are.
   num_traces = config.num_traces if config.num_traces >= 0 else 1000
-  hours = (
-      line.bound.seconds
-      * num_traces
-      * config.train.epochs
-      / (config.train.batch_size * 3600)
-  )
+  hours = line.bound.seconds * num_traces * config.train.epochs / (config.train.batch_size * 3600)
   return (
       f'{topology}: --config.train.remat={line.remat}'
       f' --config.train.accumulate={line.accumulate}'
@@ -264,11 +238,7 @@ def plan(
       progress.update()
   print(table(lines), end='\n\n')
   for topology in parsed:
-    own = [
-        line
-        for line in lines
-        if line.topology == topology.name and line.program == 'train'
-    ]
+    own = [line for line in lines if line.topology == topology.name and line.program == 'train']
     print(_say(config, recommend(own), topology.name))
   if output:
     rows_of = [_as_json(line) for line in lines]

@@ -118,15 +118,11 @@ def of_trace(trace: records.Trace) -> tuple[str, str | None]:
   return language, extract(trace.response, language)
 
 
-def submission_of(
-    row: records.Submission | records.Completion,
-) -> records.Submission | None:
+def submission_of(row: records.Submission | records.Completion) -> records.Submission | None:
   """Returns the program of a sample; None if there is none in a completion."""
   if isinstance(row, records.Submission):
     return row
   source = extract(row.text)
   if source is None:
     return None
-  return records.Submission(
-      problem_id=row.problem_id, sample_index=row.sample_index, source=source
-  )
+  return records.Submission(problem_id=row.problem_id, sample_index=row.sample_index, source=source)

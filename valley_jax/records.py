@@ -25,6 +25,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from valley_jax import errors
+
 
 class Mode(enum.Enum):
   """How a test case drives a submission."""
@@ -65,9 +67,7 @@ class FinishReason(enum.Enum):
   LOOP = 'loop'  # It said the same over and over: cut off.
 
 
-class Record(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
   """Base of all records: immutable, keyword-only, no unknown fields."""
 
 
@@ -137,20 +137,20 @@ class Problem(Record):
 
   def __post_init__(self):
     if not self.problem_id:
-      raise ValueError('`problem_id` is empty; give every problem a name.')
+      raise errors.UserError('`problem_id` is empty; give every problem a name.')
     if not self.tests:
-      raise ValueError(
+      raise errors.UserError(
           f'`tests` of problem {self.problem_id} is empty; a problem without'
           ' tests would accept anything.'
       )
     needs_program = self.checker == 'program' or self.mode is Mode.INTERACTIVE
     if needs_program and self.program is None:
-      raise ValueError(
+      raise errors.UserError(
           f'`program` of problem {self.problem_id} is missing; a program'
           ' checker and mode interactive need one.'
       )
     if self.mode in (Mode.FUNCTION, Mode.ASSERT) and not self.entry_point:
-      raise ValueError(
+      raise errors.UserError(
           f'`entry_point` of problem {self.problem_id} is empty; mode'
           f' {self.mode.value} needs the name of the function.'
       )
@@ -230,7 +230,7 @@ class Judgement(Record):
   digest: str = ''  # Of program, problem and limits: what was judged.
 
 
-class BadRowError(ValueError):
+class BadRowError(errors.UserError):
   """A row that is not the record it should be."""
 
 
@@ -261,9 +261,7 @@ def _lines(path: pathlib.Path) -> Iterator[bytes]:
 
 
 def read_rows(
-    path: str | os.PathLike,
-    record_type: Any,
-    quarantine: list[dict[str, Any]] | None = None,
+    path: str | os.PathLike, record_type: Any, quarantine: list[dict[str, Any]] | None = None
 ) -> Iterator[Any]:
   """Yields the records of a JSONL file; see `read_numbered_rows`."""
   for _, row in read_numbered_rows(path, record_type, quarantine):
@@ -271,9 +269,7 @@ def read_rows(
 
 
 def read_numbered_rows(
-    path: str | os.PathLike,
-    record_type: Any,
-    quarantine: list[dict[str, Any]] | None = None,
+    path: str | os.PathLike, record_type: Any, quarantine: list[dict[str, Any]] | None = None
 ) -> Iterator[tuple[int, Any]]:
   """Yields (line, record) of a JSONL (or .jsonl.gz) file, validated.
 
@@ -298,8 +294,7 @@ def read_numbered_rows(
       if quarantine is None:
         name = getattr(record_type, '__name__', str(record_type))
         raise BadRowError(
-            f'{path}, line {number}: not a valid {name}: {e}. Mend or remove'
-            ' this row.'
+            f'{path}, line {number}: not a valid {name}: {e}. Mend or remove' ' this row.'
         ) from e
       quarantine.append(
           {
@@ -370,15 +365,13 @@ def claim(path: str | os.PathLike, settings: dict[str, Any]) -> None:
   found = read_json(path)
   if difference := _first_difference(found, settings):
     name, before, now = difference
-    raise ValueError(
+    raise errors.UserError(
         f'{path.parent} was begun with {name}={before!r}, now it is {now!r};'
         ' take another --workdir, or delete what is there.'
     )
 
 
-def _first_difference(
-    before: dict[str, Any], now: dict[str, Any]
-) -> tuple[str, Any, Any] | None:
+def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:
   """Returns name and values, such as filters.think, True and False."""
   for name in sorted({*before, *now}):
     old, new = before.get(name), now.get(name)

@@ -31,7 +31,6 @@ import markupsafe
 import ml_collections as mlc
 import tensorboardX
 
-from valley_jax import entry
 from valley_jax import records
 from valley_jax.analysis import browse
 from valley_jax.analysis import curve as curve_lib
@@ -42,7 +41,8 @@ from valley_jax.analysis import study
 from valley_jax.analysis import subset_exhibits
 from valley_jax.analysis import subset_findings
 from valley_jax.analysis import subsets
-from valley_jax.data import problems as problems_lib
+from valley_jax.data.formats import problems as problems_lib
+from valley_jax.runtime import entry
 from valley_jax.scoring import bootstrap
 
 _SAMPLES_PER_RUN = 24
@@ -73,10 +73,7 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
     for exhibit in exhibits:
       png = figure_style.to_png(exhibit.figure)
       records.write_atomically(root / f'figures/{exhibit.name}.png', png)
-    svgs = {
-        e.name: markupsafe.Markup(figure_style.to_svg(e.figure, e.name))
-        for e in exhibits
-    }
+    svgs = {e.name: markupsafe.Markup(figure_style.to_svg(e.figure, e.name)) for e in exhibits}
   markdown = _render('report.md.j2', context)
   records.write_atomically(root / 'report.md', markdown)
   samples = _samples(config, runs)
@@ -85,16 +82,13 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
   _write_events(root / 'tensorboard_report', exhibits, markdown)
 
 
-def _measure(
-    root: pathlib.Path, runs: Sequence[study.Run], num_draws: int
-) -> _Results:
+def _measure(root: pathlib.Path, runs: Sequence[study.Run], num_draws: int) -> _Results:
   """Returns what the runs come to, and writes it as numbers."""
   resample = functools.partial(bootstrap.resampled_means, num_draws=num_draws)
 
   def measured(measure, runs: Sequence[study.Run]):
     parts = {
-        name: measure(study.scores_of(runs, name), resample)
-        for name in study.difficulties(runs)
+        name: measure(study.scores_of(runs, name), resample) for name in study.difficulties(runs)
     }
     return measure([run.scores for run in runs], resample), parts
 
@@ -123,18 +117,10 @@ def _context(
   """Returns what the page and report.md both say."""
   header, rows = exhibits_lib.run_table(runs)
   said = []  # By the curve, if there is one, and then by the subsets.
-  for words, found in (
-      (findings, results.curve),
-      (subset_findings, results.subsets),
-  ):
+  for words, found in ((findings, results.curve), (subset_findings, results.subsets)):
     if found is not None:
       said.append(
-          (
-              words.headline(found),
-              words.verdict(found),
-              words.notes(found),
-              words.cards(found),
-          )
+          (words.headline(found), words.verdict(found), words.notes(found), words.cards(found))
       )
   headlines, verdicts, notes, cards = zip(*said, strict=True)
   return {
@@ -168,9 +154,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
   return environment.get_template(template).render(context)
 
 
-def _samples(
-    config: mlc.ConfigDict, runs: Sequence[study.Run]
-) -> dict[str, Any]:
+def _samples(config: mlc.ConfigDict, runs: Sequence[study.Run]) -> dict[str, Any]:
   """Returns the samples as JSON that is safe inside of a <script> element.
 
   Completions are untrusted. Every <, >, & and ' is written as \\uXXXX, so that
@@ -184,9 +168,7 @@ def _samples(
   chosen = [_choose(run, per_run) for run in runs]
   encoded = markupsafe.Markup('')
   for max_chars in (16_000, 8_000, 4_000, 2_000, 1_000, 500):
-    encoded = jinja2.utils.htmlsafe_json_dumps(
-        _browsable(runs, chosen, problems, max_chars)
-    )
+    encoded = jinja2.utils.htmlsafe_json_dumps(_browsable(runs, chosen, problems, max_chars))
     if len(encoded.encode()) <= _MAX_SAMPLES_BYTES:
       break
   return {'samples': encoded, 'num_samples': sum(map(len, chosen))}
@@ -198,32 +180,22 @@ def _choose(run: study.Run, limit: int) -> list[tuple[Any, Any]]:
   written = run.directory / 'completions.jsonl'
   if not judged.exists() or not written.exists():
     return []
-  difficulties = {
-      p['problem_id']: p['difficulty'] for p in run.scores['problems']
-  }
-  chosen = browse.choose(
-      list(records.read_rows(judged, records.Judgement)), difficulties, limit
-  )
+  difficulties = {p['problem_id']: p['difficulty'] for p in run.scores['problems']}
+  chosen = browse.choose(list(records.read_rows(judged, records.Judgement)), difficulties, limit)
   keys = {records.key(row) for row in chosen}
   completions = {  # One at a time: the file can be many gigabytes.
       records.key(row): row
       for row in records.read_rows(written, records.Completion)
       if records.key(row) in keys
   }
-  return [
-      (row, completions[records.key(row)])
-      for row in chosen
-      if records.key(row) in completions
-  ]
+  return [(row, completions[records.key(row)]) for row in chosen if records.key(row) in completions]
 
 
 def _browsable(runs, chosen, problems, max_chars: int) -> dict[str, Any]:
   """Returns runs with their samples, and the statements that these need."""
   found, statements = [], {}
   for run, pairs in zip(runs, chosen, strict=True):
-    difficulties = {
-        p['problem_id']: p['difficulty'] for p in run.scores['problems']
-    }
+    difficulties = {p['problem_id']: p['difficulty'] for p in run.scores['problems']}
     samples = []
     for judgement, completion in pairs:
       name = judgement.problem_id
@@ -239,17 +211,12 @@ def _browsable(runs, chosen, problems, max_chars: int) -> dict[str, Any]:
 
 
 def _write_events(
-    directory: pathlib.Path,
-    exhibits: Sequence[exhibits_lib.Exhibit],
-    markdown: str,
+    directory: pathlib.Path, exhibits: Sequence[exhibits_lib.Exhibit], markdown: str
 ) -> None:
   """Replaces the report in TensorBoard by this one."""
   for old in directory.glob('events.out.tfevents.*'):
     old.unlink()
-  with (
-      figure_style.style(),
-      tensorboardX.SummaryWriter(str(directory)) as writer,
-  ):
+  with figure_style.style(), tensorboardX.SummaryWriter(str(directory)) as writer:
     writer.add_text('report', markdown)
     for exhibit in exhibits:
       writer.add_figure(exhibit.name, exhibit.figure, close=False)

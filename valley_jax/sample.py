@@ -58,15 +58,16 @@ from typing import Any
 import jax
 import ml_collections as mlc
 
-from valley_jax import checkpoints
-from valley_jax import entry
-from valley_jax import initial
-from valley_jax import processes
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import problems
-from valley_jax.data import prompts
-from valley_jax.data import templates
-from valley_jax.data import tokenization
+from valley_jax.data.formats import problems
+from valley_jax.data.tokens import prompts
+from valley_jax.data.tokens import templates
+from valley_jax.data.tokens import tokenization
+from valley_jax.models import initial
+from valley_jax.runtime import checkpoints
+from valley_jax.runtime import entry
+from valley_jax.runtime import processes
 from valley_jax.sampling import begin
 from valley_jax.sampling import files as files_lib
 from valley_jax.sampling import remote
@@ -76,9 +77,7 @@ from valley_jax.sampling import show
 Requests = list[request_lib.Request]
 
 
-def _requests(
-    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer
-) -> Requests:
+def _requests(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> Requests:
   """Returns every sample of the run, in the order of the file."""
   requests, prompt = [], prompts.load(config.prompt)
   for problem in problems.read_problems(config.problems):
@@ -105,10 +104,7 @@ def _opened(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
 
 
 def _completion(
-    sample: request_lib.Sample,
-    tokenizer: tokenization.Tokenizer,
-    prompt_sha256: str,
-    opened: str,
+    sample: request_lib.Sample, tokenizer: tokenization.Tokenizer, prompt_sha256: str, opened: str
 ) -> records.Completion:
   assert sample.finish_reason is not None
   return records.Completion(
@@ -125,9 +121,7 @@ def _completion(
   )
 
 
-def _method_settings(
-    config: mlc.ConfigDict, template_sha256: str
-) -> dict[str, Any]:
+def _method_settings(config: mlc.ConfigDict, template_sha256: str) -> dict[str, Any]:
   kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
   kept += ('stop_after', 'loop_tokens')
   prompt = prompts.load(config.prompt)
@@ -140,9 +134,7 @@ def _method_settings(
   }
 
 
-def _settings(
-    config: mlc.ConfigDict, directory: str, shards: pathlib.Path
-) -> dict[str, Any]:
+def _settings(config: mlc.ConfigDict, directory: str, shards: pathlib.Path) -> dict[str, Any]:
   """Returns what samples depend on, besides the problems.
 
   Raises:
@@ -156,7 +148,7 @@ def _settings(
   # The last: it is another, too, where the template is.
   for name in ('template_sha256', 'tokenizer_sha256', 'prompt_sha256'):
     if student.get(name) != now[name]:
-      raise ValueError(
+      raise errors.UserError(
           f'The student of {directory} was trained with {name}='
           f'{student.get(name)!r} (prompt={student.get("prompt")!r}), and would'
           f' be sampled with {now[name]!r} (prompt={now["prompt"]!r}); change'
@@ -172,9 +164,7 @@ def _settings(
 
 
 def _server_settings(
-    config: mlc.ConfigDict,
-    tokenizer: tokenization.Tokenizer,
-    facts: remote.Facts,
+    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer, facts: remote.Facts
 ) -> dict[str, Any]:
   """Returns what a server's samples depend on, besides the problems.
 
@@ -207,10 +197,7 @@ def _check(
     if (key := records.key(row)) not in lengths:
       return 'is not asked for by config.problems and config.sample.num_samples'
     if row.num_prompt_tokens != lengths[key]:
-      return (
-          f'has a prompt of {row.num_prompt_tokens} tokens, now it has'
-          f' {lengths[key]}'
-      )
+      return f'has a prompt of {row.num_prompt_tokens} tokens, now it has' f' {lengths[key]}'
     if row.prompt_sha256 != prompt_sha256:
       return (
           f'was asked in words of prompt_sha256={row.prompt_sha256!r}, now they'
@@ -219,15 +206,13 @@ def _check(
     if max_new_tokens is None:
       return ''
     is_truncated = row.finish_reason is records.FinishReason.LENGTH
-    if len(row.tokens) > max_new_tokens or (
-        is_truncated and len(row.tokens) != max_new_tokens
-    ):
+    if len(row.tokens) > max_new_tokens or (is_truncated and len(row.tokens) != max_new_tokens):
       return f'ends at {len(row.tokens)} tokens, not at {max_new_tokens}'
     return ''
 
   for row in rows:
     if reason := fault(row):
-      raise ValueError(
+      raise errors.UserError(
           f'{path}: sample {records.key(row)} {reason}; take another --workdir,'
           ' or remove that file.'
       )
@@ -238,9 +223,7 @@ def _begun(
 ) -> tuple[list[request_lib.Sample], Requests]:
   """Returns the missing samples that can go on, and those that begin."""
   if config.sample.resume not in ('exact', 'fast'):
-    raise ValueError(
-        f'config.sample.resume={config.sample.resume!r}: want exact or fast.'
-    )
+    raise errors.UserError(f'config.sample.resume={config.sample.resume!r}: want exact or fast.')
   partials = files.read_begun(config.sample.resume == 'exact')
   begun, new = [], []
   for request in missing:
@@ -273,12 +256,7 @@ def _engine(
     with jax.set_mesh(begin.mesh(config.sample.tp)):
       student, params = initial.trained(directory)
       engine = begin.engine(
-          config,
-          student,
-          params,
-          tokenizer,
-          longest_prompt=longest_prompt,
-          give_up=True,
+          config, student, params, tokenizer, longest_prompt=longest_prompt, give_up=True
       )
       progress.say(engine.describe(new))
 
@@ -311,9 +289,7 @@ def _draw(
   progress.close()
 
 
-def read_tokenizer(
-    config: mlc.ConfigDict, workdir: str
-) -> tuple[pathlib.Path, Any]:
+def read_tokenizer(config: mlc.ConfigDict, workdir: str) -> tuple[pathlib.Path, Any]:
   """Returns the shards, and the tokenizer that belongs to them."""
   if config.sample.server and config.shards.startswith('hf:'):
     directory = config.shards.removeprefix('hf:')
@@ -361,9 +337,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   )
   done = {records.key(row) for row in rows}
   missing = [
-      request
-      for request in requests
-      if (request.problem_id, request.sample_index) not in done
+      request for request in requests if (request.problem_id, request.sample_index) not in done
   ]
   mine = [request for request in missing if _part(request, num_parts) == me]
   if server:

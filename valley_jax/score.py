@@ -24,10 +24,11 @@ from typing import Any
 
 import ml_collections as mlc
 
-from valley_jax import entry
+from valley_jax import errors
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data import problems as problems_lib
+from valley_jax.data.formats import problems as problems_lib
+from valley_jax.runtime import entry
 from valley_jax.scoring import completeness
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
@@ -51,9 +52,7 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
       None if config.submissions else config.sample.num_samples,
   )
   completeness.check_digests(
-      judgements,
-      hashes,
-      {p.problem_id: digests.of_problem(p) for p in problems},
+      judgements, hashes, {p.problem_id: digests.of_problem(p) for p in problems}
   )
   table = summary.tabulate(problems, num_samples, judgements, forms)
   scores = _scores(config, table, judgements, _trained_on(config, run))
@@ -108,7 +107,7 @@ def _trained_on(config: mlc.ConfigDict, run: pathlib.Path) -> dict[str, Any]:
   if num_traces < 0 < config.num_traces:  # All of a subset; only it says more.
     num_traces = config.num_traces
   if num_traces < 0:
-    raise ValueError(
+    raise errors.UserError(
         f'How many traces the student was trained on does not stand in'
         f' {run / "subset.json"}; run `train` first, or say it by'
         ' config.num_traces if it was trained elsewhere.'
@@ -125,14 +124,11 @@ def _read_if_there(path: pathlib.Path) -> dict[str, Any]:
   return records.read_json(path) if path.exists() else {}
 
 
-def _read_judgements(
-    path: pathlib.Path,
-) -> dict[completeness.Key, records.Judgement]:
+def _read_judgements(path: pathlib.Path) -> dict[completeness.Key, records.Judgement]:
   _require(path, 'execute')
   if judgement_file.next_path(path).exists():
-    raise ValueError(
-        f'{path} is being made anew, and that has not ended; run `execute`'
-        ' to the end.'
+    raise errors.UserError(
+        f'{path} is being made anew, and that has not ended; run `execute`' ' to the end.'
     )
   rows = records.read_rows(path, records.Judgement)
   return completeness.by_key(
@@ -161,8 +157,7 @@ def _read_completions(
   _require(path, 'sample')
   rows = records.read_rows(path, records.Completion)
   found = completeness.by_key(
-      ((records.key(row), (summary.form_of(row), _hash(row))) for row in rows),
-      str(path),
+      ((records.key(row), (summary.form_of(row), _hash(row))) for row in rows), str(path)
   )
   return (
       {key: form for key, (form, _) in found.items()},
@@ -176,7 +171,7 @@ def _hash(completion: records.Completion) -> str:
 
 def _require(path: pathlib.Path, verb: str) -> None:
   if not path.exists():
-    raise ValueError(f'{path} is not there; run `{verb}` first.')
+    raise errors.UserError(f'{path} is not there; run `{verb}` first.')
 
 
 def _conditions(judgements: dict) -> dict[str, Any]:
@@ -184,7 +179,7 @@ def _conditions(judgements: dict) -> dict[str, Any]:
   rows = judgements.values()
   profiles = sorted({row.profile.value for row in rows})
   if len(profiles) > 1:
-    raise ValueError(
+    raise errors.UserError(
         f'Judgements were made under {len(profiles)} profiles'
         f' ({", ".join(profiles)}), which do not compare; run `execute` under'
         ' one of them, which judges the others anew.'

@@ -10,14 +10,14 @@ Reads   config.traces      FORMAT:PATH or [FORMAT:PATH,...], as
         config.questions   local copies of the sets of OCR-1 and OCR-2 rows
                            whose question is "-"
                            (valley_jax/data/sources/questions.py)
-        config.filters     which traces are fit; data/filters.py
+        config.filters     which traces are fit; data/cleaning/filters.py
         config.contamination  evaluations whose problems nobody shall have seen
         config.duplicates  traces, and questions, that were there before
         config.tokenizer   hf:DIR, or bpe:SIZE to train one on the traces
         config.chat_template  '', the tokenizer's own, or file:PATH of Jinja
         config.prompt      the words in which a question is put: ocr,
                            livecodebench, plain, or file:PATH of your own
-                           (valley_jax/data/prompts.py)
+                           (valley_jax/data/tokens/prompts.py)
 Writes  RUN/shards/*.array_record  tokens and loss weights, 1 shard a block
         RUN/shards/*.json          ids, labels and lengths of each shard
         RUN/shards/decisions.jsonl what was decided about each trace, and why
@@ -54,29 +54,28 @@ from typing import Any
 
 import ml_collections as mlc
 
-from valley_jax import entry
-from valley_jax import metrics
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.analysis import data_card
-from valley_jax.data import blocks
-from valley_jax.data import contamination
-from valley_jax.data import decisions
-from valley_jax.data import duplicates
-from valley_jax.data import filters
-from valley_jax.data import inspection
-from valley_jax.data import manifest as manifest_lib
-from valley_jax.data import problems
-from valley_jax.data import prompts
-from valley_jax.data import shards
-from valley_jax.data import steps
-from valley_jax.data import tokenization
+from valley_jax.data.cleaning import contamination
+from valley_jax.data.cleaning import decisions
+from valley_jax.data.cleaning import duplicates
+from valley_jax.data.cleaning import filters
+from valley_jax.data.cleaning import steps
+from valley_jax.data.formats import problems
+from valley_jax.data.shards import blocks
+from valley_jax.data.shards import inspection
+from valley_jax.data.shards import manifest as manifest_lib
+from valley_jax.data.shards import shards
 from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
+from valley_jax.data.tokens import prompts
+from valley_jax.data.tokens import tokenization
+from valley_jax.runtime import entry
+from valley_jax.runtime import metrics
 
 
-def _read(
-    questions: str, source: str, quarantine: rows.Quarantine
-) -> Iterator[records.Trace]:
+def _read(questions: str, source: str, quarantine: rows.Quarantine) -> Iterator[records.Trace]:
   """Yields the traces of one source."""
   return traces.read(source, questions, quarantine)
 
@@ -93,22 +92,18 @@ def _evaluation(config: mlc.ConfigDict) -> Statements:
   ]
 
 
-def _contamination(
-    config: mlc.ConfigDict, evaluation: Statements
-) -> contamination.Contamination:
+def _contamination(config: mlc.ConfigDict, evaluation: Statements) -> contamination.Contamination:
   settings = config.contamination.to_dict()
   del settings['problems']
   embed = None
   if directory := settings.pop('model'):
-    from valley_jax import embedding  # It brings JAX.
+    from valley_jax.models import embedding  # It brings JAX.
 
     embed = embedding.load(directory)
   return contamination.Contamination(evaluation, settings, embed)
 
 
-def _steps(
-    config: mlc.ConfigDict, evaluation: Statements
-) -> list[decisions.Step]:
+def _steps(config: mlc.ConfigDict, evaluation: Statements) -> list[decisions.Step]:
   """Returns what each trace goes through; the first refusal decides."""
   found = [
       decisions.repeated_ids(),
@@ -130,16 +125,14 @@ def _chat_template(config: mlc.ConfigDict) -> str:
     return ''
   kind, _, path = config.chat_template.partition(':')
   if kind != 'file' or not pathlib.Path(path).is_file():
-    raise ValueError(
+    raise errors.UserError(
         f'config.chat_template={config.chat_template!r}: want file:PATH of a'
         " Jinja chat template that exists, or '' for the tokenizer's own."
     )
   return pathlib.Path(path).read_text()
 
 
-def _copy_tokenizer(
-    config: mlc.ConfigDict, chat_template: str, directory: pathlib.Path
-) -> None:
+def _copy_tokenizer(config: mlc.ConfigDict, chat_template: str, directory: pathlib.Path) -> None:
   """Puts a tokenizer that is there already beside the shards."""
   kind, _, what = config.tokenizer.partition(':')
   if kind == 'hf' and not directory.exists():
@@ -148,14 +141,10 @@ def _copy_tokenizer(
     tokenization.load(what, chat_template).save_pretrained(scratch)
     scratch.rename(directory)
   elif kind != 'hf' and not (kind == 'bpe' and what.isdecimal()):
-    raise ValueError(
-        f'config.tokenizer={config.tokenizer!r}: want hf:DIR or bpe:SIZE.'
-    )
+    raise errors.UserError(f'config.tokenizer={config.tokenizer!r}: want hf:DIR or bpe:SIZE.')
 
 
-def _tokenizer(
-    directory: pathlib.Path, prompt: prompts.Prompt
-) -> tokenization.Tokenizer:
+def _tokenizer(directory: pathlib.Path, prompt: prompts.Prompt) -> tokenization.Tokenizer:
   """Returns that of the shards; raises ValueError if it cannot ask so."""
   tokenizer = tokenization.load(directory / 'tokenizer')
   tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
@@ -183,9 +172,7 @@ def _settings(
           name: json.loads(config[name].to_json())
           for name in ('filters', 'duplicates', 'contamination')
       },
-      'evaluation_sha256': hashlib.sha256(
-          json.dumps(evaluation).encode()
-      ).hexdigest(),
+      'evaluation_sha256': hashlib.sha256(json.dumps(evaluation).encode()).hexdigest(),
   }
   if any(map(traces.looks_up, sources)):  # Others carry their questions.
     settings['questions'] = config.questions
@@ -226,7 +213,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes <workdir>/shards from config.traces; see the module's docstring."""
   directory = pathlib.Path(workdir) / 'shards'
   if config.data.min_len > config.data.max_len:
-    raise ValueError(
+    raise errors.UserError(
         f'data.min_len={config.data.min_len:,} is over data.max_len='
         f'{config.data.max_len:,}: no trace would be left; lower it.'
     )
@@ -276,7 +263,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
     blocks.write(made, decisions.kept(directory, read), bar.update)
   manifest = manifest_lib.make(directory, sources, settings, tokenizer, prompt)
   if not manifest['num_traces']:
-    raise ValueError(
+    raise errors.UserError(
         f'None of the traces of {config.traces} can be used: dropped'
         f' {manifest["dropped"]}, quarantined {_quarantined(directory)}. The'
         f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl:'

@@ -39,7 +39,7 @@ from typing import Any
 
 import ml_collections as mlc
 
-from valley_jax import entry
+from valley_jax import errors
 from valley_jax import execute
 from valley_jax import label
 from valley_jax import records
@@ -48,9 +48,10 @@ from valley_jax import sample
 from valley_jax import score
 from valley_jax import shard
 from valley_jax import train
-from valley_jax.data import corpus
-from valley_jax.data import tokenization
+from valley_jax.data.subsets import corpus
+from valley_jax.data.tokens import tokenization
 from valley_jax.mini import world
+from valley_jax.runtime import entry
 
 
 class _Clock:
@@ -60,9 +61,7 @@ class _Clock:
     self._path = path
     self._seconds = records.read_json(path) if path.exists() else {}
 
-  def run(
-      self, verb: Callable[..., Any], config: mlc.ConfigDict, where
-  ) -> None:
+  def run(self, verb: Callable[..., Any], config: mlc.ConfigDict, where) -> None:
     """Calls the verb and records its time."""
     print(f'study: {verb.__name__} {where}', flush=True)
     start = time.perf_counter()
@@ -80,9 +79,7 @@ def _with(config: mlc.ConfigDict, **fields: Any) -> mlc.ConfigDict:
   return changed.lock()
 
 
-def _judge_teacher(
-    config: mlc.ConfigDict, root: pathlib.Path, teacher: str, clock: _Clock
-) -> None:
+def _judge_teacher(config: mlc.ConfigDict, root: pathlib.Path, teacher: str, clock: _Clock) -> None:
   """Labels a teacher's first traces by executing their programs."""
   directory = root / 'teachers' / teacher
   name = 'careless' if teacher == 'careless' else 'train'
@@ -96,15 +93,13 @@ def _judge_teacher(
   clock.run(execute.execute, point, directory)
   clock.run(label.label, point, directory)  # and what came of them.
   if records.read_json(directory / 'labels.json')['verdicts'].get('IE'):
-    raise ValueError(
+    raise errors.UserError(
         f'Some programs in {directory} could not be judged (IE), and a failure'
         ' of the judge is no label; run the study again to retry them.'
     )
 
 
-def _make_world(
-    config: mlc.ConfigDict, root: pathlib.Path, clock: _Clock
-) -> mlc.ConfigDict:
+def _make_world(config: mlc.ConfigDict, root: pathlib.Path, clock: _Clock) -> mlc.ConfigDict:
   """Writes the embedded world, trains the base student on it.
 
   Returns:
@@ -122,14 +117,8 @@ def _make_world(
   )
   paths = {name: place / f'{name}_traces.jsonl' for name in ('base', 'train')}
   if not (place / 'tokenizer').exists():
-    traces = [
-        row
-        for path in paths.values()
-        for row in records.read_rows(path, records.Trace)
-    ]
-    tokenization.train_bpe(
-        place / 'tokenizer', traces, w.vocab_size, world.PHRASES
-    )
+    traces = [row for path in paths.values() for row in records.read_rows(path, records.Trace)]
+    tokenization.train_bpe(place / 'tokenizer', traces, w.vocab_size, world.PHRASES)
   for teacher in ('careful', 'careless'):
     _judge_teacher(config, root, teacher, clock)
   config = _with(
@@ -202,13 +191,13 @@ def _points(
 def _check_names(config: mlc.ConfigDict) -> None:
   """Refuses subsets that the config does not have."""
   if config.subset:
-    raise ValueError(
+    raise errors.UserError(
         f'config.subset={config.subset!r} is of one run; a study takes'
         f' config.study.subsets=({config.subset!r},).'
     )
   unknown = set(config.study.subsets) - set(config.subsets)
   if unknown:
-    raise ValueError(
+    raise errors.UserError(
         f'config.study.subsets names {[*sorted(unknown)]}; config.subsets has'
         f' {[*sorted(config.subsets)]}.'
     )

@@ -39,11 +39,12 @@ from typing import Any, BinaryIO
 import jax
 import ml_collections as mlc
 
-from valley_jax import entry
-from valley_jax import processes
+from valley_jax import errors
 from valley_jax import records
 from valley_jax import sample
-from valley_jax.data import problems
+from valley_jax.data.formats import problems
+from valley_jax.runtime import entry
+from valley_jax.runtime import processes
 
 _ENDED = (records.FinishReason.EOS, records.FinishReason.STOP)
 
@@ -95,9 +96,7 @@ def _cut_off(trace: records.Trace, row: records.Completion) -> dict[str, Any]:
 
 
 def _write(
-    place: pathlib.Path,
-    asked: dict[str, records.Trace],
-    digest: str,
+    place: pathlib.Path, asked: dict[str, records.Trace], digest: str
 ) -> collections.Counter[str]:
   """Writes traces and truncated samples; returns how many ended how.
 
@@ -108,10 +107,7 @@ def _write(
   """
   counts: collections.Counter[str] = collections.Counter()
   rows = records.read_rows(place / 'completions.jsonl', records.Completion)
-  with (
-      _whole(place / 'traces.jsonl') as traces,
-      _whole(place / 'truncated.jsonl') as truncated,
-  ):
+  with _whole(place / 'traces.jsonl') as traces, _whole(place / 'truncated.jsonl') as truncated:
     for row in rows:
       stem = asked[row.problem_id]
       trace = records.replace(
@@ -128,9 +124,7 @@ def _write(
   return counts
 
 
-def _stems(
-    found: list[records.Problem], teacher: str, method: str
-) -> dict[str, records.Trace]:
+def _stems(found: list[records.Problem], teacher: str, method: str) -> dict[str, records.Trace]:
   """Returns by problem id what all of its traces have."""
   return {
       problem.problem_id: records.Trace(
@@ -155,9 +149,7 @@ def teach(config: mlc.ConfigDict, workdir: str) -> None:
       `sample` refuses.
   """
   if not config.teacher and not config.sample.server:
-    raise ValueError(
-        'config.teacher is empty; name the local model that writes the traces.'
-    )
+    raise errors.UserError('config.teacher is empty; name the local model that writes the traces.')
   sample.sample(config, workdir)
   if jax.process_index():
     return
@@ -171,7 +163,7 @@ def teach(config: mlc.ConfigDict, workdir: str) -> None:
   num_traces = sum(counts[reason.value] for reason in _ENDED)
   num_truncated = counts.total() - num_traces
   if not num_traces:
-    raise ValueError(
+    raise errors.UserError(
         f'None of the {counts.total():,} samples ended before'
         f' config.sample.max_new_tokens={config.sample.max_new_tokens:,}; raise'
         ' it and take another --workdir. They are in'

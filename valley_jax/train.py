@@ -19,7 +19,7 @@ Writes  RUN/config.json         what ran
 The student trains on the nested random subset of config.num_traces traces
 (config.seed), packed into rows of config.data.max_len tokens, for
 config.train.epochs epochs. num_traces=0 saves the initial student as it is.
-config.subset names one of config.subsets instead (data/selections.py tells how
+config.subset names one of config.subsets instead (data/subsets/selections.py tells how
 they are written): num_traces=-1 takes all of it, another number its first. One
 that has phases is gone through phase by phase, each for config.train.epochs.
 With config.train.steps_of=30000 it makes as many steps as those epochs over
@@ -71,22 +71,23 @@ import grain
 import jax
 import ml_collections as mlc
 
-from valley_jax import buckets
-from valley_jax import checkpoints
-from valley_jax import entry
-from valley_jax import initial
-from valley_jax import partitioning
-from valley_jax import preemption
-from valley_jax import processes
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import corpus as corpus_lib
-from valley_jax.data import pipeline
-from valley_jax.data import shards as shards_lib
-from valley_jax.data import subset
+from valley_jax.data.batches import pipeline
+from valley_jax.data.shards import shards as shards_lib
+from valley_jax.data.subsets import corpus as corpus_lib
+from valley_jax.data.subsets import subset
 from valley_jax.models import hf_config
+from valley_jax.models import initial
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import buckets
+from valley_jax.runtime import checkpoints
+from valley_jax.runtime import entry
+from valley_jax.runtime import partitioning
+from valley_jax.runtime import preemption
+from valley_jax.runtime import processes
 from valley_jax.training import recipe
 from valley_jax.training import step as step_lib
 from valley_jax.watching import begin as begin_lib
@@ -97,9 +98,7 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def corpus_of(
-    config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str
-) -> corpus_lib.Corpus:
+def corpus_of(config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str) -> corpus_lib.Corpus:
   """Returns the traces to train on and those held out."""
   return corpus_lib.choose(
       shards.table(),
@@ -120,7 +119,7 @@ def _num_epochs_and_steps(
   if not t.steps_of or not num_rows:
     return t.epochs, None
   if not 0 < t.steps_of <= len(shards):
-    raise ValueError(
+    raise errors.UserError(
         f'train.steps_of={t.steps_of:,}, but the shards hold {len(shards):,}'
         ' traces; name at most that many, or 0 for the steps of its own traces.'
     )
@@ -130,24 +129,16 @@ def _num_epochs_and_steps(
   return -(-num_steps * t.batch_size // num_rows), num_steps
 
 
-def _batches(
-    config: mlc.ConfigDict,
-    shards: shards_lib.Shards,
-    corpus: corpus_lib.Corpus,
-):
+def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_lib.Corpus):
   """Returns the run's batches and the pack plan's fill."""
   if corpus.phases and config.train.steps_of:
-    raise ValueError(
+    raise errors.UserError(
         f'train.steps_of={config.train.steps_of:,} would cut off the last of'
         f' the {len(corpus.phases)} phases of {config.subset!r}; say 0.'
     )
   part, num_parts = partitioning.batch_part()
   plan = pipeline.make_plan(
-      shards,
-      corpus.rows,
-      config.data.max_len,
-      config.data.pack,
-      corpus.phases,
+      shards, corpus.rows, config.data.max_len, config.data.pack, corpus.phases
   )
   num_epochs, num_steps = _num_epochs_and_steps(config, shards, len(plan.rows))
   batches = pipeline.batches(
@@ -218,9 +209,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     is_first = processes.is_first()
     files = stack.enter_context(buckets.RunFiles(workdir, is_first))
     if is_first:
-      records.write_atomically(
-          files.directory / 'config.json', config.to_json(indent=2) + '\n'
-      )
+      records.write_atomically(files.directory / 'config.json', config.to_json(indent=2) + '\n')
       records.write_json(files.directory / 'subset.json', corpus.manifest)
     made = recipe.of(config.train, config.attention, student)
     schedule = recipe.schedule(config.train, num_steps)
@@ -239,9 +228,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         begin_lib.begin, config, files.directory, shards, corpus.held_out,
         student, made.loss_fn, schedule, num_steps,
     )  # fmt: skip
-    save = functools.partial(
-        _save, files, identity=identity, num_steps=num_steps
-    )
+    save = functools.partial(_save, files, identity=identity, num_steps=num_steps)
     done = _loop(
         config, workdir, batches, state, made.step, schedule, begin_watch,
         save, notice,
@@ -271,9 +258,7 @@ def _loop(
   batches = iter(batches.to_iter_dataset(ahead))
   with contextlib.ExitStack() as stack:
     saver = stack.enter_context(
-        checkpoints.open_checkpointer(
-            workdir, config.train.keep, config.train.keep_every
-        )
+        checkpoints.open_checkpointer(workdir, config.train.keep, config.train.keep_every)
     )
     state = checkpoints.restore_latest(saver, state, batches)
     first = int(state.step)

@@ -15,9 +15,7 @@ Key = tuple[str, int]
 
 
 def choose(
-    judgements: Sequence[records.Judgement],
-    difficulties: Mapping[str, str],
-    limit: int,
+    judgements: Sequence[records.Judgement], difficulties: Mapping[str, str], limit: int
 ) -> list[records.Judgement]:
   """Returns at most `limit` judgements, spread over difficulty and verdict.
 
@@ -28,16 +26,12 @@ def choose(
   """
   rank = {name: i for i, name in enumerate(difficulties)}
   cells = {}
-  for row in sorted(
-      judgements, key=lambda r: (rank[r.problem_id], r.sample_index)
-  ):
+  for row in sorted(judgements, key=lambda r: (rank[r.problem_id], r.sample_index)):
     cell = difficulties[row.problem_id], row.verdict.value
     cells.setdefault(cell, []).append(row)
   chosen = []
   for depth in range(limit):
-    layer = [
-        rows[depth] for _, rows in sorted(cells.items()) if len(rows) > depth
-    ]
+    layer = [rows[depth] for _, rows in sorted(cells.items()) if len(rows) > depth]
     if not layer:
       break
     chosen += layer
@@ -51,9 +45,7 @@ def cut(text: str, max_chars: int) -> str:
   head = max_chars // 2
   tail = max_chars - head
   left_out = len(text) - head - tail
-  return (
-      f'{text[:head]}\n[… {left_out:,} characters left out …]\n{text[-tail:]}'
-  )
+  return f'{text[:head]}\n[… {left_out:,} characters left out …]\n{text[-tail:]}'
 
 
 def split_thought(text: str) -> tuple[str, str]:

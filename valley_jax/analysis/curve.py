@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from valley_jax import errors
 from valley_jax.analysis import values as values_lib
 
 Interval = values_lib.Interval
@@ -85,8 +86,7 @@ class Curve:
 
 
 def measure(
-    scores: Sequence[Mapping[str, Any]],
-    resampled_means: Callable[[np.ndarray], np.ndarray],
+    scores: Sequence[Mapping[str, Any]], resampled_means: Callable[[np.ndarray], np.ndarray]
 ) -> Curve:
   """Returns the curve of a study.
 
@@ -100,7 +100,7 @@ def measure(
       problems.
   """
   if not scores:
-    raise ValueError('A curve of no runs is undefined; score a run first.')
+    raise errors.UserError('A curve of no runs is undefined; score a run first.')
   runs = values_lib.by_group(sorted(scores, key=lambda s: s['seed']))
   sizes = sorted(size for size in runs if isinstance(size, int))
   by_size = [np.stack(list(runs[s].values()), axis=1) for s in sizes]
@@ -132,15 +132,10 @@ def measure(
       num_problems=len(values),
       baseline=points[0],
       points=points[1:],
-      changes=tuple(
-          _change(size, means, draws, i)
-          for i, size in enumerate(sizes[1:], start=1)
-      ),
+      changes=tuple(_change(size, means, draws, i) for i, size in enumerate(sizes[1:], start=1)),
       lowest=_lowest(sizes[1:], means, draws),
       edge=_edge(sizes[1:], means, draws),
-      below_half=tuple(
-          p.num_traces for p in points[1:] if p.pass_at_1 < means[0] / 2
-      ),
+      below_half=tuple(p.num_traces for p in points[1:] if p.pass_at_1 < means[0] / 2),
   )
 
 
@@ -196,8 +191,4 @@ def _edge(sizes, means, draws) -> Edge | None:
   edges = sorted(crossing(sizes, row) for row in gaps)
   low = edges[int(0.025 * (len(edges) - 1))]
   high = edges[math.ceil(0.975 * (len(edges) - 1))]
-  return Edge(
-      num_traces=edge,
-      low=low if low > 0 else None,
-      high=high if high < math.inf else None,
-  )
+  return Edge(num_traces=edge, low=low if low > 0 else None, high=high if high < math.inf else None)

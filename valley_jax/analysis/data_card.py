@@ -93,9 +93,7 @@ def _lead(manifest: Mapping[str, Any]) -> str:
   )
 
 
-def _cards(
-    manifest: Mapping[str, Any], table: Any
-) -> list[tuple[str, str, str]]:
+def _cards(manifest: Mapping[str, Any], table: Any) -> list[tuple[str, str, str]]:
   supervised = manifest['num_supervised_tokens'] / manifest['num_tokens']
   num_questions = len(set(table.problem_ids))
   return [
@@ -104,11 +102,7 @@ def _cards(
           f'{num_questions:,}',
           f'{len(table.problem_ids) / num_questions:.1f} traces each',
       ),
-      (
-          'Tokens',
-          f'{manifest["num_tokens"]:,}',
-          f'{supervised:.1%} of them supervised',
-      ),
+      ('Tokens', f'{manifest["num_tokens"]:,}', f'{supervised:.1%} of them supervised'),
       (
           'Median length',
           f'{np.median(table.num_tokens):,.0f}',
@@ -156,10 +150,7 @@ def _lengths(lengths: np.ndarray) -> Exhibit:
       f'Tokens of a trace. Percentiles: {said}.',
       _svg(figure, 'lengths'),
       ('tokens', 'traces'),
-      [
-          (f'{a:,} to {b - 1:,}', f'{n:,}')
-          for a, b, n in zip(edges, edges[1:], counts)
-      ],
+      [(f'{a:,} to {b - 1:,}', f'{n:,}') for a, b, n in zip(edges, edges[1:], counts)],
   )
 
 
@@ -243,10 +234,7 @@ def _sources(manifest: Mapping[str, Any]) -> Section:
       'Sources',
       'In the order in which they were read.',
       ('source', 'traces read', 'SHA-256'),
-      [
-          (row['source'], f'{row["read"]:,}', row['sha256'])
-          for row in manifest['sources']
-      ],
+      [(row['source'], f'{row["read"]:,}', row['sha256']) for row in manifest['sources']],
   )
 
 
@@ -262,9 +250,5 @@ def _made(manifest: Mapping[str, Any]) -> Section:
       *manifest['versions'].items(),
   )
   return Section(
-      'made',
-      'How they were made',
-      'The same of all this gives the same bytes.',
-      ('', ''),
-      fields,
+      'made', 'How they were made', 'The same of all this gives the same bytes.', ('', ''), fields
   )

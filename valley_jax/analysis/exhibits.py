@@ -46,11 +46,7 @@ def of_curve(
     by_difficulty: Mapping[str, curve_lib.Curve],
 ) -> list[Exhibit]:
   """Returns the exhibits that runs of sizes have data for, in reading order."""
-  rates = {
-      size: row
-      for size, row in study.rates_by_group(runs).items()
-      if isinstance(size, int)
-  }
+  rates = {size: row for size, row in study.rates_by_group(runs).items() if isinstance(size, int)}
   with figure_style.style():
     exhibits = [_curve(measured)]
     if any(row['completion_rate'] is not None for row in rates.values()):
@@ -134,10 +130,7 @@ def _rates(rates: Mapping[int, Mapping[str, float | None]]) -> Exhibit:
       figure=figures.rates(rates, _RATE_LABELS),
       header=('traces', *_RATE_LABELS.values()),
       rows=[
-          (
-              values.label(n),
-              *(findings.percent(row[key]) for key in _RATE_LABELS),
-          )
+          (values.label(n), *(findings.percent(row[key]) for key in _RATE_LABELS))
           for n, row in rates.items()
       ],
   )
@@ -170,9 +163,7 @@ def _difficulties(curves: Mapping[str, curve_lib.Curve]) -> Exhibit:
 
 
 def _verdicts(counts: Mapping[values.Group, Mapping[str, int]]) -> Exhibit:
-  seen = [
-      v for v in figure_style.VERDICTS if any(c[v] for c in counts.values())
-  ]
+  seen = [v for v in figure_style.VERDICTS if any(c[v] for c in counts.values())]
   return Exhibit(
       name='verdicts',
       title='What became of the programs',
@@ -183,16 +174,11 @@ def _verdicts(counts: Mapping[values.Group, Mapping[str, int]]) -> Exhibit:
       ),
       figure=figures.verdicts(counts),
       header=('traces', *seen),
-      rows=[
-          (values.label(n), *(f'{row[v]:,}' for v in seen))
-          for n, row in counts.items()
-      ],
+      rows=[(values.label(n), *(f'{row[v]:,}' for v in seen)) for n, row in counts.items()],
   )
 
 
-def _losses(
-    histories: Sequence[tuple[values.Group, list[int], list[float]]],
-) -> Exhibit:
+def _losses(histories: Sequence[tuple[values.Group, list[int], list[float]]]) -> Exhibit:
   return Exhibit(
       name='loss',
       title='Training loss',
@@ -200,12 +186,7 @@ def _losses(
       figure=figures.losses(histories),
       header=('traces', 'steps', 'first loss', 'last loss'),
       rows=[
-          (
-              values.label(n),
-              f'{steps[-1]:,}',
-              f'{losses[0]:.3f}',
-              f'{losses[-1]:.3f}',
-          )
+          (values.label(n), f'{steps[-1]:,}', f'{losses[0]:.3f}', f'{losses[-1]:.3f}')
           for n, steps, losses in histories
       ],
   )

@@ -109,9 +109,7 @@ def size_axis(axes: axes_lib.Axes, places: Mapping[int, float]) -> None:
       ticks.append((n, x))
       last = x
   axes.set_xticks([x for _, x in ticks], [short(n) for n, _ in ticks])
-  axes.set_xlim(
-      min(places.values()) - 0.06 * span, max(places.values()) + 0.06 * span
-  )
+  axes.set_xlim(min(places.values()) - 0.06 * span, max(places.values()) + 0.06 * span)
   axes.set_xlabel('training traces (log scale)')
 
 

@@ -20,9 +20,7 @@ from valley_jax.analysis import values
 
 
 def _draw_baseline(axes: axes_lib.Axes, base: curve_lib.Point) -> None:
-  axes.axhspan(
-      *base.interval, color=figure_style.MUTED, alpha=0.16, linewidth=0
-  )
+  axes.axhspan(*base.interval, color=figure_style.MUTED, alpha=0.16, linewidth=0)
   axes.axhline(base.pass_at_1, color=figure_style.MUTED, linewidth=1.2)
   axes.annotate(
       f'base student\n{100 * base.pass_at_1:.1f} %',
@@ -39,14 +37,9 @@ def _draw_baseline(axes: axes_lib.Axes, base: curve_lib.Point) -> None:
 def _draw_edge(axes: axes_lib.Axes, edge, base, places) -> None:
   """Marks the crossing, and its interval as a bar on the baseline."""
   low, high = min(places.values()), max(places.values())
-  ends = [
-      math.log10(edge.low) if edge.low else low,
-      math.log10(edge.high) if edge.high else high,
-  ]
+  ends = [math.log10(edge.low) if edge.low else low, math.log10(edge.high) if edge.high else high]
   y = base.pass_at_1
-  axes.plot(
-      ends, [y, y], color=figure_style.VALLEY, linewidth=4, alpha=0.55, zorder=3
-  )
+  axes.plot(ends, [y, y], color=figure_style.VALLEY, linewidth=4, alpha=0.55, zorder=3)
   axes.plot(
       math.log10(edge.num_traces),
       y,
@@ -123,9 +116,7 @@ def curve(measured: curve_lib.Curve) -> figure_lib.Figure:
   places = figure_style.places(sizes)
   if base:
     _draw_baseline(axes, base)
-    axes.plot(
-        places[0], base.pass_at_1, 'o', color=figure_style.MUTED, zorder=4
-    )
+    axes.plot(places[0], base.pass_at_1, 'o', color=figure_style.MUTED, zorder=4)
   if points:
     _draw_points(axes, points, places)
   if base and points:
@@ -162,9 +153,7 @@ def rates(
   return figure
 
 
-def difficulties(
-    curves: Mapping[str, curve_lib.Curve],
-) -> figure_lib.Figure:
+def difficulties(curves: Mapping[str, curve_lib.Curve]) -> figure_lib.Figure:
   """Draws one curve a difficulty, with intervals; the base is dotted on."""
   figure, axes = figure_style.new()
   places = {}
@@ -208,28 +197,17 @@ def losses(
   for group, steps, losses in histories:
     label = values.label(group) if group not in labelled else None
     labelled.add(group)
-    axes.plot(
-        steps,
-        losses,
-        color=shade[group],
-        linewidth=1.3,
-        alpha=0.85,
-        label=label,
-    )
+    axes.plot(steps, losses, color=shade[group], linewidth=1.3, alpha=0.85, label=label)
   axes.set_xscale('log')
   axes.xaxis.set_major_formatter(lambda value, _: f'{value:,.0f}')
   axes.set_xlabel('step (log scale)')
   axes.set_ylabel('training loss (nats a token)')
   ncols = 4 if any(isinstance(group, str) for group in groups) else 8
-  figure.legend(
-      loc='outside upper left', ncols=ncols, title='traces', alignment='left'
-  )
+  figure.legend(loc='outside upper left', ncols=ncols, title='traces', alignment='left')
   return figure
 
 
-def verdicts(
-    by_group: Mapping[values.Group, Mapping[str, int]],
-) -> figure_lib.Figure:
+def verdicts(by_group: Mapping[values.Group, Mapping[str, int]]) -> figure_lib.Figure:
   """Draws each group's verdicts as one bar of shares, the first at the top."""
   figure, axes = figure_style.new(1.3 + 0.34 * len(by_group))
   groups = list(by_group)[::-1]
@@ -239,9 +217,7 @@ def verdicts(
     counts = [by_group[g].get(verdict, 0) for g in groups]
     if any(counts):
       shares = np.array(counts) / totals
-      axes.barh(
-          range(len(groups)), shares, 0.72, left, color=color, label=verdict
-      )
+      axes.barh(range(len(groups)), shares, 0.72, left, color=color, label=verdict)
       left += shares
   names = [g if isinstance(g, str) else figure_style.short(g) for g in groups]
   axes.set_yticks(range(len(groups)), names)

@@ -113,15 +113,11 @@ def notes(measured: curve_lib.Curve) -> list[str]:
   said = []
   if measured.below_half:
     sizes = ', '.join(f'{n:,}' for n in measured.below_half)
-    said.append(
-        f'pass@1 is less than half of the base student’s at {sizes} traces.'
-    )
+    said.append(f'pass@1 is less than half of the base student’s at {sizes} traces.')
   if measured.points:
     counts = {len(p.seeds) for p in measured.points}
     if max(counts) == 1:
-      said.append(
-          'One seed a size: how much another seed would differ is not known.'
-      )
+      said.append('One seed a size: how much another seed would differ is not known.')
     else:
       number = '–'.join(map(str, sorted({min(counts), max(counts)})))
       said.append(
@@ -140,13 +136,7 @@ def cards(measured: curve_lib.Curve) -> list[tuple[str, str, str]]:
   shown = []
   base, lowest, largest = measured.baseline, measured.lowest, measured.largest
   if base is not None:
-    shown.append(
-        (
-            'base student',
-            percent(base.pass_at_1),
-            percent_interval(base.interval),
-        )
-    )
+    shown.append(('base student', percent(base.pass_at_1), percent_interval(base.interval)))
   if lowest is not None and largest is not None:
     shown.append(
         (
@@ -165,26 +155,14 @@ def cards(measured: curve_lib.Curve) -> list[tuple[str, str, str]]:
     )
   elif base is None:
     for p in measured.points[-3:]:
-      shown.append(
-          (
-              f'{p.num_traces:,} traces',
-              percent(p.pass_at_1),
-              percent_interval(p.interval),
-          )
-      )
+      shown.append((f'{p.num_traces:,} traces', percent(p.pass_at_1), percent_interval(p.interval)))
   return shown
 
 
-def _edge_card(
-    lowest: curve_lib.Change, edge: curve_lib.Edge | None
-) -> tuple[str, str, str]:
+def _edge_card(lowest: curve_lib.Change, edge: curve_lib.Edge | None) -> tuple[str, str, str]:
   if edge is None:
     why = 'never below' if lowest.difference >= 0 else 'not reached'
     return 'the valley’s edge', '–', why
   low = f'{edge.low:,.0f}' if edge.low else '?'
   high = f'{edge.high:,.0f}' if edge.high else '?'
-  return (
-      'the valley’s edge',
-      f'{edge.num_traces:,.0f}',
-      f'{low} to {high} traces',
-  )
+  return ('the valley’s edge', f'{edge.num_traces:,.0f}', f'{low} to {high} traces')

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.analysis import values
 
@@ -49,13 +50,8 @@ def find_runs(workdir: pathlib.Path, names: Sequence[str] = ()) -> list[Run]:
   """
   paths = sorted(workdir.rglob('scores.json'))
   if not paths:
-    raise ValueError(
-        f'No scores.json lies under {workdir}; run `score` (or `study`) first.'
-    )
-  runs = [
-      Run(directory=path.parent, scores=records.read_json(path))
-      for path in paths
-  ]
+    raise errors.UserError(f'No scores.json lies under {workdir}; run `score` (or `study`) first.')
+  runs = [Run(directory=path.parent, scores=records.read_json(path)) for path in paths]
   rank = {name: i for i, name in enumerate(names)}
 
   def place(run: Run) -> tuple:
@@ -77,9 +73,7 @@ def of_names(runs: Sequence[Run]) -> list[Run]:
   return [run for run in runs if run.group == 0] + named if named else []
 
 
-def rates_by_group(
-    runs: Sequence[Run],
-) -> dict[values.Group, dict[str, float | None]]:
+def rates_by_group(runs: Sequence[Run]) -> dict[values.Group, dict[str, float | None]]:
   """Returns {group: {rate: mean over its seeds}}; None where not known."""
   found = {}
   for group, of in _grouped(runs).items():
@@ -90,9 +84,7 @@ def rates_by_group(
   return found
 
 
-def verdicts_by_group(
-    runs: Sequence[Run],
-) -> dict[values.Group, dict[str, int]]:
+def verdicts_by_group(runs: Sequence[Run]) -> dict[values.Group, dict[str, int]]:
   """Returns {group: {verdict: judgements of all seeds}}."""
   found = {}
   for group, of in _grouped(runs).items():
@@ -111,9 +103,7 @@ def scores_of(runs: Sequence[Run], difficulty: str) -> list[dict[str, Any]]:
   return [
       {
           **run.scores,
-          'problems': [
-              p for p in run.scores['problems'] if p['difficulty'] == difficulty
-          ],
+          'problems': [p for p in run.scores['problems'] if p['difficulty'] == difficulty],
       }
       for run in runs
   ]

@@ -51,9 +51,7 @@ def _against(gap: subsets.Gap | None) -> tuple[str, str]:
   return findings.points(gap.difference), findings.points_interval(gap.interval)
 
 
-def _arms(
-    runs: Sequence[study.Run], compared: subsets.Comparison
-) -> exhibits.Exhibit:
+def _arms(runs: Sequence[study.Run], compared: subsets.Comparison) -> exhibits.Exhibit:
   rates = study.rates_by_group(runs)
   rows = []
   for arm, gap in _rows(compared):
@@ -97,9 +95,7 @@ def _arms(
   )
 
 
-def _difficulties(
-    by_difficulty: Mapping[str, subsets.Comparison],
-) -> exhibits.Exhibit:
+def _difficulties(by_difficulty: Mapping[str, subsets.Comparison]) -> exhibits.Exhibit:
   return exhibits.Exhibit(
       name='subset_difficulty',
       title='Subsets by difficulty',

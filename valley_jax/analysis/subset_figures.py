@@ -13,9 +13,7 @@ from valley_jax.analysis import subsets
 
 def _new(num_rows: int, num_panels: int = 1):
   """Returns a figure with panels that share their rows, the first on top."""
-  figure = figure_lib.Figure(
-      figsize=(6.8, 1.2 + 0.34 * num_rows), layout='constrained'
-  )
+  figure = figure_lib.Figure(figsize=(6.8, 1.2 + 0.34 * num_rows), layout='constrained')
   panels = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
   panels[0].set_ylim(num_rows - 0.5, -0.5)
   for axes in panels:
@@ -28,9 +26,7 @@ def _new(num_rows: int, num_panels: int = 1):
 def _draw(axes, at, value, interval, by_seed, color) -> None:
   """Draws an interval, the value in it, and a dot a seed."""
   axes.hlines(at, *interval, color, linewidth=6, alpha=0.28)
-  axes.plot(
-      value, at, 'o', color=color, markeredgecolor=figure_style.PAPER, zorder=4
-  )
+  axes.plot(value, at, 'o', color=color, markeredgecolor=figure_style.PAPER, zorder=4)
   if len(by_seed) > 1:
     axes.plot(
         by_seed,
@@ -45,9 +41,7 @@ def _draw(axes, at, value, interval, by_seed, color) -> None:
 
 
 def _draw_base(axes, base: subsets.Arm) -> None:
-  axes.axvspan(
-      *base.interval, color=figure_style.MUTED, alpha=0.16, linewidth=0
-  )
+  axes.axvspan(*base.interval, color=figure_style.MUTED, alpha=0.16, linewidth=0)
   axes.axvline(base.pass_at_1, color=figure_style.MUTED, linewidth=1.2)
 
 

@@ -72,8 +72,7 @@ class Comparison:
 
 
 def measure(
-    scores: Sequence[Mapping[str, Any]],
-    resampled_means: Callable[[np.ndarray], np.ndarray],
+    scores: Sequence[Mapping[str, Any]], resampled_means: Callable[[np.ndarray], np.ndarray]
 ) -> Comparison:
   """Compares the named subsets of a study, in the order of the runs.
 
@@ -88,21 +87,13 @@ def measure(
   """
   runs = values.by_group(scores)
   groups = sorted(runs, key=lambda g: g != 0)  # The base student's first.
-  means = np.stack(
-      [np.mean(list(runs[g].values()), axis=0) for g in groups], axis=1
-  )
+  means = np.stack([np.mean(list(runs[g].values()), axis=0) for g in groups], axis=1)
   draws = resampled_means(means)
-  arms = [
-      _arm(g, runs[g], scores, values.interval(draws[:, i]))
-      for i, g in enumerate(groups)
-  ]
+  arms = [_arm(g, runs[g], scores, values.interval(draws[:, i])) for i, g in enumerate(groups)]
   first = int(groups[0] == 0)
 
   def gaps(pairs: list[tuple[int, int]]) -> tuple[Gap, ...]:
-    return tuple(
-        _gap(arms[i], arms[j], draws[:, i] - draws[:, j], len(pairs))
-        for i, j in pairs
-    )
+    return tuple(_gap(arms[i], arms[j], draws[:, i] - draws[:, j], len(pairs)) for i, j in pairs)
 
   named = range(first, len(arms))
   return Comparison(

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from valley_jax import errors
+
 Group = int | str  # Traces of a nested random subset; or a subset's name.
 Interval = tuple[float, float]
 
@@ -29,9 +31,7 @@ def label(of: Group) -> str:
   return of if isinstance(of, str) else f'{of:,}' if of else '0 (base)'
 
 
-def by_group(
-    scores: Sequence[Mapping[str, Any]],
-) -> dict[Group, dict[int, np.ndarray]]:
+def by_group(scores: Sequence[Mapping[str, Any]]) -> dict[Group, dict[int, np.ndarray]]:
   """Returns {group: {seed: (problems,)}}, in the order of the runs.
 
   Args:
@@ -44,19 +44,16 @@ def by_group(
   ids = sorted(p['problem_id'] for p in scores[0]['problems'])
   for run in scores:
     seed = run['seed']
-    shares = {
-        p['problem_id']: p['num_correct'] / p['num_samples']
-        for p in run['problems']
-    }
+    shares = {p['problem_id']: p['num_correct'] / p['num_samples'] for p in run['problems']}
     if sorted(shares) != ids:
       odd = sorted(shares.keys() ^ set(ids))
-      raise ValueError(
+      raise errors.UserError(
           f'The run of {_said(run)}, seed {seed}, and another differ in'
           f' {len(odd)} problems ({", ".join(odd[:3])}…); score all runs of a'
           ' study on the same problems.'
       )
     if seed in runs.setdefault(group(run), {}):
-      raise ValueError(
+      raise errors.UserError(
           f'Two runs have {_said(run)} and seed {seed}; keep studies in'
           ' workdirs of their own, and name a part of a subset as a subset.'
       )

@@ -5,6 +5,7 @@ import functools
 import marshal
 import pathlib
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution import cache
 from valley_jax.execution import languages
@@ -16,18 +17,16 @@ _M = records.Mode
 _MAX_INPUT = 200 << 20  # It must fit into the sandbox's files.
 
 
-def check_pair(
-    problem: records.Problem, submission: records.Submission
-) -> None:
+def check_pair(problem: records.Problem, submission: records.Submission) -> None:
   """Raises a ValueError if the pair cannot be judged."""
   if problem.problem_id != submission.problem_id:
-    raise ValueError(
+    raise errors.UserError(
         f'A submission to {submission.problem_id!r} is paired with problem'
         f' {problem.problem_id!r}; pair them by `problem_id`.'
     )
   language = languages.canonical(submission.language)
   if problem.mode in (_M.FUNCTION, _M.ASSERT) and language != 'python':
-    raise ValueError(
+    raise errors.UserError(
         f'Submission {records.key(submission)} is in {language!r}, and mode'
         f' {problem.mode.value} of its problem calls Python; submit that.'
     )
@@ -64,7 +63,7 @@ def _check_problem(identical: _Identical) -> None:
   for index, test in enumerate(problem.tests):
     try:
       if len(test.input) > _MAX_INPUT:
-        raise ValueError(
+        raise errors.UserError(
             f'its input has {len(test.input):,} characters, over'
             f' {_MAX_INPUT:,}; leave the test out.'
         )
@@ -74,19 +73,16 @@ def _check_problem(identical: _Identical) -> None:
       elif problem.checker in ('json', 'any_of'):
         checker(test.expected.encode(), b'')
     except ValueError as e:
-      raise ValueError(
-          f'Test {index} of problem {problem.problem_id}: {e}'
-      ) from e
+      raise errors.UserError(f'Test {index} of problem {problem.problem_id}: {e}') from e
 
 
 def _check_program(problem_id: str, program: records.Program) -> None:
   languages.canonical(program.language)
   paths = [pathlib.PurePosixPath(name) for name in program.files]
   if not paths or any(
-      path.is_absolute() or '..' in path.parts or path.name.startswith('-')
-      for path in paths
+      path.is_absolute() or '..' in path.parts or path.name.startswith('-') for path in paths
   ):
-    raise ValueError(
+    raise errors.UserError(
         f'`program` of problem {problem_id} has the files'
         f' {sorted(program.files)}; it needs one or more, by names that lead'
         ' neither out of their folder nor into options.'
@@ -97,13 +93,11 @@ def _arguments(test: records.TestCase) -> bytes:
   """Returns the arguments of a call, marshalled; raises a ValueError."""
   arguments = checkers.parse_json(test.input, checkers.exact_int)
   if not isinstance(arguments, list):
-    raise ValueError(
-        f'its input {test.input[:80]!r} is no JSON list of arguments; mend it.'
-    )
+    raise errors.UserError(f'its input {test.input[:80]!r} is no JSON list of arguments; mend it.')
   try:
     return marshal.dumps(arguments)
   except ValueError as e:
-    raise ValueError(f'its input is an {e}; leave the test out.') from e
+    raise errors.UserError(f'its input is an {e}; leave the test out.') from e
 
 
 class Attempt:

@@ -8,6 +8,7 @@ import functools
 
 import ml_collections as mlc
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution import judge
 
@@ -17,7 +18,7 @@ JudgeAll = Callable[[Iterable[judge.Pair]], Iterator[records.Judgement]]
 def settings(config: mlc.ConfigDict) -> judge.Settings:
   """Returns what the config says about judging, checked."""
   if config.num_workers < 0:
-    raise ValueError(
+    raise errors.UserError(
         f'num_workers={config.num_workers} is below 0; give the number of'
         ' programs at a time, or 0 for one a core.'
     )
@@ -39,15 +40,14 @@ def settings(config: mlc.ConfigDict) -> judge.Settings:
 
 def _positive(name: str, value: float) -> float:
   if not 0 < value < float('inf'):
-    raise ValueError(f'{name}={value} is not above 0 and finite; mend it.')
+    raise errors.UserError(f'{name}={value} is not above 0 and finite; mend it.')
   return float(value)
 
 
 def _one_of(name: str, value: str, known: Collection[str]) -> str:
   if value not in known:
-    raise ValueError(
-        f'{name}={value!r} is not known; take one of'
-        f' {", ".join(map(repr, known))}.'
+    raise errors.UserError(
+        f'{name}={value!r} is not known; take one of' f' {", ".join(map(repr, known))}.'
     )
   return value
 

@@ -12,11 +12,10 @@ import sqlite3
 import sys
 import threading
 
+from valley_jax import errors
 from valley_jax import records
 
-_TABLE = (
-    'CREATE TABLE IF NOT EXISTS judgements (key BLOB PRIMARY KEY, row BLOB)'
-)
+_TABLE = 'CREATE TABLE IF NOT EXISTS judgements (key BLOB PRIMARY KEY, row BLOB)'
 _WAIT_SECONDS = 60.0  # For another judge's write.
 
 
@@ -56,14 +55,12 @@ class Cache:
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
       # No WAL: it needs shared memory, which network file systems lack.
-      self._database = sqlite3.connect(
-          path, timeout=_WAIT_SECONDS, check_same_thread=False
-      )
+      self._database = sqlite3.connect(path, timeout=_WAIT_SECONDS, check_same_thread=False)
       with self._database as database:
         database.execute(_TABLE)
     except (sqlite3.Error, OSError) as e:
       self.close()
-      raise ValueError(
+      raise errors.UserError(
           f'{path} cannot be used as a cache of judgements: {e}. Remove it, or'
           ' set `cache` of the config to another directory.'
       ) from e

@@ -19,9 +19,7 @@ from valley_jax.execution.confinement import bubblewrap
 from valley_jax.execution.confinement import place as place_lib
 from valley_jax.execution.confinement import sandbox
 
-LIMITS = records.Limits(
-    cpu_seconds=30.0, memory_mib=2048, output_kib=192 * 1024
-)
+LIMITS = records.Limits(cpu_seconds=30.0, memory_mib=2048, output_kib=192 * 1024)
 # A precompiled header takes 4 s to make and saves 0.8 s a compilation.
 _COMPILATIONS_BEFORE_HEADER = 4
 _MAX_BINARY = 64 << 20  # Bytes: a test has a copy in the sandbox's memory.
@@ -108,9 +106,7 @@ class Compilers:
     data = self._cache.read(kept)
     if not data and self._counts[name] > _COMPILATIONS_BEFORE_HEADER:
       source = f'#include <{language.header}>\n'.encode()
-      data = self._run(
-          place, language.header_command(), {'header': source}
-      ).report
+      data = self._run(place, language.header_command(), {'header': source}).report
       self._cache.write(kept, data)
       if not data:  # It will not do so the next time either.
         self._counts[name] = -sys.maxsize

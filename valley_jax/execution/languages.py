@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import subprocess
 
+from valley_jax import errors
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Language:
@@ -58,7 +60,7 @@ def canonical(name: str) -> str:
   """
   name = _OTHER_NAMES.get(name.lower(), name.lower())
   if name not in LANGUAGES:
-    raise ValueError(
+    raise errors.UserError(
         f'Language {name!r} is unknown; this judge runs'
         f' {", ".join(sorted(LANGUAGES))}. Change the `language` of the row, or'
         ' add an entry to execution/languages.py.'
@@ -72,9 +74,7 @@ def compiler_version(language: Language) -> str:
   if not language.compiler:
     return ''
   try:
-    done = subprocess.run(
-        [language.compiler[0], '--version'], capture_output=True, check=True
-    )
+    done = subprocess.run([language.compiler[0], '--version'], capture_output=True, check=True)
   except (OSError, subprocess.CalledProcessError):
     return ''
   return done.stdout.decode('utf-8', 'replace').splitlines()[0]

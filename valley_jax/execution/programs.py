@@ -14,11 +14,7 @@ _P = records.Protocol
 _INPUT, _OUTPUT, _ANSWER, _FEEDBACK = 'input', 'output', 'answer', 'feedback/'
 # The exit codes that accept and that reject; testlib's 2 is a wrong format,
 # 4 an output with something after it, 7 a partial score.
-_EXITS = {
-    _P.KATTIS: ({42}, {43}),
-    _P.TESTLIB: ({0}, {1, 2, 4, 5, 7, 8}),
-    _P.PYTHON: ({0}, set()),
-}
+_EXITS = {_P.KATTIS: ({42}, {43}), _P.TESTLIB: ({0}, {1, 2, 4, 5, 7, 8}), _P.PYTHON: ({0}, set())}
 
 
 def beside(limits: records.Limits) -> records.Limits:

@@ -18,6 +18,7 @@ import socket
 import threading
 from typing import Any
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution import cache
 from valley_jax.execution import judge
@@ -31,7 +32,7 @@ _RETRIES = 3  # Of a batch whose host is lost.
 _CONNECT_SECONDS, _CLOSE_SECONDS = 10.0, 5.0
 
 
-class HostError(RuntimeError):
+class HostError(errors.UserError):
   """Ray has lost what it was to judge."""
 
 
@@ -82,7 +83,7 @@ class _Actor:
   def judge(self, batch: _Batch) -> list[bytes]:
     """Returns an encoded judgement a pair."""
     if cache.engine() != self._engine:
-      raise ValueError(
+      raise errors.UserError(
           'A host of the Ray cluster has another version of valley_jax or of'
           ' Python than this one; install the same on all of them.'
       )
@@ -127,9 +128,7 @@ class _Host:
 
 
 def judge_all(
-    pairs: Iterable[judge.Pair],
-    settings: settings_lib.Settings,
-    address: str,
+    pairs: Iterable[judge.Pair], settings: settings_lib.Settings, address: str
 ) -> Iterator[records.Judgement]:
   """Yields a judgement a pair, in the order of the pairs.
 
@@ -149,7 +148,7 @@ def judge_all(
     import ray.exceptions  # pyright: ignore[reportMissingImports]
     import ray.util.scheduling_strategies  # pyright: ignore
   except ImportError as e:
-    raise ValueError(
+    raise errors.UserError(
         'Ray is not installed; `pip install "valley_jax[ray]"`, or leave `ray`'
         ' of the config empty to judge on this host alone.'
     ) from e
@@ -175,15 +174,13 @@ def _connect(ray, address: str) -> None:
       socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     ray.init(address, log_to_driver=False, logging_level='warning')
   except (OSError, ValueError) as e:
-    raise ValueError(
+    raise errors.UserError(
         f'There is no Ray cluster at {address!r} ({e}); start one with'
         " `ray start --head`, or set `ray` of the config to 'local'."
     ) from e
 
 
-def _judge_on(
-    ray, hosts: list[_Host], pairs: Iterator[judge.Pair]
-) -> Iterator[records.Judgement]:
+def _judge_on(ray, hosts: list[_Host], pairs: Iterator[judge.Pair]) -> Iterator[records.Judgement]:
   """Keeps every host busy, and yields what they answer in order."""
   window = collections.deque()  # All batches that are not yielded, in order.
   again = collections.deque()  # Those whose host was lost.

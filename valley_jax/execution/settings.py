@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution import languages
 
@@ -44,7 +45,7 @@ class Settings:
         ('output_kib', problem.limits.output_kib, _MAX_SIZE),
     ):
       if not 0 < value <= most:
-        raise ValueError(
+        raise errors.UserError(
             f'Problem {problem.problem_id} comes to {name}={value}, which is'
             f' not above 0 and up to {most:,}; mend its `limits`, or'
             ' `cpu_seconds` and `multipliers` of the config.'

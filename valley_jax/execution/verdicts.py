@@ -28,10 +28,7 @@ _MESSAGE_CHARACTERS = 1000
 
 
 def judge(
-    execution: sandbox.Execution,
-    attempt: attempt_lib.Attempt,
-    test: records.TestCase,
-    nonce: bytes,
+    execution: sandbox.Execution, attempt: attempt_lib.Attempt, test: records.TestCase, nonce: bytes
 ) -> records.Verdict:
   """Returns the verdict on one test.
 
@@ -76,9 +73,7 @@ def judge_dialogue(
   return failure or _V.ACCEPTED
 
 
-def _failure(
-    execution: sandbox.Execution, attempt: attempt_lib.Attempt
-) -> records.Verdict | None:
+def _failure(execution: sandbox.Execution, attempt: attempt_lib.Attempt) -> records.Verdict | None:
   """Returns why the output need not be looked at, None if it is to be."""
   if limit := _passed_limit(execution, attempt.limits):
     return limit
@@ -92,9 +87,7 @@ def _failure(
   return _V.RUNTIME_ERROR
 
 
-def _passed_limit(
-    execution: sandbox.Execution, limits: records.Limits
-) -> records.Verdict | None:
+def _passed_limit(execution: sandbox.Execution, limits: records.Limits) -> records.Verdict | None:
   if execution.stopped is not None:
     return _STOPPED[execution.stopped]
   if len(execution.stdout) > limits.output_kib << 10:

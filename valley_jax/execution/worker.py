@@ -42,9 +42,7 @@ class Shared:
   def __init__(self, settings: settings_lib.Settings):
     self.settings = settings
     self.cache = cache_lib.Cache(settings.cache_dir)
-    self.isolation = isolation_lib.prepare(
-        settings.tier, settings.profile.value, settings.waivers
-    )
+    self.isolation = isolation_lib.prepare(settings.tier, settings.profile.value, settings.waivers)
     public = self.isolation.public
     self.compilers = compilers_lib.Compilers(self.cache, public)
     self.clock = calibration.Clock()
@@ -86,9 +84,7 @@ class Worker:
       self._aside = self._new_place()
     return self._aside
 
-  def judge(
-      self, problem: records.Problem, submission: records.Submission
-  ) -> records.Judgement:
+  def judge(self, problem: records.Problem, submission: records.Submission) -> records.Judgement:
     """Returns the judgement by the profile, from the cache if it is there."""
     attempt_lib.check_pair(problem, submission)
     profile = self._shared.settings.profile
@@ -101,9 +97,7 @@ class Worker:
   def _judge_as(self, profile, problem, submission) -> records.Judgement:
     shared = self._shared
 
-    begin = functools.partial(
-        attempt_lib.Attempt, problem, submission, profile, shared.settings
-    )
+    begin = functools.partial(attempt_lib.Attempt, problem, submission, profile, shared.settings)
     attempt = begin()
     tier = self._place.isolation.tier
     language = languages.LANGUAGES[attempt.language]
@@ -111,9 +105,7 @@ class Worker:
     key = attempt.key(tier, self._waivers, version) if shared.cache else b''
     if found := shared.cache.get(key):
       return records.replace(
-          found,
-          problem_id=problem.problem_id,
-          sample_index=submission.sample_index,
+          found, problem_id=problem.problem_id, sample_index=submission.sample_index
       )
     verdict, message = self._try(attempt)
     if verdict is _V.INTERNAL_ERROR and not shared.stopped.is_set():
@@ -122,11 +114,7 @@ class Worker:
       attempt = begin()
       verdict, message = self._try(attempt)
     judgement = attempt.judgement(
-        verdict,
-        message,
-        tier=tier,
-        waivers=self._waivers,
-        calibration=shared.clock.best,
+        verdict, message, tier=tier, waivers=self._waivers, calibration=shared.clock.best
     )
     shared.cache.put(key, judgement)
     return judgement
@@ -222,9 +210,7 @@ class Worker:
     return self._shared.compilers.build(self._beside(), language, files)
 
   @contextlib.contextmanager
-  def _open_program(
-      self, program: records.Program, limits: records.Limits, ends=()
-  ):
+  def _open_program(self, program: records.Program, limits: records.Limits, ends=()):
     """Yields a sandbox with the problem's own program."""
     language = languages.canonical(program.language)
     files = {name: text.encode() for name, text in program.files.items()}
@@ -239,8 +225,7 @@ class Worker:
         box.load(binary)
       if not binary and (made is None or made.report != b'code'):
         raise sandbox.SandboxError(
-            "The problem's own program does not compile:"
-            f' {verdicts.why_not(made)}'
+            "The problem's own program does not compile:" f' {verdicts.why_not(made)}'
         )
       yield box
 
@@ -258,23 +243,16 @@ class Worker:
     with dialogue.Pipes() as pipes, contextlib.ExitStack() as stack:
       stack.callback(self._discard)
       other = stack.enter_context(
-          self._open_program(
-              problem.program, programs.beside(attempt.limits), pipes.other
-          )
+          self._open_program(problem.program, programs.beside(attempt.limits), pipes.other)
       )
       self._box = sandbox.Sandbox(self._place, attempt.limits, pipes.own)
       pipes.hand_over()
       if message := self._load(self._box, attempt):
         return _V.COMPILE_ERROR, None, message
       _, arguments, files = programs.call(problem, test)
-      mine, theirs, was_first = dialogue.run(
-          self._box, other, pipes.unread, arguments, files
-      )
+      mine, theirs, was_first = dialogue.run(self._box, other, pipes.unread, arguments, files)
     verdict = verdicts.judge_dialogue(
-        mine,
-        attempt,
-        was_first,
-        lambda: programs.accepts(problem.program, theirs),
+        mine, attempt, was_first, lambda: programs.accepts(problem.program, theirs)
     )
     return verdict, mine, verdicts.message(mine, verdict)
 

@@ -24,9 +24,7 @@ MAX_TESTS = 14
 _Rival = tuple[int, problems.Request]  # A truth table and what is asked of it.
 
 
-def evaluate(
-    truth: int, request: problems.Request, numbers: Iterable[int]
-) -> int:
+def evaluate(truth: int, request: problems.Request, numbers: Iterable[int]) -> int:
   """Returns what the reference prints for these numbers of DOMAIN."""
   kept = [x for x in numbers if predicates.satisfies(x, truth)]
   match request:
@@ -44,9 +42,7 @@ def rivals(puzzle: problems.Puzzle) -> list[_Rival]:
   """Returns the wrong readings of a problem that its tests shall unmask."""
   truth = predicates.truth(puzzle.chain)
   wrong = {
-      predicates.truth(chain)
-      for chains in teachers.slips(puzzle).values()
-      for chain in chains
+      predicates.truth(chain) for chains in teachers.slips(puzzle).values() for chain in chains
   }
   tables = sorted(wrong | {predicates.EVERYTHING})
   found = [(table, puzzle.request) for table in tables]
@@ -54,23 +50,15 @@ def rivals(puzzle: problems.Puzzle) -> list[_Rival]:
 
 
 def _unmasked(
-    truth: int,
-    request: problems.Request,
-    numbers: Sequence[int],
-    candidates: Iterable[_Rival],
+    truth: int, request: problems.Request, numbers: Sequence[int], candidates: Iterable[_Rival]
 ) -> set[_Rival]:
   expected = evaluate(truth, request, numbers)
   return {r for r in candidates if evaluate(*r, numbers) != expected}
 
 
-def _draw_list(
-    rng: random.Random, telling: Sequence[int], num: int
-) -> list[int]:
+def _draw_list(rng: random.Random, telling: Sequence[int], num: int) -> list[int]:
   """Draws half from `telling` numbers, half from all of DOMAIN."""
-  return [
-      rng.choice(telling if rng.random() < 0.5 else predicates.DOMAIN)
-      for _ in range(num)
-  ]
+  return [rng.choice(telling if rng.random() < 0.5 else predicates.DOMAIN) for _ in range(num)]
 
 
 def _revealing_lists(
@@ -112,11 +100,7 @@ def _edge_lists(rng: random.Random, puzzle: problems.Puzzle) -> list[list[int]]:
   borders = []
   for link in puzzle.chain:
     condition = link.condition
-    constant = (
-        condition.limit
-        if isinstance(condition, predicates.Bound)
-        else condition.modulus
-    )
+    constant = condition.limit if isinstance(condition, predicates.Bound) else condition.modulus
     borders += [constant - 1, constant, constant + 1]
   rng.shuffle(borders)
   satisfying = rng.sample(inside, min(4, len(inside)))
@@ -130,9 +114,7 @@ def _edge_lists(rng: random.Random, puzzle: problems.Puzzle) -> list[list[int]]:
   ]
 
 
-def make_tests(
-    puzzle: problems.Puzzle, *, seed: int = 0
-) -> tuple[records.TestCase, ...]:
+def make_tests(puzzle: problems.Puzzle, *, seed: int = 0) -> tuple[records.TestCase, ...]:
   """Returns the hidden tests; each is one line of integers, then the answer."""
   rng = random.Random(f'{seed}/{puzzle.problem_id}/tests')
   edges = _edge_lists(rng, puzzle)

@@ -50,10 +50,7 @@ class Remainder:
     if self.modulus == 2:
       return (Remainder(2, 1 - self.remainder),)
     other = (self.remainder + 1) % self.modulus
-    return (
-        Remainder(self.modulus + 1, self.remainder),
-        Remainder(self.modulus, other),
-    )
+    return (Remainder(self.modulus + 1, self.remainder), Remainder(self.modulus, other))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,7 @@ import hashlib
 import itertools
 import random
 
+from valley_jax import errors
 from valley_jax.mini import predicates
 
 # Adjectives that mean nothing in arithmetic.
@@ -150,9 +151,7 @@ def program(predicate: str, request: Request) -> str:
   return f'print({function}({kept}{rest}))'
 
 
-def split_of(
-    chain: tuple[predicates.Link, ...], distractor: predicates.Link | None
-) -> Split:
+def split_of(chain: tuple[predicates.Link, ...], distractor: predicates.Link | None) -> Split:
   """Returns the split of all problems of this graph: 60, 20, 20 %."""
   if len(chain) > 1:
     graph = str(predicates.truth(chain))
@@ -167,9 +166,7 @@ def split_of(
   return Split.TRAIN if tenth < 8 else Split.EVAL
 
 
-def _graph(
-    chain: tuple[predicates.Link, ...], distractor: predicates.Link | None
-) -> tuple:
+def _graph(chain: tuple[predicates.Link, ...], distractor: predicates.Link | None) -> tuple:
   """Returns the definitions without names and order."""
   place = {link.name: i for i, link in enumerate(chain)}
   links = chain + ((distractor,) if distractor else ())
@@ -184,9 +181,7 @@ def _graph(
 
 
 @functools.cache
-def _conditions(
-    world: World,
-) -> tuple[list[predicates.Condition], list[float]]:
+def _conditions(world: World) -> tuple[list[predicates.Condition], list[float]]:
   """Returns all conditions and their cumulative weights."""
   moduli = range(3, world.max_modulus + 1)
   families = [
@@ -196,9 +191,7 @@ def _conditions(
           world.bound_weight,
           [
               predicates.Bound(sign, limit)
-              for limit in range(
-                  world.limit_step, world.max_limit + 1, world.limit_step
-              )
+              for limit in range(world.limit_step, world.max_limit + 1, world.limit_step)
               for sign in '<>'
           ],
       ),
@@ -209,17 +202,12 @@ def _conditions(
 
 
 def _draw_links(
-    rng: random.Random,
-    world: World,
-    names: Sequence[str],
-    referents: Sequence[str],
+    rng: random.Random, world: World, names: Sequence[str], referents: Sequence[str]
 ) -> tuple[predicates.Link, ...]:
   """Draws a definition for each name, built on its referent if it has one."""
   conditions, weights = _conditions(world)
   connectives = rng.choices(
-      _CONNECTIVES,
-      (world.and_weight, world.or_weight, world.not_weight),
-      k=len(names),
+      _CONNECTIVES, (world.and_weight, world.or_weight, world.not_weight), k=len(names)
   )
   drawn = rng.choices(conditions, cum_weights=weights, k=len(names))
   return tuple(map(predicates.Link, names, drawn, connectives, referents))
@@ -249,10 +237,7 @@ def _is_live(chain: tuple[predicates.Link, ...], min_effect: int) -> bool:
       for constant in (0, predicates.EVERYTHING)
   ]
   if len(chain) > 1:
-    pairs += [
-        (truth, predicates.truth(predicates.without(chain, i)))
-        for i in range(len(chain))
-    ]
+    pairs += [(truth, predicates.truth(predicates.without(chain, i))) for i in range(len(chain))]
   return all((one ^ other).bit_count() >= min_effect for one, other in pairs)
 
 
@@ -274,9 +259,7 @@ def _identity(puzzle: Puzzle, split: Split) -> tuple:
   return _graph(puzzle.chain, puzzle.distractor), puzzle.request
 
 
-def generate(
-    split: Split, num: int, *, seed: int = 0, world: World = DEFAULT
-) -> Iterator[Puzzle]:
+def generate(split: Split, num: int, *, seed: int = 0, world: World = DEFAULT) -> Iterator[Puzzle]:
   """Yields `num` distinct problems; fewer are a prefix of more.
 
   Raises:
@@ -304,7 +287,7 @@ def generate(
     if identity in seen:
       misses += 1
       if misses > 1000:
-        raise ValueError(
+        raise errors.UserError(
             f'Found only {len(seen):,} of {num:,} distinct {split.value}'
             f' problems (depth {depth}); ask for fewer, or raise'
             ' World.max_limit.'

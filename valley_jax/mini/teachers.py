@@ -61,12 +61,9 @@ def slips(puzzle: problems.Puzzle) -> dict[Slip, list[Chain]]:
     place = names.index(referent) + 1 if referent else 0
     distracted = [(*chain[:place], distractor, *chain[place + 1 :])]
   found = {
-      Slip.DROPPED: [
-          predicates.without(chain, i) for i in indices if len(chain) > 1
-      ],
+      Slip.DROPPED: [predicates.without(chain, i) for i in indices if len(chain) > 1],
       Slip.SWAPPED: [
-          _replaced(chain, i, connective=_SWAPPED[chain[i].connective])
-          for i in indices[1:]
+          _replaced(chain, i, connective=_SWAPPED[chain[i].connective]) for i in indices[1:]
       ],
       Slip.DISTRACTED: distracted,
       Slip.MISREAD: [
@@ -99,11 +96,7 @@ def think(chain: Chain) -> str:
 
 
 def respond(
-    teacher: Teacher,
-    puzzle: problems.Puzzle,
-    *,
-    seed: int = 0,
-    mistake_rate: float = 0.0,
+    teacher: Teacher, puzzle: problems.Puzzle, *, seed: int = 0, mistake_rate: float = 0.0
 ) -> str:
   """Returns what the teacher writes; randomness is of (seed, problem)."""
   chain = puzzle.chain
@@ -117,11 +110,7 @@ def respond(
 
 
 def write_trace(
-    teacher: Teacher,
-    puzzle: problems.Puzzle,
-    *,
-    seed: int = 0,
-    mistake_rate: float = 0.0,
+    teacher: Teacher, puzzle: problems.Puzzle, *, seed: int = 0, mistake_rate: float = 0.0
 ) -> records.Trace:
   """Returns the teacher's trace as a record."""
   return records.Trace(

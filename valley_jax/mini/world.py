@@ -22,6 +22,7 @@ import os
 import pathlib
 from typing import Any
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.mini import judging
 from valley_jax.mini import problems
@@ -55,7 +56,7 @@ def _is_written(directory: pathlib.Path, settings: dict[str, Any]) -> bool:
   if not seal.exists():
     return False
   if (found := records.read_json(seal)) != settings:
-    raise ValueError(
+    raise errors.UserError(
         f'{directory} holds another world: {found}, asked for {settings};'
         ' choose another directory or remove this one.'
     )
@@ -69,9 +70,7 @@ def _traces(
     mistake_rate: float = 0.0,
 ) -> Iterator[records.Trace]:
   for puzzle in puzzles:
-    yield teachers.write_trace(
-        teacher, puzzle, seed=seed, mistake_rate=mistake_rate
-    )
+    yield teachers.write_trace(teacher, puzzle, seed=seed, mistake_rate=mistake_rate)
 
 
 def write_world(
@@ -119,18 +118,11 @@ def write_world(
   train = list(draw(problems.Split.TRAIN, num_train))
   slipping = train[:num_careless]
   rows = {
-      'base_traces': _traces(
-          teachers.Teacher.BASE, draw(problems.Split.BASE, num_base)
-      ),
+      'base_traces': _traces(teachers.Teacher.BASE, draw(problems.Split.BASE, num_base)),
       'train_traces': _traces(teachers.Teacher.CAREFUL, train),
-      'careless_traces': _traces(
-          teachers.Teacher.CARELESS, slipping, seed, world.mistake_rate
-      ),
+      'careless_traces': _traces(teachers.Teacher.CARELESS, slipping, seed, world.mistake_rate),
       'train_problems': (judging.to_problem(p, seed=seed) for p in slipping),
-      'problems': (
-          judging.to_problem(p, seed=seed)
-          for p in draw(problems.Split.EVAL, num_eval)
-      ),
+      'problems': (judging.to_problem(p, seed=seed) for p in draw(problems.Split.EVAL, num_eval)),
   }
   for name in rows:
     records.write_rows(directory / f'{name}.jsonl', rows[name])

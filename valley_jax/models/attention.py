@@ -31,10 +31,11 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from valley_jax import partitioning
+from valley_jax import errors
 from valley_jax.models import blocks
 from valley_jax.models import flash
 from valley_jax.models import splash
+from valley_jax.runtime import partitioning
 
 _MASKED = -1e30  # Finite, so that a row without any key gives no NaN.
 
@@ -43,10 +44,7 @@ _DENSE_UP_TO = 512
 
 
 def causal_mask(
-    positions_BL: jax.Array,
-    segments_BL: jax.Array,
-    positions_BM: jax.Array,
-    segments_BM: jax.Array,
+    positions_BL: jax.Array, segments_BL: jax.Array, positions_BM: jax.Array, segments_BM: jax.Array
 ) -> jax.Array:
   """Returns mask_BLM: attend within one's segment, and not to the future.
 
@@ -59,10 +57,7 @@ def causal_mask(
 
 
 def attend_masked(
-    q_BLKGH: jax.Array,
-    k_BMKH: jax.Array,
-    v_BMKH: jax.Array,
-    mask_BLM: jax.Array,
+    q_BLKGH: jax.Array, k_BMKH: jax.Array, v_BMKH: jax.Array, mask_BLM: jax.Array
 ) -> jax.Array:
   """Returns y_BLKGH by all scores at once, under any mask."""
   cut = jax.typeof(q_BLKGH).sharding.spec[1]
@@ -113,10 +108,7 @@ def _map(local: Callable[..., jax.Array], *others: Any):
   keys = P(partitioning.BATCH, 'cp', 'tp', None)
   rows = P(partitioning.BATCH, 'cp')
   return jax.shard_map(
-      local,
-      in_specs=(queries, keys, keys, rows, rows, *others),
-      out_specs=queries,
-      check_vma=False,
+      local, in_specs=(queries, keys, keys, rows, rows, *others), out_specs=queries, check_vma=False
   )
 
 
@@ -142,17 +134,10 @@ def _splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
 
   def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL, kernel):
     return splash.attend(
-        kernel,
-        q_BLKGH,
-        _gather(k_BLKH),
-        _gather(v_BLKH),
-        segments_BL,
-        _gather(segments_BL),
+        kernel, q_BLKGH, _gather(k_BLKH), _gather(v_BLKH), segments_BL, _gather(segments_BL)
     )
 
-  return _map(local, specs)(
-      q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, kernel
-  )
+  return _map(local, specs)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, kernel)
 
 
 def _flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
@@ -180,12 +165,7 @@ def _flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
 
 
-IMPLEMENTATIONS = {
-    'dense': _dense,
-    'blocks': _blocks,
-    'splash': _splash,
-    'flash': _flash,
-}
+IMPLEMENTATIONS = {'dense': _dense, 'blocks': _blocks, 'splash': _splash, 'flash': _flash}
 
 
 def platform() -> str:
@@ -206,7 +186,7 @@ def _is_interpreted(name: str, kernels_platform: str) -> bool:
   """
   found = platform()
   if found not in (kernels_platform, 'cpu'):
-    raise ValueError(
+    raise errors.UserError(
         f'config.attention={name} is for {kernels_platform}, and the mesh is of'
         f' {found}; take auto.'
     )
@@ -222,7 +202,7 @@ def resolve(implementation: str, length: int) -> str:
   if implementation in IMPLEMENTATIONS:
     return implementation
   if implementation != 'auto':
-    raise ValueError(
+    raise errors.UserError(
         f'config.attention={implementation!r}: want auto or one of'
         f' {", ".join(IMPLEMENTATIONS)}.'
     )
@@ -255,6 +235,4 @@ def attend(
     ValueError: the name is unknown, or what it names cannot do this.
   """
   name = resolve(implementation, q_BLKGH.shape[1])
-  return IMPLEMENTATIONS[name](
-      q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL
-  )
+  return IMPLEMENTATIONS[name](q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)

@@ -140,19 +140,13 @@ def _backward(residuals, dy_LKGH):
       return tuple(carry), dq_KnH
 
     zeros_KmH = jnp.zeros(k_KmH.shape, jnp.float32)
-    grads, dq_CKnH = jax.lax.scan(
-        add_queries, (zeros_KmH, zeros_KmH), (queries, dq_CKnH)
-    )
+    grads, dq_CKnH = jax.lax.scan(add_queries, (zeros_KmH, zeros_KmH), (queries, dq_CKnH))
     return dq_CKnH, grads
 
   keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut, columns)
   zeros_CKnH = jnp.zeros(dy_CKnH.shape, jnp.float32)
   dq_CKnH, (dk_CKmH, dv_CKmH) = jax.lax.scan(of_keys, zeros_CKnH, keys)
-  return (
-      _join_queries(dq_CKnH, q_LKGH),
-      _join_keys(dk_CKmH, k_MKH),
-      _join_keys(dv_CKmH, v_MKH),
-  )
+  return (_join_queries(dq_CKnH, q_LKGH), _join_keys(dk_CKmH, k_MKH), _join_keys(dv_CKmH, v_MKH))
 
 
 @jax.custom_vjp
@@ -177,11 +171,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def attend(
-    q_BLKGH: jax.Array,
-    k_BMKH: jax.Array,
-    v_BMKH: jax.Array,
-    rows: Rows,
-    columns: Rows,
+    q_BLKGH: jax.Array, k_BMKH: jax.Array, v_BMKH: jax.Array, rows: Rows, columns: Rows
 ) -> jax.Array:
   """Returns y_BLKGH of arrays that lie on one device.
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
-from valley_jax import partitioning
 from valley_jax.models import attention
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
@@ -25,6 +24,7 @@ from valley_jax.models import product
 from valley_jax.models import ragged
 from valley_jax.models import student as student_lib
 from valley_jax.models import transformer
+from valley_jax.runtime import partitioning
 
 ROWS = P(partitioning.BATCH, None)
 SLOTS = P(partitioning.BATCH)
@@ -40,9 +40,7 @@ class Cache(NamedTuple):
   v_BMJ: tuple[jax.Array, ...]
 
 
-def empty(
-    student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any
-) -> Cache:
+def empty(student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any) -> Cache:
   """Returns a cache of zeros: slots cut along the batch axes, heads on `tp`."""
   shape = (num_slots, cache_len, student.num_kv_heads * student.head_dim)
 
@@ -56,9 +54,7 @@ def empty(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _cut(
-    spec: P, dtype: Any, num_ins: int, stacked: jax.Array
-) -> tuple[Any, ...]:
+def _cut(spec: P, dtype: Any, num_ins: int, stacked: jax.Array) -> tuple[Any, ...]:
   """Returns the layers of a stacked parameter, laid out as `spec` says.
 
   Args:
@@ -136,9 +132,7 @@ class Stacked:
     layers at once, before the first step: another copy of the student.
     """
     index, x = jax.lax.optimization_barrier((jnp.int32(self.index), x))
-    cut = functools.partial(
-        jax.lax.dynamic_index_in_dim, index=index, keepdims=False
-    )
+    cut = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
     return jax.tree.map(cut, self.blocks), x
 
 
@@ -171,11 +165,7 @@ def put_rows(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def put_prompts(
-    cache_BMJ: jax.Array,
-    new_BLKH: jax.Array,
-    slot_T: jax.Array,
-    row_T: jax.Array,
-    count: jax.Array,
+    cache_BMJ: jax.Array, new_BLKH: jax.Array, slot_T: jax.Array, row_T: jax.Array, count: jax.Array
 ) -> jax.Array:
   """Copies keys, or values, of whole prompts to the slots that begin so.
 
@@ -206,27 +196,19 @@ def put_prompts(
     return jax.lax.fori_loop(0, count, copy, cache_BMJ)
 
   return jax.shard_map(
-      put,
-      in_specs=(ragged.CACHE, whole, P(), P(), P()),
-      out_specs=ragged.CACHE,
-      check_vma=False,
+      put, in_specs=(ragged.CACHE, whole, P(), P(), P()), out_specs=ragged.CACHE, check_vma=False
   )(cache_BMJ, new_BLJ, slot_T, row_T, count)
 
 
 def _write(
-    cache_BMJ: jax.Array,
-    new_RKH: jax.Array,
-    position_R: jax.Array,
-    slot_R: jax.Array | None,
+    cache_BMJ: jax.Array, new_RKH: jax.Array, position_R: jax.Array, slot_R: jax.Array | None
 ) -> jax.Array:
   """Writes one position a slot, in place where the cache is donated."""
   r, k, h = new_RKH.shape
   new_RJ = jax.lax.reshape(new_RKH, (r, k * h), out_sharding=_NEW)
 
   @functools.partial(
-      jax.shard_map,
-      in_specs=(ragged.CACHE, _NEW, SLOTS, SLOTS),
-      out_specs=ragged.CACHE,
+      jax.shard_map, in_specs=(ragged.CACHE, _NEW, SLOTS, SLOTS), out_specs=ragged.CACHE
   )
   def write(cache_BMJ, new_RJ, position_R, slot_R):
     slot_R = jnp.arange(cache_BMJ.shape[0]) if slot_R is None else slot_R
@@ -237,27 +219,19 @@ def _write(
   return write(cache_BMJ, new_RJ, position_R, slot_R)
 
 
-def _logits(
-    model: transformer.Transformer, hidden_BD: jax.Array, platform: str
-) -> jax.Array:
+def _logits(model: transformer.Transformer, hidden_BD: jax.Array, platform: str) -> jax.Array:
   """Returns logits_BV in float32, all columns on one device."""
   head = model.head(hidden_BD.dtype)
   if platform == 'cpu' and model.student.tied_head:
     head = product.Turned(head.T, 1)  # As an embedding lies.
   if isinstance(head, product.Turned):
-    logits_BV = product.outputs_first(
-        hidden_BD, head.lying, partitioning.BATCH, 'tp', jnp.float32
-    )
+    logits_BV = product.outputs_first(hidden_BD, head.lying, partitioning.BATCH, 'tp', jnp.float32)
     # As they would lie otherwise, so that what is summed over them does not
     # depend on how many devices there are.
     logits_BV = jax.sharding.reshard(logits_BV, ROWS)
     return layout.with_layout_constraint(logits_BV, layout.Layout((0, 1)))
   return jnp.einsum(
-      'BD,DV->BV',
-      hidden_BD,
-      head,
-      preferred_element_type=jnp.float32,
-      out_sharding=ROWS,
+      'BD,DV->BV', hidden_BD, head, preferred_element_type=jnp.float32, out_sharding=ROWS
   )
 
 
@@ -295,9 +269,7 @@ def step(
     q_RLKGH, k_RLKH, v_RLKH = block.qkv(x_RLD, position_R[:, None])
     ks.append(_write(k_BMJ, k_RLKH[:, 0], position_R, slot_R))
     vs.append(_write(v_BMJ, v_RLKH[:, 0], position_R, slot_R))
-    y_RKGH = ragged.attend(
-        q_RLKGH[:, 0], ks[-1], vs[-1], length_R, platform, slot_R
-    )
+    y_RKGH = ragged.attend(q_RLKGH[:, 0], ks[-1], vs[-1], length_R, platform, slot_R)
     x_RLD = block.finish(x_RLD, y_RKGH[:, None])
   hidden_RD = model.final_norm(x_RLD)[:, 0]
   return Cache(tuple(ks), tuple(vs)), _logits(model, hidden_RD, platform)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from valley_jax import errors
 from valley_jax.models import hf_names
 
 _NAMES = {'float32': 'F32', 'bfloat16': 'BF16'}
@@ -97,7 +98,7 @@ def write_weights(
     max_file_bytes: No file is larger, unless for a single larger tensor.
   """
   if dtype not in _NAMES:
-    raise ValueError(f'dtype={dtype!r}: want one of {", ".join(_NAMES)}.')
+    raise errors.UserError(f'dtype={dtype!r}: want one of {", ".join(_NAMES)}.')
   directory = pathlib.Path(directory)
   files: list[list[_Entry]] = [[]]
   room = max_file_bytes

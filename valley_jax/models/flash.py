@@ -21,6 +21,8 @@ import jax
 from jax import ad_checkpoint
 import jax.numpy as jnp
 
+from valley_jax import errors
+
 _BLOCK_LEN = 128  # Queries, and keys, of the kernel's largest block.
 
 
@@ -37,19 +39,19 @@ def _kernels() -> Any:
 def check(length: int, num_heads: int, head_dim: int, cuts: int) -> None:
   """Raises a ValueError where the kernel cannot do these sizes."""
   if length % _BLOCK_LEN:
-    raise ValueError(
+    raise errors.UserError(
         f'config.attention=flash wants rows of a multiple of {_BLOCK_LEN}'
         f' positions, not {length}; change config.data.max_len, or take'
         ' config.attention=blocks.'
     )
   if num_heads % cuts:
-    raise ValueError(
+    raise errors.UserError(
         f'config.attention=flash shares {num_heads} query heads of a device'
         f' among cp = {cuts}; change config.mesh, or take'
         ' config.attention=blocks.'
     )
   if head_dim < 16:
-    raise ValueError(
+    raise errors.UserError(
         f'config.attention=flash wants a head_dim of 16 or more, not'
         f' {head_dim}; take config.attention=blocks.'
     )
@@ -84,11 +86,7 @@ def _arguments(scale: float, interpret: bool) -> tuple[Any, ...]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend(
-    q_BMNH: jax.Array,
-    k_BMNH: jax.Array,
-    v_BMNH: jax.Array,
-    segments_BM: jax.Array,
-    interpret: bool,
+    q_BMNH: jax.Array, k_BMNH: jax.Array, v_BMNH: jax.Array, segments_BM: jax.Array, interpret: bool
 ) -> jax.Array:
   """Returns y_BMNH of whole rows that lie on one device."""
   return _forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, interpret)[0]
@@ -98,13 +96,9 @@ def attend(
 # the softmax's sums have a name, and a remat policy can keep them.
 def _forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, interpret):
   arguments = _arguments(q_BMNH.shape[-1] ** -0.5, interpret)
-  _, residuals = _kernels()._mha_forward(
-      q_BMNH, k_BMNH, v_BMNH, segments_BM, *arguments
-  )
+  _, residuals = _kernels()._mha_forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, *arguments)
   *arrays, y_BMNH, lse_BNM = residuals
-  y_BMNH, lse_BNM = ad_checkpoint.checkpoint_name(
-      (y_BMNH, lse_BNM), 'attention'
-  )
+  y_BMNH, lse_BNM = ad_checkpoint.checkpoint_name((y_BMNH, lse_BNM), 'attention')
   return y_BMNH, (*arrays, y_BMNH, lse_BNM)
 
 

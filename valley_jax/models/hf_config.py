@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from valley_jax import errors
 from valley_jax.models import rope
 from valley_jax.models import student as student_lib
 
@@ -86,9 +87,7 @@ class _Fields:
       value = f'{value!r}' if value is not None else 'missing'
     elif value > 0:
       return value
-    raise ValueError(
-        f'{self.where}: {name} is {value}; want a positive number.'
-    )
+    raise errors.UserError(f'{self.where}: {name} is {value}; want a positive number.')
 
   def check_none_left(self, must_be: Mapping[str, Any]) -> None:
     """Raises ValueError for fields that this decoder cannot honour."""
@@ -99,7 +98,7 @@ class _Fields:
       elif value != must_be[name]:
         faults.append(f'{name}={value!r} (only {must_be[name]!r} is supported)')
     if faults:
-      raise ValueError(
+      raise errors.UserError(
           f'{self.where} has what this decoder does not compute:'
           f' {"; ".join(faults)}. Take another checkpoint; or, where you know'
           ' that such a field has no effect, remove it from that file.'
@@ -110,7 +109,7 @@ def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
   """Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`."""
   new, old = fields.pop('rope_parameters'), fields.pop('rope_scaling')
   if new and old and dict(new) != dict(old):
-    raise ValueError(
+    raise errors.UserError(
         f'{fields.where}: rope_parameters={new} and rope_scaling={old}'
         ' disagree; keep one of them.'
     )
@@ -118,7 +117,7 @@ def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
   outer = fields.pop('rope_theta')
   theta = part.number('rope_theta', outer)
   if outer is not None and outer != theta:
-    raise ValueError(
+    raise errors.UserError(
         f'{fields.where}: rope_theta is {outer} and, in its rope_parameters,'
         f' {theta}; keep one of them.'
     )
@@ -128,7 +127,7 @@ def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
   if kind in _SCALINGS:
     scaling = _scaling(kind, part, fields.left.get('max_position_embeddings'))
   elif kind != 'default':
-    raise ValueError(
+    raise errors.UserError(
         f'{fields.where}: the RoPE type {kind!r} is not supported; default,'
         f' {" and ".join(_SCALINGS)} are.'
     )
@@ -171,9 +170,8 @@ def to_student(config: Mapping[str, Any], where: str) -> student_lib.Student:
   fields = _Fields(config, where)
   family = fields.pop('model_type', 'missing')
   if family not in _FAMILIES:
-    raise ValueError(
-        f'{where}: model_type is {family!r}; supported are'
-        f' {", ".join(_FAMILIES)}.'
+    raise errors.UserError(
+        f'{where}: model_type is {family!r}; supported are' f' {", ".join(_FAMILIES)}.'
     )
   theta, scaling = _rope(fields)
   sizes = {ours: fields.number(name) for ours, name in _SIZES.items()}
@@ -190,9 +188,8 @@ def to_student(config: Mapping[str, Any], where: str) -> student_lib.Student:
       tied_head=fields.pop('tie_word_embeddings', False),
   )
   if set(layers := fields.pop('layer_types', ())) - {'full_attention'}:
-    raise ValueError(
-        f'{where}: layer_types has {sorted(set(layers))}; only full_attention'
-        ' is supported.'
+    raise errors.UserError(
+        f'{where}: layer_types has {sorted(set(layers))}; only full_attention' ' is supported.'
     )
   for name in _WITHOUT_EFFECT:
     fields.pop(name)
@@ -211,9 +208,8 @@ def from_student(student: student_lib.Student) -> dict[str, Any]:
   switches = {'qkv_bias': student.qkv_bias, 'qk_norm': student.qk_norm}
   families = [name for name, s in _FAMILIES.items() if s == switches]
   if not families:
-    raise ValueError(
-        f'A student with {switches} is in no family of transformers; those are'
-        f' {_FAMILIES}.'
+    raise errors.UserError(
+        f'A student with {switches} is in no family of transformers; those are' f' {_FAMILIES}.'
     )
   family = families[0]
   config = {

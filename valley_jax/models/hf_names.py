@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
+from valley_jax import errors
+
 _TOP = (
     ('embed_VD', 'model.embed_tokens.weight', 'V D'),
     ('final_norm/scale', 'model.norm.weight', 'D'),
@@ -67,10 +69,7 @@ class Tensor:
   def their_shape(self) -> tuple[int, ...]:
     """What its file says."""
     size = dict(zip(self._dims, self.shape, strict=True))
-    return tuple(
-        math.prod(size[letter] for letter in group)
-        for group in self.groups.split()
-    )
+    return tuple(math.prod(size[letter] for letter in group) for group in self.groups.split())
 
   @property
   def their_spec(self) -> P:
@@ -96,10 +95,7 @@ class Tensor:
 
 def _leaves(params: Any) -> dict[str, Any]:
   leaves = jax.tree_util.tree_leaves_with_path(params)
-  return {
-      jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-      for path, leaf in leaves
-  }
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 
 
 def _tensor(ours: str, theirs: str, groups: str, leaf: Any, skip: int):
@@ -119,8 +115,7 @@ def is_bare(names: Collection[str]) -> bool:
 def bare(named: Sequence[Tensor]) -> list[Tensor]:
   """Returns the tensors under the names that they have there."""
   return [
-      dataclasses.replace(tensor, theirs=tensor.theirs.removeprefix('model.'))
-      for tensor in named
+      dataclasses.replace(tensor, theirs=tensor.theirs.removeprefix('model.')) for tensor in named
   ]
 
 
@@ -148,7 +143,7 @@ def tensors(params: Any) -> tuple[list[Tensor], list[Tensor]]:
       if (leaf := leaves.pop(f'blocks/{ours}', None)) is not None
   ]
   if leaves:
-    raise ValueError(
+    raise errors.UserError(
         f'Parameters {sorted(leaves)} have no name in Hugging Face checkpoints;'
         ' add them to the table in models/hf_names.py.'
     )

@@ -19,6 +19,8 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
+from valley_jax import errors
+
 # The matrices of a layer, by what a config calls them. Letters as in
 # transformer.py: inputs, then outputs.
 MATRICES = {
@@ -42,12 +44,11 @@ class Lora:
 
   def __post_init__(self):
     if self.rank < 1:
-      raise ValueError(f'lora_rank={self.rank}: want 1 or more, or 0 for none.')
+      raise errors.UserError(f'lora_rank={self.rank}: want 1 or more, or 0 for none.')
     names = set(self.matrices)
     if not names or names - set(MATRICES) or len(names) < len(self.matrices):
-      raise ValueError(
-          f'lora_matrices={list(self.matrices)}: want some of'
-          f' {", ".join(MATRICES)}, each once.'
+      raise errors.UserError(
+          f'lora_matrices={list(self.matrices)}: want some of' f' {", ".join(MATRICES)}, each once.'
       )
 
   @property
@@ -61,9 +62,7 @@ def of(fields: Mapping[str, Any]) -> Lora | None:
   if not fields.get('lora_rank'):
     return None
   return Lora(
-      rank=fields['lora_rank'],
-      alpha=fields['lora_alpha'],
-      matrices=tuple(fields['lora_matrices']),
+      rank=fields['lora_rank'], alpha=fields['lora_alpha'], matrices=tuple(fields['lora_matrices'])
   )
 
 
@@ -160,6 +159,5 @@ def num_params(lora: Lora | None, sizes: Mapping[str, int]) -> int:
     return 0
   size = lambda letters: math.prod(sizes[letter] for letter in letters)
   return sum(
-      lora.rank * (size(ins) + size(outs))
-      for ins, outs in map(MATRICES.__getitem__, lora.matrices)
+      lora.rank * (size(ins) + size(outs)) for ins, outs in map(MATRICES.__getitem__, lora.matrices)
   )

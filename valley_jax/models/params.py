@@ -10,10 +10,10 @@ from typing import Any
 from flax import nnx
 import jax
 
-from valley_jax import partitioning
 from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 from valley_jax.models import transformer
+from valley_jax.runtime import partitioning
 
 
 @functools.lru_cache(maxsize=8)
@@ -43,9 +43,7 @@ def bind_block(student: student_lib.Student, params: Any) -> transformer.Block:
   return _bind(student, transformer.Block, params)
 
 
-def bind_ends(
-    student: student_lib.Student, params: Any
-) -> transformer.Transformer:
+def bind_ends(student: student_lib.Student, params: Any) -> transformer.Transformer:
   """Returns a module with what is before and behind the layers, and none."""
   _, state = _template(student, transformer.Transformer)
   blocks = nnx.to_pure_dict(state)['blocks']
@@ -66,9 +64,7 @@ def _compiled_init() -> Any:
   """
   options = {'xla_backend_optimization_level': 1}
   is_cpu = jax.default_backend() == 'cpu'
-  return jax.jit(
-      _init, static_argnums=0, compiler_options=options if is_cpu else None
-  )
+  return jax.jit(_init, static_argnums=0, compiler_options=options if is_cpu else None)
 
 
 def init(student: student_lib.Student, key: jax.Array) -> Any:

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from valley_jax import errors
 from valley_jax.models import hf_config
 from valley_jax.models import hf_names
 from valley_jax.models import student as student_lib
@@ -34,7 +35,7 @@ def read_student(directory: str | os.PathLike) -> student_lib.Student:
   """
   path = epath.Path(directory) / 'config.json'
   if not path.exists():
-    raise ValueError(
+    raise errors.UserError(
         f'{path} does not exist; download the whole repository of the'
         ' checkpoint from Hugging Face, and name its directory.'
     )
@@ -67,9 +68,7 @@ def _found(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
   if index.exists():
     named = set(json.loads(index.read_text())['weight_map'].values())
   if missing := named - files:
-    raise ValueError(
-        f'{directory} lacks {_named(missing)}; download what is missing.'
-    )
+    raise errors.UserError(f'{directory} lacks {_named(missing)}; download what is missing.')
   with _context():
     metadata: Any = ocp.metadata(str(directory)).metadata
   return metadata
@@ -104,7 +103,7 @@ def _check(
       'has quantised or in another dtype': dtypes,
   }
   if faults := [f'{kind} {_named(v)}' for kind, v in kinds.items() if v]:
-    raise ValueError(
+    raise errors.UserError(
         f'{directory} {"; ".join(faults)}. Its config.json describes another'
         ' model than its files hold; download the checkpoint again, or take'
         ' another.'
@@ -149,9 +148,7 @@ def _read(
     return jax.ShapeDtypeStruct(at.shape, at.dtype, sharding=sharding)
 
   with _context():
-    loaded: Any = ocp.load(
-        str(directory), {name: like(name) for name in tensors}
-    )
+    loaded: Any = ocp.load(str(directory), {name: like(name) for name in tensors})
   return loaded
 
 
@@ -172,22 +169,18 @@ def _place(
 ) -> list[jax.Array]:
   """Puts the tensors of one layer into the stacked parameters."""
   return [
-      jax.lax.dynamic_update_index_in_dim(
-          into, _to_ours(tensor, x, into.dtype), number, 0
-      )
+      jax.lax.dynamic_update_index_in_dim(into, _to_ours(tensor, x, into.dtype), number, 0)
       for tensor, into, x in zip(tensors, stacked, layer, strict=True)
   ]
 
 
 def _check_tied(
-    directory: epath.Path,
-    found: Mapping[str, jax.ShapeDtypeStruct],
-    embed: hf_names.Tensor,
+    directory: epath.Path, found: Mapping[str, jax.ShapeDtypeStruct], embed: hf_names.Tensor
 ) -> None:
   """Refuses a head that the embedding is not, where config.json says it is."""
   pair = _read(directory, found, {embed.theirs: embed, hf_names.HEAD: embed})
   if not jax.jit(jnp.array_equal)(*pair.values()):
-    raise ValueError(
+    raise errors.UserError(
         f'{directory}: config.json ties the head to the embedding, but'
         f' {hf_names.HEAD} is not {embed.theirs}; set tie_word_embeddings to'
         ' false there if the head is meant.'
@@ -230,9 +223,7 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
   for n in numbers:
     names = {tensor.theirs.format(n): tensor for tensor in layer}
     tensors = _read(directory, found, names)
-    stacked = _place(
-        tuple(layer), stacked, [tensors[name] for name in names], np.int32(n)
-    )
+    stacked = _place(tuple(layer), stacked, [tensors[name] for name in names], np.int32(n))
     # Reading runs ahead of placing otherwise, and layers pile up.
     jax.block_until_ready(stacked)
   for tensor, x in zip(layer, stacked, strict=True):

@@ -21,14 +21,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from valley_jax import partitioning
+from valley_jax.runtime import partitioning
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=['lying'],
-    meta_fields=['num_ins'],
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['lying'], meta_fields=['num_ins'])
 @dataclasses.dataclass(frozen=True)
 class Turned:
   """A matrix whose dimensions of outputs come first, and then of inputs."""
@@ -88,9 +84,7 @@ def use(param: nnx.Param, dtype: Any, spec: P) -> Any:
   return jax.sharding.reshard(w.astype(dtype), spec)
 
 
-def outputs_first(
-    x_NI: jax.Array, w_OI: jax.Array, rows: Any, outs: Any, dtype: Any
-) -> jax.Array:
+def outputs_first(x_NI: jax.Array, w_OI: jax.Array, rows: Any, outs: Any, dtype: Any) -> jax.Array:
   """Returns y_NO of few rows, as the transpose of y_ON.
 
   Args:
@@ -101,11 +95,7 @@ def outputs_first(
     dtype: Of the sums.
   """
   y_ON = jnp.einsum(
-      'OI,NI->ON',
-      w_OI,
-      x_NI,
-      preferred_element_type=dtype,
-      out_sharding=P(outs, rows),
+      'OI,NI->ON', w_OI, x_NI, preferred_element_type=dtype, out_sharding=P(outs, rows)
   )
   # The transpose of a product XLA would make a product of transposes again.
   return jax.lax.optimization_barrier(y_ON).T

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from valley_jax import partitioning
 from valley_jax.models import ragged_tpu
+from valley_jax.runtime import partitioning
 
 _BLOCK_LEN = 128  # Keys of a block in plain JAX, where it cuts a slot.
 _MASKED = -1e30
@@ -84,18 +84,14 @@ def blocks(
       at, size = (slot, i * block_len, 0), (1, block_len, k_BMJ.shape[2])
       k_mJ = jax.lax.dynamic_slice(k_BMJ, at, size)[0]
       v_mJ = jax.lax.dynamic_slice(v_BMJ, at, size)[0]
-      scores_Nm = jnp.einsum(
-          'NJ,mJ->Nm', q_NJ, k_mJ, preferred_element_type=jnp.float32
-      )
+      scores_Nm = jnp.einsum('NJ,mJ->Nm', q_NJ, k_mJ, preferred_element_type=jnp.float32)
       is_live_m = i * block_len + jnp.arange(block_len) < length
       scores_Nm = jnp.where(is_live_m, scores_Nm, _MASKED)
       new_N = jnp.maximum(top_N, scores_Nm.max(axis=-1))
       weights_Nm = jnp.exp(scores_Nm - new_N[:, None])
       old_N = jnp.exp(top_N - new_N)
       y_NJ = y_NJ * old_N[:, None] + jnp.dot(
-          weights_Nm.astype(v_mJ.dtype),
-          v_mJ,
-          preferred_element_type=jnp.float32,
+          weights_Nm.astype(v_mJ.dtype), v_mJ, preferred_element_type=jnp.float32
       )
       return new_N, sum_N * old_N + weights_Nm.sum(axis=-1), y_NJ
 
@@ -165,8 +161,5 @@ def attend(
     return own_parts(y_RNJ, q_RKGH.shape[1]).astype(q_RKGH.dtype)
 
   return jax.shard_map(
-      local,
-      in_specs=(_QUERIES, CACHE, CACHE, _SLOTS, _SLOTS),
-      out_specs=_QUERIES,
-      check_vma=False,
+      local, in_specs=(_QUERIES, CACHE, CACHE, _SLOTS, _SLOTS), out_specs=_QUERIES, check_vma=False
   )(q_RKGH, k_BMJ, v_BMJ, length_R, slot_R)

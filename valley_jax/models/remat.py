@@ -17,6 +17,8 @@ from typing import Any
 import jax
 from jax import ad_checkpoint
 
+from valley_jax import errors
+
 _policies = jax.checkpoint_policies
 
 # Names of what is kept; None keeps everything. A kernel names its output and
@@ -47,9 +49,7 @@ def checkpoint(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
     ValueError: the choice is unknown.
   """
   if remat not in POLICIES:
-    raise ValueError(
-        f'config.train.remat={remat!r}: want one of {", ".join(POLICIES)}.'
-    )
+    raise errors.UserError(f'config.train.remat={remat!r}: want one of {", ".join(POLICIES)}.')
   if remat == 'none':
     return layer
   return jax.checkpoint(layer, policy=POLICIES[remat])

@@ -6,6 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from valley_jax import errors
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Llama3:
@@ -23,7 +25,7 @@ class Llama3:
   def __post_init__(self):
     _check_factor(self.factor)
     if self.high_freq_factor <= self.low_freq_factor:
-      raise ValueError(
+      raise errors.UserError(
           f'high_freq_factor={self.high_freq_factor} is not above'
           f' low_freq_factor={self.low_freq_factor}; between them is the blend.'
       )
@@ -53,9 +55,8 @@ Scaling = Llama3 | Yarn
 
 def _check_factor(factor: float) -> None:
   if factor < 1:
-    raise ValueError(
-        f'A RoPE scaling of factor={factor} would shorten the context; want 1'
-        ' or more.'
+    raise errors.UserError(
+        f'A RoPE scaling of factor={factor} would shorten the context; want 1' ' or more.'
     )
 
 
@@ -88,9 +89,7 @@ def attention_factor(factor: float, scale: float = 1.0) -> float:
   return 0.1 * scale * math.log(factor) + 1.0
 
 
-def frequencies(
-    head_dim: int, theta: float, scaling: Scaling | None
-) -> tuple[jax.Array, float]:
+def frequencies(head_dim: int, theta: float, scaling: Scaling | None) -> tuple[jax.Array, float]:
   """Returns each pair's radians a position, and a factor for cos and sin."""
   half = head_dim // 2
   frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -106,10 +105,7 @@ def frequencies(
 
 
 def rope(
-    x: jax.Array,
-    positions_BL: jax.Array,
-    theta: float,
-    scaling: Scaling | None = None,
+    x: jax.Array, positions_BL: jax.Array, theta: float, scaling: Scaling | None = None
 ) -> jax.Array:
   """Turns the halves of the last dimension (Su et al., 2104.09864).
 

@@ -7,14 +7,12 @@ read and masked. On a CPU mesh the kernel is interpreted: slow, for tests.
 from typing import Any
 
 import jax
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_kernel as kernel_lib,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_mask as mask_lib,
-)
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel_lib
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as mask_lib
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+
+from valley_jax import errors
 
 _LANES = 128  # Of a TPU vector: blocks are multiples.
 
@@ -36,7 +34,7 @@ def _block(length: int, largest: int) -> int:
 def _check(length: int, cuts: int) -> None:
   """Raises a ValueError where the kernel cannot cut rows into blocks."""
   if length % (_LANES * cuts):
-    raise ValueError(
+    raise errors.UserError(
         f'config.attention=splash wants rows of a multiple of {_LANES} x'
         f' cp = {_LANES * cuts} positions, not {length}; change'
         ' config.data.max_len, or take config.attention=blocks.'
@@ -75,9 +73,7 @@ def kernel(
     ValueError: the row cannot be cut into blocks.
   """
   _check(length, cuts)
-  mask = mask_lib.MultiHeadMask(
-      [mask_lib.CausalMask((length, length)) for _ in range(num_heads)]
-  )
+  mask = mask_lib.MultiHeadMask([mask_lib.CausalMask((length, length)) for _ in range(num_heads)])
   made = kernel_lib.make_splash_mha(
       mask,
       block_sizes=_block_sizes(length, cuts),
@@ -87,9 +83,7 @@ def kernel(
       interpret=interpret,
   )
   # Cut by hand: `manual_sharding_spec` wants a mesh of devices that are there.
-  specs = jax.tree.map(
-      lambda x: P(None, 'cp', None) if x.ndim == 3 else P('cp'), made
-  )
+  specs = jax.tree.map(lambda x: P(None, 'cp', None) if x.ndim == 3 else P('cp'), made)
   return jax.tree.map(jax.sharding.reshard, made, specs), specs
 
 

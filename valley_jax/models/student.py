@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from valley_jax import errors
 from valley_jax.models import lora as lora_lib
 from valley_jax.models import rope
 
@@ -32,13 +33,13 @@ class Student:
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
-      raise ValueError(
+      raise errors.UserError(
           f'num_heads={self.num_heads} is not a multiple of'
           f' num_kv_heads={self.num_kv_heads}; every KV head serves as many'
           ' query heads.'
       )
     if self.head_dim % 2:
-      raise ValueError(f'head_dim={self.head_dim} is odd; RoPE turns pairs.')
+      raise errors.UserError(f'head_dim={self.head_dim} is odd; RoPE turns pairs.')
 
 
 def _student(
@@ -66,27 +67,14 @@ def _student(
 def _llama3(factor: float) -> dict:
   """Returns what the Llamas with a stretched context of 131,072 share."""
   scaling = rope.Llama3(
-      factor=factor,
-      low_freq_factor=1.0,
-      high_freq_factor=4.0,
-      original_max_positions=8192,
+      factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192
   )
   return {**_LLAMA3, 'max_positions': 131_072, 'rope_scaling': scaling}
 
 
 _QWEN2_5 = {'vocab_size': 151_936, 'rope_theta': 1e6, 'qkv_bias': True}
-_QWEN3 = {
-    'vocab_size': 151_936,
-    'rope_theta': 1e6,
-    'qk_norm': True,
-    'max_positions': 40_960,
-}
-_LLAMA3 = {
-    'vocab_size': 128_256,
-    'rope_theta': 500_000.0,
-    'norm_eps': 1e-5,
-    'max_positions': 8192,
-}
+_QWEN3 = {'vocab_size': 151_936, 'rope_theta': 1e6, 'qk_norm': True, 'max_positions': 40_960}
+_LLAMA3 = {'vocab_size': 128_256, 'rope_theta': 500_000.0, 'norm_eps': 1e-5, 'max_positions': 8192}
 _LLAMA3_1, _LLAMA3_2 = _llama3(8.0), _llama3(32.0)
 # The small ones come from Qwen2.5-Math, the others from the base models.
 _R1_QWEN = {**_QWEN2_5, 'rope_theta': 1e4, 'max_positions': 131_072}
@@ -120,12 +108,8 @@ PRESETS = {
     # DeepSeek-R1-Distill.
     'r1_qwen_1_5b': _student(_R1_QWEN, 28, 1536, 12, 2, 128, 8960),
     'r1_qwen_7b': _student(_R1_QWEN, 28, 3584, 28, 4, 128, 18_944, **_BIG),
-    'r1_qwen_14b': _student(
-        _R1_QWEN_BASE, 48, 5120, 40, 8, 128, 13_824, **_BIG
-    ),
-    'r1_qwen_32b': _student(
-        _R1_QWEN_BASE, 64, 5120, 40, 8, 128, 27_648, **_BIG
-    ),
+    'r1_qwen_14b': _student(_R1_QWEN_BASE, 48, 5120, 40, 8, 128, 13_824, **_BIG),
+    'r1_qwen_32b': _student(_R1_QWEN_BASE, 64, 5120, 40, 8, 128, 27_648, **_BIG),
     'r1_llama_8b': _student(_LLAMA3_1, 32, 4096, 32, 8, 128, 14_336),
 }
 
@@ -133,9 +117,7 @@ PRESETS = {
 def preset(name: str) -> Student:
   """Returns a published student, with the rows of its own vocabulary."""
   if name not in PRESETS:
-    raise ValueError(
-        f'config.student={name!r}: want one of {", ".join(PRESETS)}.'
-    )
+    raise errors.UserError(f'config.student={name!r}: want one of {", ".join(PRESETS)}.')
   return PRESETS[name]
 
 

@@ -23,13 +23,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from valley_jax import partitioning
 from valley_jax.models import attention as attention_lib
 from valley_jax.models import lora as lora_lib
 from valley_jax.models import product
 from valley_jax.models import remat as remat_lib
 from valley_jax.models import rope
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 
 
 class RMSNorm(nnx.Module):
@@ -125,23 +125,14 @@ class Block(nnx.Module):
     return x_BLD + self._times(jax.nn.silu(gate_BLF) * up_BLF, 'down')
 
   def __call__(
-      self,
-      x_BLD: jax.Array,
-      positions_BL: jax.Array,
-      segments_BL: jax.Array,
-      implementation: str,
+      self, x_BLD: jax.Array, positions_BL: jax.Array, segments_BL: jax.Array, implementation: str
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Returns the stream after this layer, and the layer's keys and values."""
     x_BLD = remat_lib.name(x_BLD, 'layer_input')
     qkv = self.qkv(x_BLD, positions_BL)
     q_BLKGH, k_BLKH, v_BLKH = remat_lib.name(qkv, 'qkv')
     y_BLKGH = attention_lib.attend(
-        q_BLKGH,
-        k_BLKH,
-        v_BLKH,
-        positions_BL,
-        segments_BL,
-        implementation=implementation,
+        q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, implementation=implementation
     )
     return self.finish(x_BLD, y_BLKGH), (k_BLKH, v_BLKH)
 
@@ -162,9 +153,7 @@ class Transformer(nnx.Module):
     self.final_norm = RMSNorm(s.embed_dim, s.norm_eps)
     if not s.tied_head:
       shape = (s.embed_dim, s.vocab_size)
-      self.head_DV = nnx.Param(
-          jax.random.normal(rngs.params(), shape) / math.sqrt(s.embed_dim)
-      )
+      self.head_DV = nnx.Param(jax.random.normal(rngs.params(), shape) / math.sqrt(s.embed_dim))
 
   def embed(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
     """Looks tokens up: x_BLD."""

@@ -12,9 +12,7 @@ import jax
 import numpy as np
 
 
-def flops(
-    jaxpr: Any, unknown_trips: int = 1, kernel_share: float = 1.0
-) -> float:
+def flops(jaxpr: Any, unknown_trips: int = 1, kernel_share: float = 1.0) -> float:
   """Returns the FLOPs of all matrix products, over all devices.
 
   Of branches, the dearest counts.
@@ -32,9 +30,7 @@ def flops(
     12288
   """
   inner = getattr(jaxpr, 'jaxpr', jaxpr)
-  return sum(
-      _of_equation(eqn, unknown_trips, kernel_share) for eqn in inner.eqns
-  )
+  return sum(_of_equation(eqn, unknown_trips, kernel_share) for eqn in inner.eqns)
 
 
 def _of_equation(eqn: Any, unknown_trips: int, kernel_share: float) -> float:
@@ -44,9 +40,7 @@ def _of_equation(eqn: Any, unknown_trips: int, kernel_share: float) -> float:
     (contracted, _), _ = params['dimension_numbers']
     depth = math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
     return 2.0 * depth * math.prod(eqn.outvars[0].aval.shape)
-  called = [
-      flops(inner, unknown_trips, kernel_share) for inner in _jaxprs(params)
-  ]
+  called = [flops(inner, unknown_trips, kernel_share) for inner in _jaxprs(params)]
   if name == 'cond':
     return max(called, default=0.0)
   share = kernel_share if name == 'pallas_call' else 1.0
@@ -69,9 +63,7 @@ def _times(name: str, params: dict[str, Any], unknown_trips: int) -> int:
 
 def _jaxprs(params: dict[str, Any]) -> list[Any]:
   """Returns the jaxprs among an equation's parameters."""
-  values = jax.tree.leaves(
-      list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
-  )
+  values = jax.tree.leaves(list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns'))
   return [
       getattr(value, 'jaxpr', value)
       for value in values

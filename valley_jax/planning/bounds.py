@@ -10,6 +10,7 @@ import dataclasses
 
 import jax
 
+from valley_jax import errors
 from valley_jax.models import student as student_lib
 from valley_jax.planning import chips
 from valley_jax.planning import programs
@@ -34,11 +35,7 @@ class Bound:
 
   @property
   def limited_by(self) -> str:
-    by = {
-        'FLOPs': self.flops_seconds,
-        'HBM': self.hbm_seconds,
-        'network': self.network_seconds,
-    }
+    by = {'FLOPs': self.flops_seconds, 'HBM': self.hbm_seconds, 'network': self.network_seconds}
     return max(by, key=lambda name: by[name])
 
 
@@ -46,7 +43,7 @@ def _peak_flops(mesh: jax.sharding.Mesh) -> float:
   kind = mesh.devices.flat[0].device_kind
   peak = flops_lib.peak_flops(kind)
   if peak is None:
-    raise ValueError(
+    raise errors.UserError(
         f'The peak FLOP/s of {kind!r} are not known; add a line to the table in'
         ' training/flops.py.'
     )

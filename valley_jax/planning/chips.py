@@ -10,6 +10,8 @@ import dataclasses
 import math
 import re
 
+from valley_jax import errors
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -24,28 +26,16 @@ class Chip:
 
 CHIPS = {
     'v4': Chip(
-        hbm_bytes=32e9,
-        hbm_bytes_per_second=1.2e12,
-        link_bytes_per_second=4.5e10,
-        torus_axes=3,
+        hbm_bytes=32e9, hbm_bytes_per_second=1.2e12, link_bytes_per_second=4.5e10, torus_axes=3
     ),
     'v5e': Chip(
-        hbm_bytes=16e9,
-        hbm_bytes_per_second=8.1e11,
-        link_bytes_per_second=4.5e10,
-        torus_axes=2,
+        hbm_bytes=16e9, hbm_bytes_per_second=8.1e11, link_bytes_per_second=4.5e10, torus_axes=2
     ),
     'v5p': Chip(
-        hbm_bytes=95e9,
-        hbm_bytes_per_second=2.8e12,
-        link_bytes_per_second=9e10,
-        torus_axes=3,
+        hbm_bytes=95e9, hbm_bytes_per_second=2.8e12, link_bytes_per_second=9e10, torus_axes=3
     ),
     'v6e': Chip(
-        hbm_bytes=32e9,
-        hbm_bytes_per_second=1.6e12,
-        link_bytes_per_second=9e10,
-        torus_axes=2,
+        hbm_bytes=32e9, hbm_bytes_per_second=1.6e12, link_bytes_per_second=9e10, torus_axes=2
     ),
 }
 
@@ -76,7 +66,7 @@ def parse(name: str) -> Topology:
   """
   match = re.fullmatch(r'(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)', name)
   if match is None or match[2] not in CHIPS:
-    raise ValueError(
+    raise errors.UserError(
         f'Topology {name!r}: want KIND:AxB or KIND:AxBxC, such as v6e:4x4,'
         f' v5p:2x2x4, or 2*v5e:4x4 for two slices; KIND is one of'
         f' {", ".join(CHIPS)}.'
@@ -84,7 +74,7 @@ def parse(name: str) -> Topology:
   sizes = tuple(map(int, match[3].split('x')))
   axes = CHIPS[match[2]].torus_axes
   if len(sizes) != axes or 0 in sizes:
-    raise ValueError(
+    raise errors.UserError(
         f'Topology {name!r}: {match[2]} chips lie in {axes} dimensions, so'
         f' give {"x".join("ABC"[:axes])}, each at least 1.'
     )

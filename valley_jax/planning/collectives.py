@@ -14,6 +14,8 @@ import re
 
 import numpy as np
 
+from valley_jax import errors
+
 _BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16}  # Others end in their bits.
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) \(.*\{$')
 _OP = re.compile(
@@ -22,8 +24,7 @@ _OP = re.compile(
     r'|collective-permute|collective-broadcast)(?:-start)?\('
 )
 _CALLED = re.compile(
-    r'(?:calls|body|condition|to_apply|true_computation|false_computation)='
-    r'%?([\w.\-]+)'
+    r'(?:calls|body|condition|to_apply|true_computation|false_computation)=' r'%?([\w.\-]+)'
 )
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -57,9 +58,7 @@ class Collective:
     return self.count * self.bytes * factor.get(self.op, others)
 
 
-def read(
-    hlo: str, mesh_shape: Mapping[str, int], unknown_trips: int = 1
-) -> list[Collective]:
+def read(hlo: str, mesh_shape: Mapping[str, int], unknown_trips: int = 1) -> list[Collective]:
   """Returns the collectives of an optimised module.
 
   One that the compiler has spread over several computations, to overlap it
@@ -116,9 +115,7 @@ def _computations(hlo: str) -> dict[str, list[str]]:
   return computations
 
 
-def _counts(
-    computations: dict[str, list[str]], unknown_trips: int
-) -> dict[str, int]:
+def _counts(computations: dict[str, list[str]], unknown_trips: int) -> dict[str, int]:
   """Returns how often each computation runs when the entry runs once."""
   callers = collections.defaultdict(list)  # Of each: (caller, times a call).
   for caller, body in computations.items():
@@ -169,9 +166,7 @@ def _bytes(shape: str, is_start: bool) -> int:
   return max(sizes) if is_start else sum(sizes)
 
 
-def _group(
-    line: str, mesh_shape: Mapping[str, int]
-) -> tuple[tuple[str, ...], int]:
+def _group(line: str, mesh_shape: Mapping[str, int]) -> tuple[tuple[str, ...], int]:
   """Returns along which axes a collective's groups lie, and their size."""
   if match := _MESH_GROUPS.search(line):
     sizes, tiles, order, along = match.group(1, 2, 3, 4)
@@ -181,9 +176,7 @@ def _group(
     moved = [tuple(map(int, pair)) for pair in pairs]
     moved = [pair for pair in moved if pair[0] != pair[1]]
     return _axes_of(moved, mesh_shape), 2 if moved else 1
-  if match := re.search(
-      r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', line
-  ):
+  if match := re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', line):
     shape, tiles = (tuple(map(int, match[i].split(','))) for i in (1, 2))
     ids = np.arange(math.prod(tiles)).reshape(tiles)
     if match[3]:
@@ -196,18 +189,14 @@ def _group(
   if 'replica_groups={}' in line:  # All of them.
     axes = tuple(axis for axis, size in mesh_shape.items() if size > 1)
     return axes, math.prod(mesh_shape.values())
-  raise ValueError(
+  raise errors.UserError(
       f'The groups of devices in {line.strip()[:300]!r} are in a form unknown'
       ' to planning/collectives.py; add it to `_group`.'
   )
 
 
 def _group_of_mesh(
-    sizes: str,
-    tiles: str | None,
-    order: str | None,
-    along: str,
-    mesh_shape: Mapping[str, int],
+    sizes: str, tiles: str | None, order: str | None, along: str, mesh_shape: Mapping[str, int]
 ) -> tuple[tuple[str, ...], int]:
   """Reads groups such as mesh['a'=2,'b'=4] {'a', 'b':(2)2}.
 
@@ -218,9 +207,7 @@ def _group_of_mesh(
   parts, chosen = [], []
   cuts = {
       name: (int(before or 1), int(size or shape[name]))
-      for name, before, size in re.findall(
-          r"'(\w+)'(?::\((\d+)\)(\d+))?", along
-      )
+      for name, before, size in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", along)
   }
   for name, size in shape.items():
     before, middle = cuts.get(name, (size, 1))

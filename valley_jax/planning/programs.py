@@ -18,7 +18,7 @@ from jax.experimental import topologies
 import jax.numpy as jnp
 import numpy as np
 
-from valley_jax import partitioning
+from valley_jax import errors
 from valley_jax.models import cache
 from valley_jax.models import lora
 from valley_jax.models import params as params_lib
@@ -26,6 +26,7 @@ from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
 from valley_jax.planning import chips
 from valley_jax.planning import collectives
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.sampling import stages
@@ -61,7 +62,7 @@ def devices(topology: chips.Topology) -> list[Any]:
   try:
     found = topologies.get_topology_desc(name, 'tpu', **more).devices
   except (RuntimeError, NotImplementedError, ImportError) as e:
-    raise ValueError(
+    raise errors.UserError(
         f'Topology {topology.name!r} cannot be compiled for: {e}. If there is'
         " no TPU compiler, pip install 'valley_jax[tpu]'; if there is, take"
         ' another shape, such as v6e:4x4 or v5p:2x2x2.'
@@ -107,9 +108,7 @@ def abstract_batch(
   mesh = jax.sharding.get_mesh()
   sharding = jax.NamedSharding(mesh, jax.P(None, partitioning.BATCH, 'cp'))
   return {
-      name: jax.ShapeDtypeStruct(
-          (accumulate, rows, *x.shape), x.dtype, sharding=sharding
-      )
+      name: jax.ShapeDtypeStruct((accumulate, rows, *x.shape), x.dtype, sharding=sharding)
       for name, x in row.items()
   }
 
@@ -154,8 +153,7 @@ def decode_params(student: student_lib.Student, dtype: Any) -> Any:
 def bytes_a_device(tree: Any) -> int:
   """Returns the bytes that one device has of described arrays."""
   return sum(
-      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-      for x in jax.tree.leaves(tree)
+      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
   )
 
 
@@ -177,14 +175,10 @@ def decode_needs(
     chunk_len: Steps.
     dtype: Of the cache.
   """
-  slots = jax.eval_shape(
-      lambda: decode.empty_slots(student, stage.num_slots, stage.length, dtype)
-  )
+  slots = jax.eval_shape(lambda: decode.empty_slots(student, stage.num_slots, stage.length, dtype))
   is_live_B = np.ones(stage.num_slots, bool)
   return needs_of(
-      decode.decode_chunk.trace(
-          student, params, _describe(slots), is_live_B, method, chunk_len
-      )
+      decode.decode_chunk.trace(student, params, _describe(slots), is_live_B, method, chunk_len)
   )
 
 
@@ -228,7 +222,5 @@ def needs_of(traced: Any, unknown_trips: int = 1) -> Needs:
       temporaries=peak - arguments - fresh,
       peak=peak,
       flops=flops,
-      received=collectives.by_axes(
-          collectives.read(compiled.as_text(), mesh.shape, unknown_trips)
-      ),
+      received=collectives.by_axes(collectives.read(compiled.as_text(), mesh.shape, unknown_trips)),
   )

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import ml_collections as mlc
 
-from valley_jax import partitioning
 from valley_jax.models import cache
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import dialects
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import lanes
@@ -19,9 +19,7 @@ from valley_jax.sampling import stops as stops_lib
 
 def mesh(tp: int) -> jax.sharding.Mesh:
   """Returns the mesh of one process: slots on `data`, heads on `tp`."""
-  return partitioning.make_mesh(
-      data=-1, fsdp=1, tp=tp, devices=jax.local_devices()
-  )
+  return partitioning.make_mesh(data=-1, fsdp=1, tp=tp, devices=jax.local_devices())
 
 
 def _method(s: mlc.ConfigDict) -> methods.Method:
@@ -92,9 +90,7 @@ def engine(
   )
 
 
-def server(
-    config: mlc.ConfigDict, tokenizer: Any, api_key: str
-) -> remote.Server:
+def server(config: mlc.ConfigDict, tokenizer: Any, api_key: str) -> remote.Server:
   """Returns the server that samples instead of an engine.
 
   Args:

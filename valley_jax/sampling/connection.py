@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 
+from valley_jax import errors
 from valley_jax.sampling import dialects
 
 _CONNECT_SECONDS = 10.0
@@ -16,7 +17,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # Seconds, between two tries.
 _LONGEST_RETRY_AFTER = 3600.0
 
 
-class RefusedError(ValueError):
+class RefusedError(errors.UserError):
   """The server said no, and would say so again."""
 
 
@@ -53,8 +54,7 @@ def _refusal(response: httpx2.Response) -> RefusedError:
       404: 'see config.sample.server, which ends in /v1, and sample.model.',
   }
   remedy = remedies.get(
-      response.status_code,
-      'change that setting of config.sample, its dialect, or the server.',
+      response.status_code, 'change that setting of config.sample, its dialect, or the server.'
   )
   return RefusedError(
       f'{response.request.url} refuses with HTTP {response.status_code}:'
@@ -76,21 +76,13 @@ class Connection:
   """Asks, with back-off, so many questions at a time; `async with`."""
 
   def __init__(
-      self,
-      url: str,
-      *,
-      concurrency: int,
-      timeout_seconds: float,
-      retries: int,
-      api_key: str,
+      self, url: str, *, concurrency: int, timeout_seconds: float, retries: int, api_key: str
   ):
     self._url, self._retries = url, retries
     self._timeout = timeout_seconds
     self._client = httpx2.AsyncClient(
         headers={'Authorization': f'Bearer {api_key}'} if api_key else {},
-        timeout=httpx2.Timeout(
-            timeout_seconds, connect=_CONNECT_SECONDS, pool=None
-        ),
+        timeout=httpx2.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
         limits=httpx2.Limits(max_connections=concurrency),
         trust_env=False,  # The environment is read by entry points only.
     )
@@ -105,11 +97,7 @@ class Connection:
     await self._client.aclose()
 
   async def ask(
-      self,
-      path: str,
-      body: dialects.Json | None = None,
-      *,
-      is_first: bool = False,
+      self, path: str, body: dialects.Json | None = None, *, is_first: bool = False
   ) -> dialects.Json:
     """Returns the server's answer, after as many tries as it takes.
 

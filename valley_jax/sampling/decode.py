@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from valley_jax import partitioning
 from valley_jax.models import cache as cache_lib
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
 
 
@@ -54,9 +54,7 @@ class Names(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def empty_slots(
-    student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any
-) -> Slots:
+def empty_slots(student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any) -> Slots:
   """Returns slots with nothing in them."""
 
   def cut(x: jax.Array) -> jax.Array:
@@ -77,9 +75,7 @@ def copy(heads: Heads) -> Heads:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed(
-    student: student_lib.Student, dtype: Any, ends: Any, tokens_BL: jax.Array
-) -> jax.Array:
+def _embed(student: student_lib.Student, dtype: Any, ends: Any, tokens_BL: jax.Array) -> jax.Array:
   rows = jax.P(partitioning.BATCH, 'cp')
   model = params_lib.bind_ends(student, ends)
   return model.embed(jax.sharding.reshard(tokens_BL, rows), dtype)
@@ -101,10 +97,7 @@ def _prefill_layer(
   segment_BL = (position_BL < length_B[:, None]).astype(jnp.int32)
   block, x_BLD = cache_lib.bind_block(student, layer, x_BLD)
   x_BLD, kv = block(
-      x_BLD,
-      jax.sharding.reshard(position_BL, rows),
-      jax.sharding.reshard(segment_BL, rows),
-      'auto',
+      x_BLD, jax.sharding.reshard(position_BL, rows), jax.sharding.reshard(segment_BL, rows), 'auto'
   )
   k_BMJ, v_BMJ = (
       cache_lib.put_prompts(into_BMJ, new_BLKH, *places)
@@ -131,12 +124,7 @@ def _put_heads(
   key_T = jnp.broadcast_to(jax.random.key(seed), names.problem_T.shape)
   key_T = fold(fold(key_T, names.problem_T), names.index_T)
   new = Heads(token_T, length_T - 1, key_T)
-  return Heads(
-      *(
-          cache_lib.put_rows(into, slot_T, x)
-          for into, x in zip(heads, new, strict=True)
-      )
-  )
+  return Heads(*(cache_lib.put_rows(into, slot_T, x) for into, x in zip(heads, new, strict=True)))
 
 
 def prefill(
@@ -170,9 +158,7 @@ def prefill(
   ks, vs = [], []
   layers = cache_lib.layers(params)
   for layer, k_BMJ, v_BMJ in zip(layers, *slots.cache, strict=True):
-    x_BLD, k_BMJ, v_BMJ = _prefill_layer(
-        student, layer, x_BLD, length_B, k_BMJ, v_BMJ, places
-    )
+    x_BLD, k_BMJ, v_BMJ = _prefill_layer(student, layer, x_BLD, length_B, k_BMJ, v_BMJ, places)
     ks.append(k_BMJ)
     vs.append(v_BMJ)
   heads = _put_heads(slots.heads, tokens_BL, length_B, places, seed, names)
@@ -259,13 +245,9 @@ def decode_chunk(
     return Slots(heads, cache), (token_R, both)
 
   slots, (tokens, log_probs) = jax.lax.scan(step, slots, length=chunk_len)
-  tokens, log_probs = (
-      jax.sharding.reshard(x, jax.P()) for x in (tokens, log_probs)
-  )
+  tokens, log_probs = (jax.sharding.reshard(x, jax.P()) for x in (tokens, log_probs))
   if slot_R is not None:
     slots = slots._replace(heads=_put_some(all_heads, slot_R, slots.heads))
     num_slots = len(all_heads.token_B)
-    tokens, log_probs = (
-        _spread(x, slot_R, num_slots) for x in (tokens, log_probs)
-    )
+    tokens, log_probs = (_spread(x, slot_R, num_slots) for x in (tokens, log_probs))
   return slots, tokens, log_probs

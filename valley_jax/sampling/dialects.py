@@ -24,6 +24,7 @@ import json
 import math
 from typing import Any
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
@@ -32,7 +33,7 @@ from valley_jax.sampling import stops as stops_lib
 Json = dict[str, Any]
 
 
-class ServerError(RuntimeError):
+class ServerError(errors.UserError):
   """A server that is away, or says what cannot be a sample."""
 
 
@@ -135,7 +136,7 @@ def transformers(asked: Asked, request: request_lib.Request) -> Json:
   numbers, prompt = asked.sampling, list(request.prompt)
   text = asked.decode(prompt)
   if list(asked.encode_prompt(text)) != prompt:
-    raise ValueError(
+    raise errors.UserError(
         f'The prompt of {request.problem_id!r} is {len(prompt)} tokens that the'
         f' tokenizer does not make of their text {text[:60]!r}…; this server'
         ' takes text only. Take one that takes token ids'
@@ -208,9 +209,7 @@ def _from_text(asked: Asked, choice: Json) -> list[int]:
   return tokens
 
 
-def _server_reason(
-    asked: Asked, choice: Json, num_tokens: int | None
-) -> records.FinishReason:
+def _server_reason(asked: Asked, choice: Json, num_tokens: int | None) -> records.FinishReason:
   """Returns why the server says that it stopped.
 
   Raises:

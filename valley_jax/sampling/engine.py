@@ -15,6 +15,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from valley_jax import errors
 from valley_jax.sampling import lanes as lanes_lib
 from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stages as stages_lib
@@ -101,7 +102,7 @@ class Engine:
     last, request = self._stages[-1].length, sample.request
     limit = self._limit(request)
     if len(request.prompt) + limit > last:
-      raise ValueError(
+      raise errors.UserError(
           f'Problem {request.problem_id} has a prompt of'
           f' {len(request.prompt):,} tokens, with max_new_tokens ='
           f' {limit:,} more than the {last:,} of the last stage.'
@@ -183,25 +184,17 @@ class Engine:
     self._lanes = []  # Its memory is the next stage's.
     self.state.num_live = 0
 
-  def _allocate(
-      self, stage: stages_lib.Stage, num_samples: int
-  ) -> list[lanes_lib.Lane]:
+  def _allocate(self, stage: stages_lib.Stage, num_samples: int) -> list[lanes_lib.Lane]:
     """Allocates as many slots as there are, or are samples."""
     width = lanes_lib.width(stage.num_slots)
     num_slots = min(stage.num_slots, num_samples)
     return [
-        lanes_lib.Lane(
-            self._settings, stage.length, width, min(width, num_slots - first)
-        )
+        lanes_lib.Lane(self._settings, stage.length, width, min(width, num_slots - first))
         for first in range(0, num_slots, width)
     ]
 
   def _take(
-      self,
-      sample: request_lib.Sample,
-      tokens: np.ndarray,
-      log_probs: np.ndarray,
-      stage_len: int,
+      self, sample: request_lib.Sample, tokens: np.ndarray, log_probs: np.ndarray, stage_len: int
   ) -> None:
     """Adds a chunk's tokens to a sample, up to its end or the stage's."""
     before = len(sample.tokens)

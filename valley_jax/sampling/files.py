@@ -16,6 +16,7 @@ import contextlib
 import pathlib
 import shutil
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.sampling import request as request_lib
 
@@ -42,9 +43,8 @@ def _read_once(path: pathlib.Path) -> dict[Key, records.Completion]:
   if path.exists():
     for row in records.read_rows(path, records.Completion):
       if found.setdefault(key := records.key(row), row) is not row:
-        raise ValueError(
-            f'{path}: sample {key} occurs twice; take another --workdir, or'
-            ' remove that file.'
+        raise errors.UserError(
+            f'{path}: sample {key} occurs twice; take another --workdir, or' ' remove that file.'
         )
   return found
 
@@ -84,7 +84,7 @@ class Files(contextlib.ExitStack):
       rows = _read_once(path)
       for key in found.keys() & rows.keys():
         if found[key] != rows[key]:
-          raise ValueError(
+          raise errors.UserError(
               f'{path}: sample {key} occurs twice, differently; take another'
               ' --workdir, or remove that file.'
           )
@@ -132,9 +132,7 @@ class Files(contextlib.ExitStack):
     """Makes completions.jsonl of all samples; removes what it was made of."""
     ordered = sorted(rows, key=lambda row: order[records.key(row)])
     is_there = self.completions.exists()
-    if not is_there or ordered != list(
-        records.read_rows(self.completions, records.Completion)
-    ):
+    if not is_there or ordered != list(records.read_rows(self.completions, records.Completion)):
       records.write_rows(self.completions, ordered)
     if self._directory.exists():
       shutil.rmtree(self._directory)

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from valley_jax import partitioning
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
@@ -97,9 +97,7 @@ class Settings:
 class Lane:
   """A fixed number of slots of one length."""
 
-  def __init__(
-      self, settings: Settings, cache_len: int, num_slots: int, num_used: int
-  ):
+  def __init__(self, settings: Settings, cache_len: int, num_slots: int, num_used: int):
     """Allocates the cache.
 
     Args:
@@ -109,9 +107,7 @@ class Lane:
       num_used: Of them, so many are ever filled.
     """
     self._settings, self._cache_len = settings, cache_len
-    self._slots = decode.empty_slots(
-        settings.student, num_slots, cache_len, settings.dtype
-    )
+    self._slots = decode.empty_slots(settings.student, num_slots, cache_len, settings.dtype)
     self._num_slots = num_slots
     self._few = few_rows(settings.student)
     self._is_compared = False
@@ -152,10 +148,7 @@ class Lane:
         self._prefill(length, rows, prompts[first : first + rows])
 
   def _prefill(
-      self,
-      length: int,
-      rows: int,
-      prompts: Sequence[tuple[tuple[int, ...], Sequence[int]]],
+      self, length: int, rows: int, prompts: Sequence[tuple[tuple[int, ...], Sequence[int]]]
   ) -> None:
     """Puts samples, by tokens and slots, into one call."""
     tokens_BL = np.zeros((rows, length), np.int32)

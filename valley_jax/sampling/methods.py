@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from valley_jax import errors
+
 _MAX_DRAWS = 64
 _BLOCK_LEN = 512  # Of a vocabulary.
 
@@ -41,12 +43,11 @@ class Sampling:
 
   def __post_init__(self):
     if self.temperature <= 0:
-      raise ValueError(
-          f'temperature={self.temperature}: want more than 0; greedy decoding'
-          ' is Greedy().'
+      raise errors.UserError(
+          f'temperature={self.temperature}: want more than 0; greedy decoding' ' is Greedy().'
       )
     if not 0 < self.top_p <= 1 or self.top_k < 0 or not 0 <= self.min_p <= 1:
-      raise ValueError(
+      raise errors.UserError(
           f'top_p={self.top_p}, top_k={self.top_k}, min_p={self.min_p}: want'
           ' 0 < top_p <= 1, top_k of 0 or more, 0 <= min_p <= 1.'
       )
@@ -55,15 +56,11 @@ class Sampling:
 Method = Greedy | Sampling
 
 
-def of(
-    temperature: float, top_p: float, top_k: int = 0, min_p: float = 0.0
-) -> Method:
+def of(temperature: float, top_p: float, top_k: int = 0, min_p: float = 0.0) -> Method:
   """Returns the method that a config's numbers mean; temperature 0: greedy."""
   if not temperature:
     return Greedy()
-  return Sampling(
-      temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p
-  )
+  return Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
 
 
 class _Likelier(NamedTuple):
@@ -127,9 +124,7 @@ def _by_rejection(
     token = _inverse_cdf(probs_V, jax.random.fold_in(key, n))
     prob = probs_V[token]
     is_likelier_V = probs_V > prob
-    likelier = _Likelier(
-        is_likelier_V.sum(), jnp.where(is_likelier_V, probs_V, 0).sum()
-    )
+    likelier = _Likelier(is_likelier_V.sum(), jnp.where(is_likelier_V, probs_V, 0).sum())
     return token, _passes(method, probs_V, prob, likelier), n + 1
 
   token, passes, _ = jax.lax.while_loop(
@@ -170,9 +165,7 @@ def filtered(method: Sampling, probs_V: jax.Array) -> jax.Array:
   return jnp.zeros_like(probs_V).at[order_V].set(kept_V)
 
 
-def _by_sorting(
-    method: Sampling, probs_V: jax.Array, key: jax.Array
-) -> jax.Array:
+def _by_sorting(method: Sampling, probs_V: jax.Array, key: jax.Array) -> jax.Array:
   """Draws from the tokens that pass: slow, and in one go."""
   order_V, kept_V, num_passing = _sort(method, probs_V)
   at = _inverse_cdf(kept_V, jax.random.fold_in(key, _MAX_DRAWS))
@@ -195,9 +188,7 @@ def draw(method: Method, logits_BV: jax.Array, keys_B: jax.Array) -> jax.Array:
   if method.top_p == 1 and not method.top_k and not method.min_p:
     return token_B
   return jax.lax.cond(
-      passes_B.all(),
-      lambda: token_B,
-      lambda: jnp.where(passes_B, token_B, sort(probs_BV, keys_B)),
+      passes_B.all(), lambda: token_B, lambda: jnp.where(passes_B, token_B, sort(probs_BV, keys_B))
   )
 
 

@@ -34,6 +34,7 @@ import functools
 import itertools
 import math
 
+from valley_jax import errors
 from valley_jax.sampling import connection as connection_lib
 from valley_jax.sampling import dialects
 from valley_jax.sampling import request as request_lib
@@ -95,16 +96,13 @@ class Server:
       ValueError: a number, the address or the dialect is none.
     """
     if dialect not in dialects.BY_NAME:
-      raise ValueError(
-          f'sample.dialect={dialect!r}: want one of'
-          f' {", ".join(dialects.BY_NAME)}.'
+      raise errors.UserError(
+          f'sample.dialect={dialect!r}: want one of' f' {", ".join(dialects.BY_NAME)}.'
       )
     if not url.startswith(('http://', 'https://')):
-      raise ValueError(
-          f'sample.server={url!r}: want an address like http://HOST:8000/v1.'
-      )
+      raise errors.UserError(f'sample.server={url!r}: want an address like http://HOST:8000/v1.')
     if concurrency < 1 or retries < 0 or timeout_seconds <= 0:
-      raise ValueError(
+      raise errors.UserError(
           f'sample.concurrency={concurrency}, retries={retries},'
           f' timeout_seconds={timeout_seconds}: want 1 or more, 0 or more, more'
           ' than 0.'
@@ -156,9 +154,7 @@ class Server:
     dialects.to_sample(asked, request, answer, has_ids=has_ids)
     has_log_probs = has_ids and dialects.log_probs(choice) is not None
     return dataclasses.replace(
-        facts,
-        tokens_from='ids' if has_ids else 'text',
-        log_probs=has_log_probs,
+        facts, tokens_from='ids' if has_ids else 'text', log_probs=has_log_probs
     )
 
   def learn(self, request: request_lib.Request) -> Facts:
@@ -174,10 +170,7 @@ class Server:
     return self._facts
 
   async def _sample(
-      self,
-      connection: connection_lib.Connection,
-      facts: Facts,
-      request: request_lib.Request,
+      self, connection: connection_lib.Connection, facts: Facts, request: request_lib.Request
   ) -> request_lib.Sample:
     body = self._body(facts, request, self._asked)
     answer = await connection.ask('/completions', body)
@@ -187,9 +180,7 @@ class Server:
       raise ServerError('The server has left log-probabilities out.')
     return sample
 
-  def run(
-      self, requests: Sequence[request_lib.Request]
-  ) -> Iterator[request_lib.Sample]:
+  def run(self, requests: Sequence[request_lib.Request]) -> Iterator[request_lib.Sample]:
     """Yields samples as they finish.
 
     Requests in flight are cancelled when nobody iterates any more.
@@ -230,7 +221,7 @@ async def _only_model(connection: connection_lib.Connection) -> str:
   answer = await connection.ask('/models', is_first=True)
   names = [str(row['id']) for row in answer['data']]
   if len(names) != 1:
-    raise ValueError(
+    raise errors.UserError(
         f'The server has {len(names)} models: {", ".join(names)}; name one of'
         ' them with config.sample.model.'
     )
@@ -241,9 +232,7 @@ async def _first(live: set[asyncio.Task]) -> tuple[set, set]:
   return await asyncio.wait(live, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _with_count(
-    error: BaseException | None, num_done: int, num_asked: int
-) -> BaseException:
+def _with_count(error: BaseException | None, num_done: int, num_asked: int) -> BaseException:
   """Returns the error, and what has become of the others."""
   if not isinstance(error, (ServerError, ValueError)):
     assert error is not None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from valley_jax import metrics
 from valley_jax import records
+from valley_jax.runtime import metrics
 from valley_jax.sampling import request as request_lib
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class Progress:
     self._shown = now
     rate = state.num_tokens / (now - self._began)
     self._bar.set_postfix_str(
-        f'{rate:,.0f} tokens/s, {state.num_live} live in slots of'
-        f' {state.stage:,}'
+        f'{rate:,.0f} tokens/s, {state.num_live} live in slots of' f' {state.stage:,}'
     )
 
   def is_due(self, seconds: float) -> bool:
@@ -93,9 +92,7 @@ def summary(rows: Sequence[records.Completion]) -> str:
   return f'{text} Tokens:\n{histogram([len(row.tokens) for row in rows])}'
 
 
-def write_tensorboard(
-    workdir: str | os.PathLike, rows: Sequence[records.Completion]
-) -> None:
+def write_tensorboard(workdir: str | os.PathLike, rows: Sequence[records.Completion]) -> None:
   """Writes lengths and some texts to TensorBoard, under `sample`."""
   lengths = np.array([len(row.tokens) for row in rows])
   texts = {

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from valley_jax import partitioning
+from valley_jax import errors
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import partitioning
 
 # Of what a device has left beside the student, for slots; the rest is for
 # prefill, logits and what the compiler keeps.
@@ -82,7 +83,7 @@ def plan(
   if num_slots:
     room = num_slots * slot_bytes(student, chosen[0], dtype) // devices
   elif free is None:
-    raise ValueError(
+    raise errors.UserError(
         'sample.num_slots=0 means as many as fit the memory, and these devices'
         ' do not say how much they have; set it.'
     )
@@ -93,7 +94,7 @@ def plan(
     size = slot_bytes(student, length, dtype)
     fitting = room // size
     if not num_slots and not fitting:
-      raise ValueError(
+      raise errors.UserError(
           f'A slot of {length:,} positions takes {size / 1e9:.1f} GB, and each'
           f' device has {room / 1e9:.1f} GB left for slots; lower'
           ' sample.max_new_tokens, or raise mesh.tp.'
@@ -104,17 +105,11 @@ def plan(
   return tuple(stages)
 
 
-def describe(
-    student: student_lib.Student, stages: Sequence[Stage], dtype: Any
-) -> str:
+def describe(student: student_lib.Student, stages: Sequence[Stage], dtype: Any) -> str:
   """Returns a line: `64 slots of 8,192 (3.8 GB) → 32 of 16,384 (3.8 GB)`."""
   devices = partitioning.num_batch_devices()
-  sizes = [
-      s.num_slots * slot_bytes(student, s.length, dtype) / devices
-      for s in stages
-  ]
+  sizes = [s.num_slots * slot_bytes(student, s.length, dtype) / devices for s in stages]
   return ' → '.join(
-      f'{s.num_slots:,} slots of {s.length:,} positions'
-      f' ({size / 1e9:.2f} GB a device)'
+      f'{s.num_slots:,} slots of {s.length:,} positions' f' ({size / 1e9:.2f} GB a device)'
       for s, size in zip(stages, sizes, strict=True)
   )

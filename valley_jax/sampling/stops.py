@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from valley_jax import errors
 from valley_jax import records
 
 _EVERY = 64  # Tokens from one look for a loop to the next.
@@ -38,18 +39,15 @@ class Stops:
 
   def __post_init__(self):
     if not all(self.strings) or (self.strings and self.decode is None):
-      raise ValueError(
-          f'sample.stop={list(self.strings)}: want strings that are not empty.'
-      )
+      raise errors.UserError(f'sample.stop={list(self.strings)}: want strings that are not empty.')
     if self.after and not self.strings:
-      raise ValueError(
+      raise errors.UserError(
           f'sample.stop_after={self.after!r}, but sample.stop names no string'
           ' to look for behind it.'
       )
     if self.loop_tokens and self.loop_tokens < _EVERY:
-      raise ValueError(
-          f'sample.loop_tokens={self.loop_tokens}: want {_EVERY} or more, or 0'
-          ' for never.'
+      raise errors.UserError(
+          f'sample.loop_tokens={self.loop_tokens}: want {_EVERY} or more, or 0' ' for never.'
       )
 
   def opened(self, tokens: Sequence[int], start: int) -> int | None:
@@ -80,9 +78,7 @@ class Stops:
       found.append((end, records.FinishReason.LOOP))
     return min(found, key=lambda stop: stop[0], default=None)
 
-  def string_end(
-      self, tokens: Sequence[int], start: int, opened: int
-  ) -> int | None:
+  def string_end(self, tokens: Sequence[int], start: int, opened: int) -> int | None:
     """Returns the number of tokens up to the first complete string.
 
     Args:
@@ -93,11 +89,7 @@ class Stops:
     return self._first(tokens, max(start, opened), opened, self.strings)
 
   def _first(
-      self,
-      tokens: Sequence[int],
-      start: int,
-      opened: int,
-      strings: tuple[str, ...],
+      self, tokens: Sequence[int], start: int, opened: int, strings: tuple[str, ...]
   ) -> int | None:
     """Returns the least n > start with a string in tokens[opened:n]."""
     if not strings or start >= len(tokens):
@@ -106,15 +98,10 @@ class Stops:
     assert decode is not None
     # A token is a byte or more: further back a string cannot have begun.
     reach = max(len(s.encode()) for s in strings) + 1
-    has = lambda first, last: any(
-        s in decode(tokens[max(opened, first) : last]) for s in strings
-    )
+    has = lambda first, last: any(s in decode(tokens[max(opened, first) : last]) for s in strings)
     if not has(start - reach, len(tokens)):
       return None
-    return next(
-        (n for n in range(start + 1, len(tokens) + 1) if has(n - 1 - reach, n)),
-        None,
-    )
+    return next((n for n in range(start + 1, len(tokens) + 1) if has(n - 1 - reach, n)), None)
 
   def loop_end(self, tokens: Sequence[int], start: int) -> int | None:
     """Returns the number of tokens at which a sample is found to loop.

@@ -15,6 +15,8 @@ import dataclasses
 
 import numpy as np
 
+from valley_jax import errors
+
 NUM_DRAWS = 10_000
 _BLOCK = 4_000_000  # Indices in memory at a time.
 
@@ -27,9 +29,7 @@ class Difference:
   interval: tuple[float, float]
 
 
-def resampled_means(
-    values: np.ndarray, num_draws: int = NUM_DRAWS, seed: int = 0
-) -> np.ndarray:
+def resampled_means(values: np.ndarray, num_draws: int = NUM_DRAWS, seed: int = 0) -> np.ndarray:
   """Returns the column means of `num_draws` resamples of the rows.
 
   Columns see the same resamples, so any function of several columns' means (a
@@ -47,7 +47,7 @@ def resampled_means(
   values = np.asarray(values, np.float64)
   num_problems = len(values)
   if values.ndim != 2 or not num_problems or num_draws < 1:
-    raise ValueError(
+    raise errors.UserError(
         f'Values of shape {values.shape} with {num_draws} draws cannot be'
         ' resampled; give (problems, columns) with at least one problem, and'
         ' num_bootstrap >= 1.'
@@ -66,9 +66,7 @@ def resampled_means(
   return np.concatenate(means)
 
 
-def percentile_interval(
-    draws: np.ndarray, level: float = 0.95
-) -> tuple[float, float]:
+def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
   """Returns the central `level` of the draws."""
   tail = 50 * (1 - level)
   low, high = np.percentile(draws, [tail, 100 - tail])
@@ -76,10 +74,7 @@ def percentile_interval(
 
 
 def mean_interval(
-    values: np.ndarray,
-    num_draws: int = NUM_DRAWS,
-    seed: int = 0,
-    level: float = 0.95,
+    values: np.ndarray, num_draws: int = NUM_DRAWS, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
   """Returns the interval of the mean over problems of values (problems,)."""
   draws = resampled_means(np.asarray(values)[:, None], num_draws, seed)
@@ -107,7 +102,7 @@ def paired_difference(
   """
   if a.keys() != b.keys():
     odd = sorted(a.keys() ^ b.keys())
-    raise ValueError(
+    raise errors.UserError(
         f'{len(odd)} problems are in one run only ({", ".join(odd[:3])}…);'
         ' score both runs on the same problems.'
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TypeVar
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.scoring import digests
 
@@ -20,9 +21,7 @@ Key = tuple[str, int]  # (problem_id, sample_index)
 
 
 def by_key(
-    pairs: Iterable[tuple[Key, T]],
-    source: str,
-    remedy: str = 'remove one of the two rows',
+    pairs: Iterable[tuple[Key, T]], source: str, remedy: str = 'remove one of the two rows'
 ) -> dict[Key, T]:
   """Returns the (key, value) pairs as a dict, in which no key may come twice.
 
@@ -34,7 +33,7 @@ def by_key(
   found = {}
   for key, value in pairs:
     if key in found:
-      raise ValueError(f'{source} holds {_name(key)} twice; {remedy}.')
+      raise errors.UserError(f'{source} holds {_name(key)} twice; {remedy}.')
     found[key] = value
   return found
 
@@ -59,7 +58,7 @@ def check(
       0..n-1.
   """
   if len(set(problem_ids)) < len(problem_ids) or not problem_ids:
-    raise ValueError(
+    raise errors.UserError(
         f'config.problems gives {len(problem_ids):,} problems with'
         f' {len(set(problem_ids)):,} names; every problem needs its own, and a'
         ' score needs at least one.'
@@ -73,8 +72,7 @@ def check(
   _refuse(
       judgements.keys() - written,
       'judgements have no submission and no completion',
-      'delete judgements.jsonl, which belongs to other samples, and run'
-      ' `execute` again',
+      'delete judgements.jsonl, which belongs to other samples, and run' ' `execute` again',
   )
   n = num_samples or 1 + max((index for _, index in judgements), default=0)
   wanted = {(name, index) for name in problem_ids for index in range(n)}
@@ -85,8 +83,7 @@ def check(
   )
   _refuse(
       judgements.keys() - wanted,
-      f'judgements are not of the {len(problem_ids):,} problems with samples'
-      f' 0..{n - 1}',
+      f'judgements are not of the {len(problem_ids):,} problems with samples' f' 0..{n - 1}',
       'mend config.problems or sample.num_samples',
   )
   return n
@@ -131,9 +128,7 @@ def check_digests(
 
 def _refuse_internal_errors(judgements: Mapping) -> None:
   failed = {
-      key: row
-      for key, row in judgements.items()
-      if row.verdict is records.Verdict.INTERNAL_ERROR
+      key: row for key, row in judgements.items() if row.verdict is records.Verdict.INTERNAL_ERROR
   }
   message = next((row.message for row in failed.values()), '')
   _refuse(
@@ -147,7 +142,7 @@ def _refuse(keys: Collection[Key], trouble: str, remedy: str) -> None:
   if keys:
     some = ', '.join(_name(key) for key in sorted(keys)[:3])
     more = ', …' if len(keys) > 3 else ''
-    raise ValueError(f'{len(keys):,} {trouble}: {some}{more}; {remedy}.')
+    raise errors.UserError(f'{len(keys):,} {trouble}: {some}{more}; {remedy}.')
 
 
 def _name(key: Key) -> str:

@@ -14,15 +14,7 @@ from typing import Any
 
 from valley_jax import records
 
-_DESCRIBING = (
-    'statement',
-    'stub',
-    'difficulty',
-    'source',
-    'platform',
-    'date',
-    'release',
-)
+_DESCRIBING = ('statement', 'stub', 'difficulty', 'source', 'platform', 'date', 'release')
 
 
 def of_program(submission: records.Submission | None) -> str:

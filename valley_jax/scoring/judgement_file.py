@@ -26,6 +26,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 
 # A sample's bit and its 8 bytes lie at the place that its index says.
@@ -70,9 +71,7 @@ class Standing:
     """Where the rest is to be appended."""
     return self.path if self.index is None else next_path(self.path)
 
-  def rest(
-      self, samples: Iterable[Sample]
-  ) -> Iterator[tuple[Sample, records.Judgement | None]]:
+  def rest(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, records.Judgement | None]]:
     """Yields what is not in `output`, in order, with a row that stands."""
     rest = itertools.islice(samples, self.num_kept, None)
     if self.index is None:
@@ -111,19 +110,11 @@ def survey(path: pathlib.Path, samples: Iterable[Sample]) -> Standing:
       row = next(rows, None)
     num_samples += 1
   if row is None and not next_path(path).exists():
-    return Standing(
-        path=path,
-        num_samples=num_samples,
-        num_kept=num_kept,
-        verdicts=verdicts,
-    )
+    return Standing(path=path, num_samples=num_samples, num_kept=num_kept, verdicts=verdicts)
   for file in (path, next_path(path)):
     _refuse_strange(file, marks)
   return Standing(
-      path=path,
-      num_samples=num_samples,
-      verdicts=collections.Counter(),
-      index=_prepare(path),
+      path=path, num_samples=num_samples, verdicts=collections.Counter(), index=_prepare(path)
   )
 
 
@@ -174,7 +165,7 @@ def _stands(row: records.Judgement, sample: Sample) -> bool:
 def _refuse_strange(path: pathlib.Path, marks: '_Marks') -> None:
   strange = (r for r in _rows(path) if records.key(r) not in marks)
   if first := next(strange, None):
-    raise ValueError(
+    raise errors.UserError(
         f'{path} judges {1 + sum(1 for _ in strange):,} samples that are not to'
         f' be judged, such as {records.key(first)}; use another workdir, or'
         ' remove the file.'
@@ -190,12 +181,12 @@ class _Marks:
   def add(self, problem_id: str, index: int) -> None:
     """Adds a sample that must be a new one."""
     if not 0 <= index < _MAX_SAMPLES:
-      raise ValueError(
+      raise errors.UserError(
           f'Sample index {index:,} of problem {problem_id!r} is not in'
           f' 0..{_MAX_SAMPLES - 1:,}; number the programs of a problem from 0.'
       )
     if (problem_id, index) in self:
-      raise ValueError(
+      raise errors.UserError(
           f'Sample {(problem_id, index)} occurs twice; give each program of a'
           ' problem a `sample_index` of its own.'
       )

@@ -15,6 +15,8 @@ import math
 
 import numpy as np
 
+from valley_jax import errors
+
 
 def estimate(num_samples: int, num_correct: int, k: int) -> float:
   """Returns pass@k of one problem, to the last bit.
@@ -27,13 +29,13 @@ def estimate(num_samples: int, num_correct: int, k: int) -> float:
     ValueError: k outside 1..n, or c outside 0..n.
   """
   if not 1 <= k <= num_samples:
-    raise ValueError(
+    raise errors.UserError(
         f'pass@{k} needs 1 <= k <= n, but n={num_samples} samples a problem;'
         f' draw at least {max(k, 1)} (sample.num_samples) or take k out of'
         ' `ks`.'
     )
   if not 0 <= num_correct <= num_samples:
-    raise ValueError(
+    raise errors.UserError(
         f'{num_correct} correct of {num_samples} samples is impossible; look'
         ' for a sample that was judged twice.'
     )
@@ -42,11 +44,7 @@ def estimate(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def per_problem(
-    num_samples: Sequence[int],
-    num_correct: Sequence[int],
-    k: int,
-    *,
-    allow_unequal: bool = False,
+    num_samples: Sequence[int], num_correct: Sequence[int], k: int, *, allow_unequal: bool = False
 ) -> np.ndarray:
   """Returns pass@k of every problem, as float64 of shape (problems,).
 
@@ -62,15 +60,13 @@ def per_problem(
   """
   sizes = sorted(set(num_samples))
   if not sizes:
-    raise ValueError('pass@k of no problems is undefined; give at least one.')
+    raise errors.UserError('pass@k of no problems is undefined; give at least one.')
   if len(sizes) > 1 and not allow_unequal:
-    raise ValueError(
+    raise errors.UserError(
         f'Problems have between {sizes[0]} and {sizes[-1]} samples; draw the'
         ' missing ones, or say allow_unequal=True.'
     )
-  return np.array(
-      [estimate(n, c, k) for n, c in zip(num_samples, num_correct, strict=True)]
-  )
+  return np.array([estimate(n, c, k) for n, c in zip(num_samples, num_correct, strict=True)])
 
 
 def mean(values: np.ndarray) -> float:

@@ -20,9 +20,7 @@ from valley_jax.scoring import bootstrap
 from valley_jax.scoring import pass_at_k
 
 _DIFFICULTIES = ('easy', 'medium', 'medium_hard', 'hard', 'very_hard')
-_VERDICTS = tuple(
-    v for v in records.Verdict if v is not records.Verdict.INTERNAL_ERROR
-)
+_VERDICTS = tuple(v for v in records.Verdict if v is not records.Verdict.INTERNAL_ERROR)
 
 
 _COMPLETED = (records.FinishReason.EOS, records.FinishReason.STOP)
@@ -92,11 +90,7 @@ def tabulate(
 
   def count(of) -> np.ndarray:
     return np.array(
-        [
-            sum(of((p.problem_id, i)) for i in range(num_samples))
-            for p in problems
-        ],
-        np.int64,
+        [sum(of((p.problem_id, i)) for i in range(num_samples)) for p in problems], np.int64
     )
 
   def correct(key) -> bool:
@@ -108,9 +102,7 @@ def tabulate(
         f.name: count(lambda key, f=f, forms=forms: getattr(forms[key], f.name))
         for f in dataclasses.fields(Form)
     }
-    columns['completed_correct'] = count(
-        lambda key: forms[key].completed and correct(key)
-    )
+    columns['completed_correct'] = count(lambda key: forms[key].completed and correct(key))
   return Table(
       problem_ids=[p.problem_id for p in problems],
       difficulties=[p.difficulty or 'unknown' for p in problems],
@@ -144,9 +136,7 @@ def rates(table: Table) -> dict[str, float | None]:
       'think_tag_rate': share(table.think_tag),
       'think_closed_rate': share(table.think_closed),
       'truncation_rate': (
-          None
-          if table.completed is None
-          else (total - int(table.completed.sum())) / total
+          None if table.completed is None else (total - int(table.completed.sum())) / total
       ),
       'no_program_rate': share(table.no_program),
       'mean_completion_tokens': share(table.num_tokens),
@@ -159,20 +149,13 @@ def given_completion(table: Table, num_draws: int) -> dict[str, Any]:
   A ratio of two counts, both of which vary from resample to resample.
   """
   value = interval = None
-  if (
-      table.completed is not None
-      and table.completed_correct is not None
-      and table.completed.any()
-  ):
+  if table.completed is not None and table.completed_correct is not None and table.completed.any():
     counts = np.stack([table.completed_correct, table.completed], axis=1)
     correct, completed = bootstrap.resampled_means(counts, num_draws).T
     ratios = correct[completed > 0] / completed[completed > 0]
     value = int(counts[:, 0].sum()) / int(counts[:, 1].sum())
     interval = list(bootstrap.percentile_interval(ratios))
-  return {
-      'pass_at_1_given_completion': value,
-      'pass_at_1_given_completion_interval': interval,
-  }
+  return {'pass_at_1_given_completion': value, 'pass_at_1_given_completion_interval': interval}
 
 
 def by_difficulty(table: Table, num_draws: int) -> dict[str, dict[str, Any]]:

@@ -53,10 +53,7 @@ def num_chips(devices: Sequence[Any]) -> int:
   One each, but for TPUs whose cores are devices of their own (TPU7x, and v4
   without megacore): they share their coordinates.
   """
-  places = {
-      (d.slice_index, *d.coords) if hasattr(d, 'coords') else d.id
-      for d in devices
-  }
+  places = {(d.slice_index, *d.coords) if hasattr(d, 'coords') else d.id for d in devices}
   return len(places)
 
 
@@ -68,9 +65,7 @@ def num_matrix_params(student: student_lib.Student) -> int:
   return s.num_layers * (attention + mlp) + s.embed_dim * s.vocab_size
 
 
-def step_flops(
-    student: student_lib.Student, num_tokens: float, squared_lengths: float
-) -> float:
+def step_flops(student: student_lib.Student, num_tokens: float, squared_lengths: float) -> float:
   """Returns the model FLOPs of a training step.
 
   A frozen matrix, under LoRA, counts twice backward: it has no gradient.

@@ -180,9 +180,7 @@ def _compute(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _cross_entropy(
-    hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss
-):
+def _cross_entropy(hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss):
   args = hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss
   total, loss_BL, *_ = _compute(*args, wanted=(False, False))
   return total, loss_BL
@@ -193,13 +191,7 @@ def _forward(hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss):
   # A frozen head, as under LoRA, gets no gradient and no memory for one.
   wanted = hidden_BLD.perturbed, head_DV.perturbed
   total, loss_BL, *grads = _compute(
-      hidden_BLD.value,
-      head_DV.value,
-      targets_BL.value,
-      weights_BL.value,
-      chunk_len,
-      z_loss,
-      wanted,
+      hidden_BLD.value, head_DV.value, targets_BL.value, weights_BL.value, chunk_len, z_loss, wanted
   )
   for i, like in enumerate((hidden_BLD.value, head_DV.value)):
     if wanted[i]:
@@ -211,9 +203,7 @@ def _forward(hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss):
 def _backward(chunk_len, z_loss, grads, cotangents):
   del chunk_len, z_loss
   scale = cotangents[0]  # `loss_BL` is behind a stop_gradient.
-  hidden_grad_BLD, head_grad_DV = jax.tree.map(
-      lambda grad: grad * scale.astype(grad.dtype), grads
-  )
+  hidden_grad_BLD, head_grad_DV = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
   return hidden_grad_BLD, head_grad_DV, None, None
 
 
@@ -247,9 +237,7 @@ def cross_entropy(
     The sum to be minimised, and loss_BL, without the weights and the z-loss, 0
     where the weight is 0; no gradient goes through it. All float32.
   """
-  total, loss_BL = _cross_entropy(
-      hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss
-  )
+  total, loss_BL = _cross_entropy(hidden_BLD, head_DV, targets_BL, weights_BL, chunk_len, z_loss)
   return total, jax.lax.stop_gradient(loss_BL)
 
 
@@ -257,11 +245,7 @@ def think_and_answer(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
   """Returns the weights of the whole loss and of its two parts."""
   weights_BL = batch['weights']
   answers_BL = weights_BL * batch['answers']
-  return {
-      'loss': weights_BL,
-      'loss_think': weights_BL - answers_BL,
-      'loss_answer': answers_BL,
-  }
+  return {'loss': weights_BL, 'loss_think': weights_BL - answers_BL, 'loss_answer': answers_BL}
 
 
 def next_token(
@@ -295,14 +279,8 @@ def next_token(
       remat=remat,
   )
   total, loss_BL = cross_entropy(
-      hidden_BLD,
-      model.head(),
-      batch['targets'],
-      batch['weights'],
-      chunk_len,
-      z_loss,
+      hidden_BLD, model.head(), batch['targets'], batch['weights'], chunk_len, z_loss
   )
   return total, {
-      name: (jnp.sum(loss_BL * part_BL), jnp.sum(part_BL))
-      for name, part_BL in parts(batch).items()
+      name: (jnp.sum(loss_BL * part_BL), jnp.sum(part_BL)) for name, part_BL in parts(batch).items()
   }

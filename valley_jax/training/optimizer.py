@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from valley_jax import errors
+
 
 def schedule(
     learning_rate: float,
@@ -50,15 +52,9 @@ def schedule(
         end_value=final,
     )
   decay = max(1, round(decay_fraction * num_steps))
-  starts = {
-      'linear': warmup,
-      'constant': num_steps,
-      'wsd': max(warmup, num_steps - decay),
-  }
+  starts = {'linear': warmup, 'constant': num_steps, 'wsd': max(warmup, num_steps - decay)}
   if shape not in starts:
-    raise ValueError(
-        f'train.schedule={shape!r}: want cosine, linear, constant or wsd.'
-    )
+    raise errors.UserError(f'train.schedule={shape!r}: want cosine, linear, constant or wsd.')
   start = starts[shape]
   down = final if start < num_steps else learning_rate
   return optax.join_schedules(
@@ -74,16 +70,11 @@ def schedule(
 def _is_matrix(params: Any) -> Any:
   """Norm scales and biases are not decayed."""
   return jax.tree_util.tree_map_with_path(
-      lambda path, _: not any(
-          part in str(path[-1]) for part in ('scale', 'bias')
-      ),
-      params,
+      lambda path, _: not any(part in str(path[-1]) for part in ('scale', 'bias')), params
   )
 
 
-def _with_nu_in(
-    tx: optax.GradientTransformation, dtype: str
-) -> optax.GradientTransformation:
+def _with_nu_in(tx: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
   """Keeps Adam's second moment in `dtype`; it is computed in float32."""
   if dtype == 'float32':
     return tx
@@ -95,9 +86,7 @@ def _with_nu_in(
     updates, state = tx.update(updates, cast(state, jnp.float32), params)
     return updates, cast(state, dtype)
 
-  return optax.GradientTransformation(
-      lambda params: cast(tx.init(params), dtype), update
-  )
+  return optax.GradientTransformation(lambda params: cast(tx.init(params), dtype), update)
 
 
 def _adam(b1: float, b2: float, mu_dtype: str, nu_dtype: str):
@@ -191,18 +180,13 @@ def _scale_to_rms(rms: float) -> optax.GradientTransformation:
   """Gives orthogonal updates the RMS that Adam's have (Liu, 2502.16982)."""
 
   def scale(x, sides):
-    sizes = (
-        functools.reduce(lambda n, axis: n * x.shape[axis], axes, 1)
-        for axes in sides
-    )
+    sizes = (functools.reduce(lambda n, axis: n * x.shape[axis], axes, 1) for axes in sides)
     return x * (rms * max(sizes) ** 0.5)
 
   return optax.stateless(lambda xs, _: jax.tree.map(scale, xs, _sides(xs)))
 
 
-def _automatic(
-    tx: optax.GradientTransformation,
-) -> optax.GradientTransformation:
+def _automatic(tx: optax.GradientTransformation) -> optax.GradientTransformation:
   """Lets the compiler lay out what happens inside `tx.update`.
 
   Newton-Schulz reshapes parameters and multiplies them with themselves, without
@@ -241,9 +225,7 @@ def muon(
     mu_dtype: Dtype of the means of gradients, Muon's and Adam's.
     nu_dtype: Dtype of Adam's mean of squares.
   """
-  orthogonal = contrib.scale_by_muon(
-      beta=beta, mu_dtype=mu_dtype, weight_dimension_numbers=_sides
-  )
+  orthogonal = contrib.scale_by_muon(beta=beta, mu_dtype=mu_dtype, weight_dimension_numbers=_sides)
   return optax.chain(
       optax.clip_by_global_norm(clip_norm),
       optax.partition(
@@ -261,10 +243,7 @@ def muon(
 _CHOICES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     'adamw': (adamw, {'b1': 'b1', 'b2': 'b2', 'nu_dtype': 'nu_dtype'}),
     'adafactor': (adafactor, {'b1': 'b1', 'decay_rate': 'adafactor_decay'}),
-    'muon': (
-        muon,
-        {'beta': 'muon_beta', 'b1': 'b1', 'b2': 'b2', 'nu_dtype': 'nu_dtype'},
-    ),
+    'muon': (muon, {'beta': 'muon_beta', 'b1': 'b1', 'b2': 'b2', 'nu_dtype': 'nu_dtype'}),
 }
 _ALL = {name: name for name in ('weight_decay', 'clip_norm', 'mu_dtype')}
 
@@ -276,9 +255,7 @@ def fields(train: Any) -> tuple[tuple[str, Any], ...]:
     ValueError: no such optimiser.
   """
   if train['optimizer'] not in _CHOICES:
-    raise ValueError(
-        f'train.optimizer={train["optimizer"]!r}: want one of {list(_CHOICES)}.'
-    )
+    raise errors.UserError(f'train.optimizer={train["optimizer"]!r}: want one of {list(_CHOICES)}.')
   _, names = _CHOICES[train['optimizer']]
   found = {name: train[field] for name, field in {**_ALL, **names}.items()}
   return ('optimizer', train['optimizer']), *found.items()

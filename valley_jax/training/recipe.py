@@ -24,9 +24,7 @@ class Recipe(NamedTuple):
   step: Any  # Jitted: (state, batch, learning rate) -> (state, metrics).
 
 
-def of(
-    fields: Mapping[str, Any], attention: str, student: student_lib.Student
-) -> Recipe:
+def of(fields: Mapping[str, Any], attention: str, student: student_lib.Student) -> Recipe:
   """Returns the recipe of a config; the same one for equal fields.
 
   Args:

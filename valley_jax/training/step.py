@@ -30,9 +30,7 @@ def _float32(tree: Any) -> Any:
   return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
 
-def init_state(
-    params: Any, tx: optax.GradientTransformation, dtype: Any = jnp.float32
-) -> State:
+def init_state(params: Any, tx: optax.GradientTransformation, dtype: Any = jnp.float32) -> State:
   """Returns the state before the first step, its moments laid out as params.
 
   Args:
@@ -48,11 +46,7 @@ def init_state(
     state = tx.init(params)
     # Some of it, such as factored moments, finds its place in the first step.
     _, after = jax.eval_shape(tx.update, params, state, params)
-    state = jax.tree.map(
-        lambda x, like: jax.sharding.reshard(x, like.sharding.spec),
-        state,
-        after,
-    )
+    state = jax.tree.map(lambda x, like: jax.sharding.reshard(x, like.sharding.spec), state, after)
     return jnp.zeros((), jnp.int32), state
 
   learning, frozen = lora.split(params)
@@ -90,8 +84,7 @@ def train_step(
   """
   learning, frozen = lora.split(state.params)
   grad_fn = jax.value_and_grad(
-      lambda learning, rows: loss_fn(lora.join(learning, frozen), rows),
-      has_aux=True,
+      lambda learning, rows: loss_fn(lora.join(learning, frozen), rows), has_aux=True
   )
 
   def accumulate(sums, micro_batch):
@@ -101,9 +94,7 @@ def train_step(
   one = jax.tree.map(lambda x: x[0], batch)
   (_, pairs), _ = jax.eval_shape(grad_fn, learning, one)
   # Gradients of bfloat16 parameters, too, are summed in float32.
-  zeros = jax.tree.map(
-      lambda x: jnp.zeros_like(x, dtype=jnp.float32), (pairs, learning)
-  )
+  zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=jnp.float32), (pairs, learning))
   (pairs, grads), _ = jax.lax.scan(accumulate, zeros, batch)
   weight = pairs['loss'][1]
   count = jnp.maximum(weight, 1.0)

@@ -9,16 +9,17 @@ import ml_collections as mlc
 import numpy as np
 import optax
 
-from valley_jax import metrics
-from valley_jax import partitioning
-from valley_jax import processes
+from valley_jax import errors
 from valley_jax import records
-from valley_jax.data import problems
-from valley_jax.data import prompts
-from valley_jax.data import shards as shards_lib
-from valley_jax.data import tokenization
+from valley_jax.data.formats import problems
+from valley_jax.data.shards import shards as shards_lib
+from valley_jax.data.tokens import prompts
+from valley_jax.data.tokens import tokenization
 from valley_jax.execution import begin as begin_judging
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import metrics
+from valley_jax.runtime import partitioning
+from valley_jax.runtime import processes
 from valley_jax.sampling import begin as begin_sampling
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import request as request_lib
@@ -48,21 +49,19 @@ def _check(config: mlc.ConfigDict) -> None:
   """Raises a ValueError for what cannot be sampled or judged together."""
   w = config.watch
   if w.num_samples < 1:
-    raise ValueError(
+    raise errors.UserError(
         f'watch.num_samples={w.num_samples} is below 1; to have nothing'
         ' sampled, say watch.prompts=0.'
     )
   if w.judge and not (w.prompts and config.problems):
-    raise ValueError(
+    raise errors.UserError(
         f'watch.judge=True, but there is nothing to judge: watch.prompts='
         f'{w.prompts}, problems={config.problems!r}; name config.problems and'
         ' how many of them are watched, or say watch.judge=False.'
     )
 
 
-def _judged(
-    config: mlc.ConfigDict, asked: Sequence[records.Problem]
-) -> judged_lib.Judged | None:
+def _judged(config: mlc.ConfigDict, asked: Sequence[records.Problem]) -> judged_lib.Judged | None:
   """Returns what judges as `execute` does, in the process that writes."""
   if not config.watch.judge:
     return None
@@ -82,13 +81,11 @@ def _samples(
   requests, asked = [], []
   if config.problems:
     asked = problems.read_problems(config.problems)[: w.prompts]
-    requests = samples_lib.of_problems(
-        asked, tokenizer, prompts.load(config.prompt)
-    )
+    requests = samples_lib.of_problems(asked, tokenizer, prompts.load(config.prompt))
   elif len(traces):
     requests = samples_lib.of_traces(shards, traces[: w.prompts])
   if not requests:
-    raise ValueError(
+    raise errors.UserError(
         f'watch.prompts={w.prompts}, but there is nothing to ask: name'
         ' config.problems, or hold traces out (watch.held_out).'
     )
@@ -118,12 +115,7 @@ def _engine(
 
   def engine(params):
     return begin_sampling.engine(
-        config,
-        student,
-        params,
-        tokenizer,
-        longest_prompt=longest,
-        copy=config.watch.copy_params,
+        config, student, params, tokenizer, longest_prompt=longest, copy=config.watch.copy_params
     )
 
   return engine

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from valley_jax import partitioning
-from valley_jax.data import packing
-from valley_jax.data import pipeline
-from valley_jax.data import shards as shards_lib
+from valley_jax.data.batches import packing
+from valley_jax.data.batches import pipeline
+from valley_jax.data.shards import shards as shards_lib
+from valley_jax.runtime import partitioning
 from valley_jax.training import losses
 
 
@@ -53,8 +53,7 @@ def load(
   empty = {k: np.full_like(x, -(k == 'buckets')) for k, x in rows[0].items()}
   rows += [empty] * (-len(rows) % num_rows)
   return {
-      name: np.stack([row[name] for row in rows]).reshape(-1, num_rows, row_len)
-      for name in empty
+      name: np.stack([row[name] for row in rows]).reshape(-1, num_rows, row_len) for name in empty
   }
 
 
@@ -87,11 +86,7 @@ class HeldOut:
   """Looks at the same traces again and again."""
 
   def __init__(
-      self,
-      batch: dict[str, np.ndarray],
-      loss_fn: Callable[..., Any],
-      part: int,
-      num_parts: int,
+      self, batch: dict[str, np.ndarray], loss_fn: Callable[..., Any], part: int, num_parts: int
   ):
     """Lays the rows of `load` out over the mesh, where they stay.
 
@@ -104,9 +99,7 @@ class HeldOut:
     buckets = np.unique(batch['buckets'])
     self._evaluate = _compiled(loss_fn, tuple(buckets[buckets >= 0].tolist()))
     own = slice(part, None, num_parts)
-    self._batch = partitioning.put_batch(
-        {name: x[:, own] for name, x in batch.items()}
-    )
+    self._batch = partitioning.put_batch({name: x[:, own] for name, x in batch.items()})
 
   def __call__(self, params: Any) -> dict[str, jax.Array]:
     """Returns nats a supervised token: of all, of parts and by length.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import tqdm
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution import attempt
 from valley_jax.execution import begin
@@ -20,9 +21,7 @@ from valley_jax.scoring import pass_at_k
 _V = records.Verdict
 _PROOF = (
     records.Problem(
-        problem_id='proof',
-        statement='',
-        tests=(records.TestCase(input='', expected='1'),),
+        problem_id='proof', statement='', tests=(records.TestCase(input='', expected='1'),)
     ),
     records.Submission(problem_id='proof', sample_index=0, source='print(1)'),
 )
@@ -31,9 +30,7 @@ _PROOF = (
 class Judged:
   """Judges the watched problems' programs again and again."""
 
-  def __init__(
-      self, problems: Sequence[records.Problem], judge_all: begin.JudgeAll
-  ):
+  def __init__(self, problems: Sequence[records.Problem], judge_all: begin.JudgeAll):
     """Judges a program that is right: what is missing shows now.
 
     Args:
@@ -46,9 +43,7 @@ class Judged:
     self._problems = {p.problem_id: p for p in problems}
     self._judge_all = judge_all
     for p in problems:
-      empty = records.Submission(
-          problem_id=p.problem_id, sample_index=0, source=''
-      )
+      empty = records.Submission(problem_id=p.problem_id, sample_index=0, source='')
       attempt.check_pair(p, empty)
     remedy = (
         ' `python -m valley_jax.execution.probe` shows what this machine can'
@@ -57,16 +52,14 @@ class Judged:
     try:
       (row,) = judge_all([_PROOF])
     except isolation.IsolationError as e:
-      raise ValueError(f'watch.judge=True, but: {e}{remedy}') from e
+      raise errors.UserError(f'watch.judge=True, but: {e}{remedy}') from e
     if row.verdict is not _V.ACCEPTED:
-      raise ValueError(
+      raise errors.UserError(
           'watch.judge=True, but the judge finds `print(1)`, which is right,'
           f' {row.verdict.value}: {row.message}{remedy}'
       )
 
-  def __call__(
-      self, sources: Mapping[tuple[str, int], str | None]
-  ) -> dict[str, float]:
+  def __call__(self, sources: Mapping[tuple[str, int], str | None]) -> dict[str, float]:
     """Returns pass@1 and how many programs got which verdict.
 
     What the judge itself failed at is counted (`judge_errors`), and is no
@@ -82,35 +75,29 @@ class Judged:
     num_samples -= collections.Counter(
         r.problem_id for r in rows if r.verdict is _V.INTERNAL_ERROR
     )  # Drops what is 0.
-    solved = collections.Counter(
-        r.problem_id for r in rows if r.verdict is _V.ACCEPTED
-    )
+    solved = collections.Counter(r.problem_id for r in rows if r.verdict is _V.ACCEPTED)
     verdicts = collections.Counter(r.verdict for r in rows)
     verdicts[_V.COMPILE_ERROR] += len(sources) - len(rows)
-    errors = verdicts[_V.INTERNAL_ERROR]
+    num_errors = verdicts[_V.INTERNAL_ERROR]
     found = {f'samples/verdict_{v.value}': float(verdicts[v]) for v in _V}
     del found['samples/verdict_IE']
-    found['samples/judge_errors'] = float(errors)
+    found['samples/judge_errors'] = float(num_errors)
     if num_samples:
       each = pass_at_k.per_problem(
           [*num_samples.values()],
           [solved[problem_id] for problem_id in num_samples],
           1,
-          allow_unequal=bool(errors),
+          allow_unequal=bool(num_errors),
       )
       found['samples/pass@1'] = pass_at_k.mean(each)
     return found
 
-  def _judge(
-      self, sources: Mapping[tuple[str, int], str | None]
-  ) -> list[records.Judgement]:
+  def _judge(self, sources: Mapping[tuple[str, int], str | None]) -> list[records.Judgement]:
     """Judges the programs; says which one the judge failed at first."""
     pairs = [
         (
             self._problems[problem_id],
-            records.Submission(
-                problem_id=problem_id, sample_index=index, source=source
-            ),
+            records.Submission(problem_id=problem_id, sample_index=index, source=source),
         )
         for (problem_id, index), source in sources.items()
         if source is not None

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from valley_jax import errors
+
 
 class Profile:
   """Records steps START to STOP - 1, counted from 1 as in metrics.jsonl."""
@@ -27,13 +29,13 @@ class Profile:
     """
     match = re.fullmatch(r'(\d+):(\d+)', spec)
     if spec and not (match and 1 <= int(match[1]) < int(match[2])):
-      raise ValueError(
+      raise errors.UserError(
           f'watch.profile={spec!r}: want START:STOP, 1 <= START < STOP, such as'
           ' 10:15 for steps 10 to 14.'
       )
     self._steps = range(int(match[1]), int(match[2])) if match else range(0)
     if self._steps and self._steps.stop > num_steps + 1:
-      raise ValueError(
+      raise errors.UserError(
           f'watch.profile={spec!r} goes beyond the {num_steps:,} steps of this'
           ' run; name earlier ones.'
       )

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import tqdm
 
-from valley_jax import metrics
+from valley_jax import errors
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import metrics
 from valley_jax.watching import speed
 
 _COUNTS = ('num_supervised', 'num_tokens', 'squared_lengths')
@@ -61,7 +62,7 @@ class Reporter:
     scalars = jax.device_get(dict(values))
     for name in ('loss', 'grad_norm'):
       if not np.isfinite(scalars[name]):
-        raise ValueError(
+        raise errors.UserError(
             f'Step {step}: {name} is {scalars[name]}; the run has diverged.'
             ' Lower train.learning_rate or raise train.warmup_fraction, and'
             ' take another --workdir.'

@@ -14,10 +14,10 @@ from typing import Any
 
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data import prompts
-from valley_jax.data import shards as shards_lib
-from valley_jax.data import templates
-from valley_jax.data import tokenization
+from valley_jax.data.shards import shards as shards_lib
+from valley_jax.data.tokens import prompts
+from valley_jax.data.tokens import templates
+from valley_jax.data.tokens import tokenization
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import request as request_lib
 
@@ -28,40 +28,30 @@ Judge = Callable[[Mapping[tuple[str, int], str | None]], dict[str, float]]
 
 
 def of_problems(
-    chosen: Sequence[records.Problem],
-    tokenizer: tokenization.Tokenizer,
-    prompt: prompts.Prompt,
+    chosen: Sequence[records.Problem], tokenizer: tokenization.Tokenizer, prompt: prompts.Prompt
 ) -> list[request_lib.Request]:
   """Returns a request a problem, in the words that `sample` will use."""
   texts = [prompts.words(prompt, problem) for problem in chosen]
   return [
       request_lib.Request(
-          problem.problem_id,
-          0,
-          tuple(tokenization.encode_prompt(tokenizer, text, prompt.system)),
+          problem.problem_id, 0, tuple(tokenization.encode_prompt(tokenizer, text, prompt.system))
       )
       for problem, text in zip(chosen, texts, strict=True)
   ]
 
 
-def of_traces(
-    shards: shards_lib.Shards, traces: Sequence[int]
-) -> list[request_lib.Request]:
+def of_traces(shards: shards_lib.Shards, traces: Sequence[int]) -> list[request_lib.Request]:
   """Returns a request a trace: the prompt that stands before its response."""
   examples = shards.read(traces)
   return [
       request_lib.Request(
-          shards.ids[i],
-          0,
-          tuple(example.tokens[: example.num_prompt_tokens].tolist()),
+          shards.ids[i], 0, tuple(example.tokens[: example.num_prompt_tokens].tolist())
       )
       for i, example in zip(traces, examples, strict=True)
   ]
 
 
-def repeat(
-    requests: Sequence[request_lib.Request], num_samples: int
-) -> list[request_lib.Request]:
+def repeat(requests: Sequence[request_lib.Request], num_samples: int) -> list[request_lib.Request]:
   """Returns requests for so many samples of each prompt."""
   return [
       dataclasses.replace(request, sample_index=index)
@@ -105,9 +95,7 @@ class Samples:
     `</think>`, `program_rate` with a program, `mean_tokens` the mean length.
     """
     samples = [*self._engine(params).run(self._requests)]
-    texts = {
-        _key(s.request): str(self._tokenizer.decode(s.tokens)) for s in samples
-    }
+    texts = {_key(s.request): str(self._tokenizer.decode(s.tokens)) for s in samples}
     begun = {_key(r): self._begun(r) for r in self._requests}
     sources = {key: programs.extract(begun[key] + texts[key]) for key in begun}
     reasons = [s.finish_reason for s in samples]
@@ -122,9 +110,7 @@ class Samples:
     if self._judged:
       scalars |= self._judged(sources)
     return scalars, {
-        f'samples/{request.problem_id}': self._page(
-            request, texts[_key(request)]
-        )
+        f'samples/{request.problem_id}': self._page(request, texts[_key(request)])
         for request in self._requests
         if request.sample_index == 0
     }

@@ -40,9 +40,7 @@ def speeds(
       'tokens_per_second_per_chip': counts['num_tokens'] / seconds / chips,
   }
   if peak := flops.peak_flops(devices[0].device_kind):
-    needed = flops.step_flops(
-        student, counts['num_tokens'], counts['squared_lengths']
-    )
+    needed = flops.step_flops(student, counts['num_tokens'], counts['squared_lengths'])
     found['mfu'] = needed / seconds / (chips * peak)
   return found
 

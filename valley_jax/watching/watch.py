@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from valley_jax import metrics
+from valley_jax.runtime import metrics
 from valley_jax.watching import held_out as held_out_lib
 from valley_jax.watching import profile as profile_lib
 from valley_jax.watching import reporter as reporter_lib

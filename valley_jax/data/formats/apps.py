@@ -11,6 +11,7 @@ import urllib.parse
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import leetcode
 from valley_jax.data.formats import rows
@@ -67,7 +68,7 @@ def _text(raw: bytes) -> str:
 
 def _line(raw: bytes) -> str:
   if raw.startswith((b'[', b'{')):
-    raise ValueError(f'{raw[:40]!r} stands where a text should')
+    raise errors.UserError(f'{raw[:40]!r} stands where a text should')
   return msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode()
 
 
@@ -105,9 +106,7 @@ def _depth(raw: bytes) -> int:
   return opening[0].count(b'[') if opening else 0
 
 
-def _function_tests(
-    found: _InputOutput, starter_code: str
-) -> Iterator[records.TestCase]:
+def _function_tests(found: _InputOutput, starter_code: str) -> Iterator[records.TestCase]:
   inputs = list(map(bytes, found.inputs))
   outputs = list(map(bytes, found.outputs))
   if any(re.search(rb'[{,]\s*"-?\d+"\s*:', raw) for raw in inputs + outputs):
@@ -115,18 +114,12 @@ def _function_tests(
   if is_wrapped(outputs, starter_code):
     outputs = [bytes(_RAWS.decode(output)[0]) for output in outputs]
   for given, expected in zip(inputs, outputs, strict=True):
-    yield records.TestCase(
-        input=_arguments(given), expected=rows.check_depth(expected.decode())
-    )
+    yield records.TestCase(input=_arguments(given), expected=rows.check_depth(expected.decode()))
 
 
-def _tests(
-    found: _InputOutput, starter_code: str
-) -> tuple[records.TestCase, ...]:
+def _tests(found: _InputOutput, starter_code: str) -> tuple[records.TestCase, ...]:
   if len(found.inputs) != len(found.outputs):
-    raise ValueError(
-        f'{len(found.inputs)} inputs, but {len(found.outputs)} outputs'
-    )
+    raise errors.UserError(f'{len(found.inputs)} inputs, but {len(found.outputs)} outputs')
   if not found.inputs:
     raise _UnjudgeableError('no tests')
   if found.fn_name:
@@ -148,7 +141,7 @@ def quantity(said: str | float | None) -> float | None:
     return None
   found = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([a-z]*)', text)
   if not found or found[2] and found[2] not in _UNITS:
-    raise ValueError(f'{said!r} is not understood')
+    raise errors.UserError(f'{said!r} is not understood')
   return float(found[1]) * _UNITS.get(found[2], 1.0)
 
 

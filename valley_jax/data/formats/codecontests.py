@@ -9,15 +9,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import rows
 
-_SOURCES = (
-    'unknown codechef codeforces hackerearth codejam atcoder aizu'.split()
-)
-_DIFFICULTIES = (
-    'unknown easy medium hard harder hardest external'.split()
-    + list('ABCDEFGHIJKLMNOPQRSTUV')
+_SOURCES = 'unknown codechef codeforces hackerearth codejam atcoder aizu'.split()
+_DIFFICULTIES = 'unknown easy medium hard harder hardest external'.split() + list(
+    'ABCDEFGHIJKLMNOPQRSTUV'
 )
 
 
@@ -52,7 +50,7 @@ def _named(value: int | str, names: Sequence[str]) -> str:
   if isinstance(value, str):
     return value.lower()
   if not 0 <= value < len(names):
-    raise ValueError(f'{value} is none of 0 to {len(names) - 1}')
+    raise errors.UserError(f'{value} is none of 0 to {len(names) - 1}')
   return names[value] if value else ''
 
 
@@ -60,14 +58,11 @@ def _tests(row: Row) -> Iterator[records.TestCase]:
   for column in ('public_tests', 'private_tests', 'generated_tests'):
     tests = getattr(row, column)
     if len(tests.input) != len(tests.output):
-      raise ValueError(
-          f'`{column}`: {len(tests.input)} inputs, but'
-          f' {len(tests.output)} outputs'
+      raise errors.UserError(
+          f'`{column}`: {len(tests.input)} inputs, but' f' {len(tests.output)} outputs'
       )
     for given, expected in zip(tests.input, tests.output, strict=True):
-      yield records.TestCase(
-          input=given, expected=expected, is_sample=column == 'public_tests'
-      )
+      yield records.TestCase(input=given, expected=expected, is_sample=column == 'public_tests')
 
 
 def problems(row: Row, unused_place: rows.Place) -> Iterator[rows.Item]:
@@ -81,9 +76,7 @@ def problems(row: Row, unused_place: rows.Place) -> Iterator[rows.Item]:
     return
   time = row.time_limit or _Duration()
   with rows.field('time_limit, memory_limit_bytes'):
-    limits = rows.limits(
-        time.seconds + time.nanos / 1e9, row.memory_limit_bytes / 2**20
-    )
+    limits = rows.limits(time.seconds + time.nanos / 1e9, row.memory_limit_bytes / 2**20)
   with rows.field('source'):
     platform = _named(row.source, _SOURCES)
   with rows.field('difficulty'):

@@ -62,9 +62,7 @@ def _tests(row: Row) -> Iterator[records.TestCase]:
   """The examples, then the official tests that are none of them."""
   shown = {example.input.strip() for example in row.examples or []}
   for example in row.examples or []:
-    yield records.TestCase(
-        input=example.input, expected=example.output, is_sample=True
-    )
+    yield records.TestCase(input=example.input, expected=example.output, is_sample=True)
   for test in row.official_tests or []:
     if test.input.strip() not in shown:
       yield records.TestCase(input=test.input, expected=test.output)

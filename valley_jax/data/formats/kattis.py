@@ -14,18 +14,14 @@ from typing import Any
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import links
 from valley_jax.data.formats import rows
 
 Texts = str | list[str]
 
-_LANGUAGES = {
-    '.cpp': 'cpp17',
-    '.cc': 'cpp17',
-    '.cxx': 'cpp17',
-    '.py': 'python',
-}
+_LANGUAGES = {'.cpp': 'cpp17', '.cc': 'cpp17', '.cxx': 'cpp17', '.py': 'python'}
 _HEADERS = ('.h', '.hh', '.hpp')
 _MAINS = ('main', '__main__')
 _GROUPS = ('sample', 'secret')
@@ -63,7 +59,7 @@ def read(path: pathlib.Path) -> Iterator[rows.Item]:
   """
   found = sorted(file.parent for file in path.rglob('problem.yaml'))
   if not found:
-    raise ValueError(
+    raise errors.UserError(
         f'{path} holds no problem.yaml; set `problems` of the config to a'
         ' problem package, or to a folder of packages.'
     )
@@ -132,12 +128,10 @@ def _read_yaml(path: pathlib.Path, record_type: Any) -> Any:
       # BaseLoader makes texts only: no objects, dates or integers.
       value = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as e:
-      raise ValueError(f'not YAML: {" ".join(str(e).split())}') from e
+      raise errors.UserError(f'not YAML: {" ".join(str(e).split())}') from e
     if not isinstance(value or {}, dict):
-      raise ValueError('not a table of keys and values')
-    return msgspec.convert(
-        _without_nulls(value or {}), record_type, strict=False
-    )
+      raise errors.UserError('not a table of keys and values')
+    return msgspec.convert(_without_nulls(value or {}), record_type, strict=False)
 
 
 def _without_nulls(table: dict, depth: int = 2) -> dict:
@@ -163,7 +157,7 @@ def _validator_files(package: pathlib.Path) -> list[pathlib.Path]:
     elif len(programs) == 1:
       files = programs[0].iterdir()
     else:
-      raise ValueError(f'`{folder.name}`: {len(programs)} validators; keep one')
+      raise errors.UserError(f'`{folder.name}`: {len(programs)} validators; keep one')
     return sorted(file for file in files if file.is_file())
   return []
 
@@ -211,17 +205,17 @@ def _tests(
     folder = package / 'data' / group
     for other in sorted(folder.rglob('*')):
       if other.is_symlink() and other.is_dir():  # rglob does not go there.
-        raise ValueError(f'`{_name(package, other)}` is a link to a folder')
+        raise errors.UserError(f'`{_name(package, other)}` is a link to a folder')
       if other.is_dir() and other.suffix == '.files':
         raise _UnjudgeableError('its tests bring files along')
     inputs = _test_files(folder, '.in')
     for answer in _test_files(folder, '.ans'):
       if not answer.with_suffix('.in').is_file():
-        raise ValueError(f'`{_name(package, answer)}` has no .in beside it')
+        raise errors.UserError(f'`{_name(package, answer)}` has no .in beside it')
     for file in inputs:
       answer = file.with_suffix('.ans')
       if not answer.is_file():
-        raise ValueError(f'`{_name(package, file)}` has no .ans beside it')
+        raise errors.UserError(f'`{_name(package, file)}` has no .ans beside it')
       yield records.TestCase(
           input=_read_text(targets.get(file, file)),
           expected=_read_text(targets.get(answer, answer)),
@@ -229,7 +223,7 @@ def _tests(
       )
     num_secret = len(inputs)
   if not num_secret:
-    raise ValueError('`data/secret` has no tests; samples alone are not enough')
+    raise errors.UserError('`data/secret` has no tests; samples alone are not enough')
 
 
 def _name(package: pathlib.Path, file: pathlib.Path) -> str:
@@ -250,15 +244,10 @@ def _flags(package: pathlib.Path, yaml: _Package) -> tuple[str, ...]:
   """
   secret = package / 'data/secret'
   files = _test_files(secret, '.in')
-  groups = {
-      f: _group_flags(f, secret.parent) for f in {x.parent for x in files}
-  }
-  found = {
-      _own_flags(file.with_suffix('.yaml')) or groups[file.parent]
-      for file in files
-  }
+  groups = {f: _group_flags(f, secret.parent) for f in {x.parent for x in files}}
+  found = {_own_flags(file.with_suffix('.yaml')) or groups[file.parent] for file in files}
   if len(found) > 1:
-    raise ValueError(
+    raise errors.UserError(
         '`testdata.yaml`: groups or tests with different flags'
         f' {sorted(found)}; make a package of each'
     )
@@ -280,9 +269,7 @@ def _own_flags(path: pathlib.Path) -> tuple[str, ...]:
   said = _read_yaml(path, _Group)
   if said.args:
     raise _UnjudgeableError('its programs are given arguments')
-  return tuple(
-      _words(said.output_validator_flags or said.output_validator_args)
-  )
+  return tuple(_words(said.output_validator_flags or said.output_validator_args))
 
 
 def _limits(package: pathlib.Path, yaml: _Package) -> records.Limits:
@@ -295,9 +282,7 @@ def _limits(package: pathlib.Path, yaml: _Package) -> records.Limits:
     return rows.limits(seconds, limits.memory, limits.output)
 
 
-def _statement(
-    package: pathlib.Path, tests: tuple[records.TestCase, ...]
-) -> str:
+def _statement(package: pathlib.Path, tests: tuple[records.TestCase, ...]) -> str:
   """The English statement, or the first, and the samples behind it."""
   files = [
       file
@@ -306,7 +291,7 @@ def _statement(
       if re.fullmatch(r'problem(\.[\w-]+)?\.(tex|md)', file.name)
   ]
   if not files:
-    raise ValueError('`problem_statement`: no problem.LANGUAGE.tex or .md')
+    raise errors.UserError('`problem_statement`: no problem.LANGUAGE.tex or .md')
   order = {'problem.en': 0, 'problem': 1}
   text = _read_text(min(files, key=lambda file: order.get(file.stem, 2)))
   parts = [text.strip()]

@@ -9,6 +9,7 @@ import re
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import rows
 
@@ -57,7 +58,7 @@ def problems(row: Row, unused_place: rows.Place) -> Iterator[rows.Item]:
   # The last: a prompt may define ListNode ahead of its Solution.
   methods = re.findall(r'^ +def +(\w+)\(self', row.prompt, re.MULTILINE)
   if not methods:
-    raise ValueError('`prompt`: no method `def name(self, ...)` in it')
+    raise errors.UserError('`prompt`: no method `def name(self, ...)` in it')
   with rows.field('start_time'):
     date = rows.day(row.start_time)
   yield records.Problem(

@@ -8,6 +8,8 @@ import os
 import pathlib
 import re
 
+from valley_jax import errors
+
 _MAX_LINKS = 8  # From one to the next.
 _MAX_BYTES = 4096  # PATH_MAX of Linux.
 _TARGET = re.compile(rb'(?!/)((?:[^\0\n]*/)?[^/\0\n]+(\.[a-z]+))\n?')
@@ -34,13 +36,13 @@ def follow(file: pathlib.Path, top: pathlib.Path) -> pathlib.Path:
     if os.path.isfile(there) and there.resolve().is_relative_to(top.resolve()):
       here = there
     elif target.startswith('../'):
-      raise ValueError(
+      raise errors.UserError(
           f'`{_name(file, top)}` is a link turned to text, to {target!r}, and'
           f' {top.name}/ has no such file; put the test itself in its place'
       )
     else:
       return here
-  raise ValueError(
+  raise errors.UserError(
       f'`{_name(file, top)}` is a link turned to text that leads over more than'
       f' {_MAX_LINKS} others, or in a ring; put the test itself in its place'
   )

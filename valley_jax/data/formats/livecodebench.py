@@ -14,6 +14,7 @@ import zlib
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import leetcode
 from valley_jax.data.formats import rows
@@ -64,12 +65,12 @@ def unpickle_string(data: bytes) -> str:
     if opcode.name in _STRINGS:
       strings.append(argument)
     elif opcode.name not in _FRAMING:
-      raise ValueError(
+      raise errors.UserError(
           f'its pickle has the opcode {opcode.name}, where only a string may'
           ' be; it could run code and is not loaded'
       )
   if len(strings) != 1:
-    raise ValueError(f'its pickle holds {len(strings)} strings instead of one')
+    raise errors.UserError(f'its pickle holds {len(strings)} strings instead of one')
   return strings[0]
 
 
@@ -82,9 +83,9 @@ def unpack(text: str, max_bytes: int = MAX_BYTES) -> str:
   unzip = zlib.decompressobj()
   data = unzip.decompress(base64.b64decode(text, validate=True), max_bytes + 1)
   if len(data) > max_bytes:
-    raise ValueError(f'it unpacks to more than max_bytes={max_bytes:,}')
+    raise errors.UserError(f'it unpacks to more than max_bytes={max_bytes:,}')
   if not unzip.eof or unzip.unused_data:
-    raise ValueError('its zlib stream is cut off, or something follows it')
+    raise errors.UserError('its zlib stream is cut off, or something follows it')
   return unpickle_string(data)
 
 
@@ -121,7 +122,7 @@ def problems(row: Row, place: rows.Place) -> Iterator[rows.Item]:
     date = rows.date(row.contest_date)
   kinds = {kind for kind, _ in pairs}
   if len(kinds) > 1:
-    raise ValueError('`testtype`: some tests are stdin and some functional')
+    raise errors.UserError('`testtype`: some tests are stdin and some functional')
   if not pairs:
     yield rows.Remark(row.question_id, 'left out: no tests')
     return

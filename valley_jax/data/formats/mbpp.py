@@ -12,6 +12,7 @@ import re
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import rows
 
@@ -49,16 +50,14 @@ def problems(row: Row, unused_place: rows.Place) -> Iterator[rows.Item]:
     return
   name = entry_point(row.test_list[0])
   if not name:
-    raise ValueError('`test_list`: its first assert calls no function')
+    raise errors.UserError('`test_list`: its first assert calls no function')
   setup = '\n'.join(filter(None, [*row.test_imports, row.test_setup_code]))
   text = (row.text or row.prompt).strip()
   if not text:
-    raise ValueError('`text`, `prompt`: both are empty')
+    raise errors.UserError('`text`, `prompt`: both are empty')
   yield records.Problem(
       problem_id=problem_id,
-      statement=(
-          f'{text}\nYour code should pass this test:\n\n{row.test_list[0]}\n'
-      ),
+      statement=(f'{text}\nYour code should pass this test:\n\n{row.test_list[0]}\n'),
       tests=tuple(
           records.TestCase(input=f'{setup}\n{test}\n', is_sample=i == 0)
           for i, test in enumerate(row.test_list)

@@ -19,6 +19,7 @@ import zlib
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 
 SUFFIXES = ('.jsonl', '.jsonl.gz', '.parquet')
@@ -69,8 +70,7 @@ def read(path: pathlib.Path, row_type: Any, convert: Convert) -> Iterator[Item]:
         yield from convert(row, Place(file, line, index))
       except FAULTS as e:
         raise records.BadRowError(
-            f'{file}, line {line}: {str(e).rstrip(".")}. Mend or remove this'
-            ' row.'
+            f'{file}, line {line}: {str(e).rstrip(".")}. Mend or remove this' ' row.'
         ) from e
 
 
@@ -80,7 +80,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     return [path]
   found = [f for f in path.iterdir() if f.name.endswith(SUFFIXES)]
   if not found:
-    raise ValueError(
+    raise errors.UserError(
         f'{path} holds no {", ".join(SUFFIXES)} file; set `problems` of the'
         ' config to a file, or to a directory of such files.'
     )
@@ -95,14 +95,10 @@ def _rows(file: pathlib.Path, row_type: Any) -> Iterator[tuple[int, Any]]:
   except records.BadRowError:
     raise
   except (EOFError, OSError, *FAULTS) as e:
-    raise records.BadRowError(
-        f'{file}: cannot be read to its end: {e}. Fetch it again.'
-    ) from e
+    raise records.BadRowError(f'{file}: cannot be read to its end: {e}. Fetch it again.') from e
 
 
-def _parquet_rows(
-    file: pathlib.Path, row_type: Any
-) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(file: pathlib.Path, row_type: Any) -> Iterator[tuple[int, Any]]:
   import pyarrow.parquet as pq  # Half a second that JSONL need not wait for.
 
   wanted = {field.encode_name for field in msgspec.structs.fields(row_type)}
@@ -128,7 +124,7 @@ def field(name: str) -> Iterator[None]:
   try:
     yield
   except FAULTS as e:
-    raise ValueError(f'`{name}`: {e}') from e
+    raise errors.UserError(f'`{name}`: {e}') from e
 
 
 def json_text(text: str) -> str:
@@ -151,7 +147,7 @@ def check_depth(value: str) -> str:
   for token in _BRACKETS.finditer(value):
     depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(token[0], 0)
     if depth > _MAX_DEPTH:
-      raise ValueError(f'its JSON is nested over {_MAX_DEPTH:,} deep')
+      raise errors.UserError(f'its JSON is nested over {_MAX_DEPTH:,} deep')
   return value
 
 
@@ -186,19 +182,17 @@ def day(timestamp: int | None) -> str:
     since = datetime.timedelta(seconds=timestamp)
     return (datetime.date(1970, 1, 1) + since).isoformat()
   except OverflowError as e:
-    raise ValueError(f'{timestamp} s since 1970 is no date') from e
+    raise errors.UserError(f'{timestamp} s since 1970 is no date') from e
 
 
 def limits(
-    cpu_seconds: float | None,
-    memory_mib: float | None,
-    output_mib: float | None = None,
+    cpu_seconds: float | None, memory_mib: float | None, output_mib: float | None = None
 ) -> records.Limits:
   """Returns limits; None and 0 mean that the set does not say."""
   said = {'time': cpu_seconds, 'memory': memory_mib, 'output': output_mib}
   for name, value in said.items():
     if value is not None and not 0 <= value < _MOST:
-      raise ValueError(f'the {name} limit {value} is not one')
+      raise errors.UserError(f'the {name} limit {value} is not one')
   changes: dict[str, Any] = {'cpu_seconds': cpu_seconds or None}
   if memory_mib:
     changes['memory_mib'] = math.ceil(memory_mib)
@@ -211,6 +205,4 @@ def check_hidden(problem: records.Problem) -> Item:
   """Returns the problem, or why not: its statement shows every test."""
   if any(not test.is_sample for test in problem.tests):
     return problem
-  return Remark(
-      problem.problem_id, 'left out: all tests stand in the statement'
-  )
+  return Remark(problem.problem_id, 'left out: all tests stand in the statement')

@@ -17,6 +17,8 @@ import zlib
 import fsspec
 import zstandard
 
+from valley_jax import errors
+
 # What is taken of a directory. A file may be named by itself whatever it is
 # called: it is JSONL unless its suffix says otherwise.
 SUFFIXES = ('.jsonl', '.jsonl.gz', '.jsonl.zst', '.parquet')
@@ -61,7 +63,7 @@ def _find_remote(path: str) -> list[str]:
   try:
     system, inner = fsspec.url_to_fs(path)
   except (ImportError, ValueError) as e:
-    raise ValueError(f'{path} cannot be reached: {e}') from e
+    raise errors.UserError(f'{path} cannot be reached: {e}') from e
   if system.isfile(inner):
     return [path]
   if system.isdir(inner):
@@ -96,9 +98,7 @@ def chunks(name: str) -> Iterator[bytes]:
       yield from iter(functools.partial(f.read, _CHUNK), b'')
 
 
-def _unpack(
-    packed: Iterable[bytes], begin: Callable[[], Any]
-) -> Iterator[bytes]:
+def _unpack(packed: Iterable[bytes], begin: Callable[[], Any]) -> Iterator[bytes]:
   """Unpacks one stream behind another.
 
   By hand, since zstandard's reader takes a file that is cut off for one that

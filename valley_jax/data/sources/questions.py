@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.sources import files
 from valley_jax.data.sources import rows
@@ -86,15 +87,13 @@ class Questions:
       records.BadRowError: a copy that has a bad row.
     """
     if not _is_directory(self._directory):
-      raise ValueError(
+      raise errors.UserError(
           f'config.questions={self._directory!r} is no directory, and a row of'
           f' {dataset} has the question "-"; name the one of the local copies,'
           ' as valley_jax/data/sources/questions.py tells.'
       )
     if dataset not in _ORIGINALS:
-      raise rows.UnusableError(
-          f'dataset {dataset!r} is none of {", ".join(_ORIGINALS)}'
-      )
+      raise rows.UnusableError(f'dataset {dataset!r} is none of {", ".join(_ORIGINALS)}')
     folder = f'{self._directory}/{dataset.replace("/", "_")}'
     key = dataset, split
     if key not in self._statements:
@@ -110,14 +109,11 @@ class Questions:
     is_number = index.isdecimal() and len(index) < 20
     if not is_number or int(index) >= len(statements):
       raise rows.UnusableError(
-          f'index {index!r} is none of the {len(statements):,} rows of'
-          f' {dataset} {split}'
+          f'index {index!r} is none of the {len(statements):,} rows of' f' {dataset} {split}'
       )
     statement = statements[int(index)]
     if not statement.strip():
-      raise rows.UnusableError(
-          f'row {index} of {dataset} {split} has no statement'
-      )
+      raise rows.UnusableError(f'row {index} of {dataset} {split} has no statement')
     return statement
 
 

@@ -26,11 +26,7 @@ class Quarantine(Protocol):
 class Written:
   """A quarantine that is a file of JSONL."""
 
-  def __init__(
-      self,
-      file: BinaryIO,
-      done: Callable[[int], object] = lambda number: None,
-  ):
+  def __init__(self, file: BinaryIO, done: Callable[[int], object] = lambda number: None):
     self._file = file
     self._done = done
     self.num_rows = 0
@@ -54,27 +50,17 @@ class UnusableError(Exception):
   """Why a well-formed row cannot become a trace."""
 
 
-def refuse(
-    quarantine: Quarantine, file: str, line: int, reason: str, row: Any = b''
-) -> None:
+def refuse(quarantine: Quarantine, file: str, line: int, reason: str, row: Any = b'') -> None:
   """Writes down a bad row, or damage to a file from this row on."""
   if not isinstance(row, bytes):
     row = repr(row).encode() if isinstance(row, dict) else records.to_json(row)
   quarantine.append(
-      {
-          'file': file,
-          'line': line,
-          'reason': reason,
-          'row': row[:_SHOWN].decode('utf-8', 'replace'),
-      }
+      {'file': file, 'line': line, 'reason': reason, 'row': row[:_SHOWN].decode('utf-8', 'replace')}
   )
 
 
 def read(
-    file: str,
-    row_type: Any,
-    quarantine: Quarantine,
-    max_bytes: int | None = MAX_BYTES,
+    file: str, row_type: Any, quarantine: Quarantine, max_bytes: int | None = MAX_BYTES
 ) -> Iterator[tuple[int, Any]]:
   """Yields (number, row) of a file, validated; blank lines are skipped.
 
@@ -103,9 +89,7 @@ def count(file: str) -> int | None:
   return sum(chunk.count(b'\n') for chunk in files.chunks(file))
 
 
-def _lines(
-    chunks: Iterable[bytes], max_bytes: int | None
-) -> Iterator[bytes | None]:
+def _lines(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes | None]:
   """Yields the lines, without their ends; None is one over `max_bytes`."""
   parts: list[bytes] = []
   size = 0
@@ -153,9 +137,7 @@ def _json_rows(
     refuse(quarantine, file, number + 1, reason)
 
 
-def _parquet_rows(
-    file: str, row_type: Any, quarantine: Quarantine
-) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(file: str, row_type: Any, quarantine: Quarantine) -> Iterator[tuple[int, Any]]:
   fields = msgspec.structs.fields(row_type)
   optional = {f.encode_name for f in fields if not f.required}
   wanted = [field.encode_name for field in fields]
@@ -175,9 +157,7 @@ def _parquet_rows(
           raise fault
         # Parquet has no other way to leave a column out.
         given = {
-            name: value
-            for name, value in row.items()
-            if value is not None or name not in optional
+            name: value for name, value in row.items() if value is not None or name not in optional
         }
         value = msgspec.convert(given, row_type)
       except FAULTS as e:
@@ -211,9 +191,7 @@ def _raise_unless_damage(error: Exception) -> None:
 
   Arrow tells of most damage by an OSError, which then has no errno.
   """
-  if isinstance(error, OSError) and not (
-      type(error) is OSError and error.errno is None
-  ):
+  if isinstance(error, OSError) and not (type(error) is OSError and error.errno is None):
     raise error
 
 
@@ -227,9 +205,7 @@ def _group_rows(
   for group in range(table.num_row_groups):
     number, end = end, end + table.metadata.row_group(group).num_rows
     try:
-      for batch in table.iter_batches(
-          _BATCH, row_groups=[group], columns=columns
-      ):
+      for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
         for row, fault in _batch_rows(batch):
           number += 1
           yield number, row, fault
@@ -245,9 +221,7 @@ def _group_rows(
     refuse(quarantine, file, end + 1, f'damaged: the file has {said}')
 
 
-def _batch_rows(
-    batch: Any,
-) -> Iterator[tuple[dict[str, Any], Exception | None]]:
+def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any], Exception | None]]:
   """Yields the rows; one that is not UTF-8 shall not spoil the others."""
   try:
     rows = batch.to_pylist()

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from valley_jax import errors
 from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import responses
@@ -49,9 +50,8 @@ def row_type(given: dict[str, str]) -> Any:
   """
   for name, column in given.items():
     if name not in COLUMNS or not column:
-      raise ValueError(
-          f'{name}={column}: want FIELD=COLUMN, with FIELD one of'
-          f' {", ".join(COLUMNS)}'
+      raise errors.UserError(
+          f'{name}={column}: want FIELD=COLUMN, with FIELD one of' f' {", ".join(COLUMNS)}'
       )
   # A column that is given to one field is no longer the default of another.
   others = {
@@ -61,7 +61,7 @@ def row_type(given: dict[str, str]) -> Any:
   }
   columns = others | given
   if len({*columns.values()}) < len(columns) or {*_REQUIRED} - {*columns}:
-    raise ValueError(f'the columns {columns} are not one a field')
+    raise errors.UserError(f'the columns {columns} are not one a field')
   fields: list[Any] = []
   for field in columns:
     if field in given or field in _REQUIRED:

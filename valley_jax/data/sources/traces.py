@@ -28,6 +28,7 @@ import functools
 import os
 from typing import Any
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.sources import chat
 from valley_jax.data.sources import files
@@ -63,13 +64,9 @@ _FORMATS: dict[str, _Format] = {
     'mini': _Format(records.Trace, lambda row: row),
     'ocr1': _Format(ocr.Row1, ocr.trace1, looks_up=True),
     'ocr2': _Format(ocr.Row2, ocr.trace2, looks_up=True),
-    'openr1': _Format(
-        chat.Row, functools.partial(chat.trace, teacher='DeepSeek-R1')
-    ),
+    'openr1': _Format(chat.Row, functools.partial(chat.trace, teacher='DeepSeek-R1')),
     's1k': _Format(s1k.Row, s1k.trace),
-    's1k_gemini': _Format(
-        s1k.Row, functools.partial(s1k.trace, teacher=s1k.GEMINI)
-    ),
+    's1k_gemini': _Format(s1k.Row, functools.partial(s1k.trace, teacher=s1k.GEMINI)),
 }
 _TABLES = {'math': table.MATH, 'table': {}}
 
@@ -92,7 +89,7 @@ def several(sources: str | Sequence[str]) -> tuple[str, ...]:
     found = (sources,)
   twice = next((x for x in found if found.count(x) > 1), '')
   if twice:
-    raise ValueError(f'config.traces names {twice} twice; name it once.')
+    raise errors.UserError(f'config.traces names {twice} twice; name it once.')
   return found
 
 
@@ -153,14 +150,14 @@ def _open(source: str) -> tuple[_Format, list[str]]:
   try:
     made, found = _format(spec), files.find(path)
   except ValueError as e:
-    raise ValueError(f'Traces {source!r}: {e}.') from e
+    raise errors.UserError(f'Traces {source!r}: {e}.') from e
   if not colon or made is None:
-    raise ValueError(
+    raise errors.UserError(
         f'Traces {source!r}: want FORMAT:PATH with FORMAT one of'
         f' {", ".join(sorted({*_FORMATS, *_TABLES}))}.'
     )
   if not found:
-    raise ValueError(
+    raise errors.UserError(
         f'Traces {source!r}: there is no file {path}; give a file, a glob (**'
         ' looks into subdirectories), or a directory of files that end in'
         f' {", ".join(files.SUFFIXES)}.'
@@ -186,7 +183,7 @@ def read(
   """
   opened = [_open(source) for source in several(sources)]
   if not opened:
-    raise ValueError('config.traces names no source; want FORMAT:PATH.')
+    raise errors.UserError('config.traces names no source; want FORMAT:PATH.')
   copies = questions_lib.Questions(questions)
   for made, found in opened:
     to_trace = made.to_trace
@@ -214,6 +211,4 @@ def _check(trace: records.Trace) -> None:
       raise rows.UnusableError(f'its {name} contains a NUL byte')
     limit = MAX_CHARS if name in _TEXTS else _MAX_LABEL_CHARS
     if len(text) > limit:
-      raise rows.UnusableError(
-          f'its {name} has {len(text):,} characters, over {limit:,}'
-      )
+      raise rows.UnusableError(f'its {name} has {len(text):,} characters, over {limit:,}')

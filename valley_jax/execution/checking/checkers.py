@@ -19,6 +19,8 @@ import operator
 import re
 from typing import Any
 
+from valley_jax import errors
+
 Checker = Callable[[bytes, bytes], bool]
 Tolerance = tuple[float, float]  # Absolute, and relative to what is expected.
 TEXT_TOLERANCE = 1e-6, 1e-6  # What most statements with floats ask for.
@@ -79,15 +81,11 @@ def any_of(expected: bytes, printed: bytes) -> bool:
   """Equal as tokens to one text of the JSON list that is expected."""
   texts = parse_json(expected)
   if not isinstance(texts, list) or not {*map(type, texts)} <= {str}:
-    raise ValueError(
-        f'{expected[:80]!r} is no JSON list of texts; mend `expected`.'
-    )
+    raise errors.UserError(f'{expected[:80]!r} is no JSON list of texts; mend `expected`.')
   return any(tokens(text.encode(), printed) for text in texts)
 
 
-def json_texts(
-    expected: bytes, printed: bytes, tolerance: Tolerance = JSON_TOLERANCE
-) -> bool:
+def json_texts(expected: bytes, printed: bytes, tolerance: Tolerance = JSON_TOLERANCE) -> bool:
   """Equal as JSON values, in type too; see `equal_json`."""
   value = parse_json(expected)
   try:
@@ -117,7 +115,7 @@ _CHECKERS: dict[str, tuple[Callable[..., bool], dict, tuple[str, ...]]] = {
 def named(name: str, flags: tuple[str, ...] = ()) -> Checker:
   """Returns a text checker, tuned; raises a ValueError if it is unknown."""
   if name not in _CHECKERS:
-    raise ValueError(
+    raise errors.UserError(
         f'{name!r} is no checker of texts; set `checker` of the problem to one'
         f' of {", ".join(_CHECKERS)}, or to program and bring one.'
     )
@@ -125,7 +123,7 @@ def named(name: str, flags: tuple[str, ...] = ()) -> Checker:
   absolute, relative, rest = 0.0, 0.0, iter(flags)
   for flag in rest:
     if flag not in known:
-      raise ValueError(
+      raise errors.UserError(
           f'{flag!r} is no flag of checker {name}, which takes'
           f' {", ".join(known) or "none"}; mend `flags` of the problem.'
       )
@@ -135,9 +133,7 @@ def named(name: str, flags: tuple[str, ...] = ()) -> Checker:
     text = next(rest, '')
     bound = _number(text.encode())
     if bound is None or not 0 <= bound < math.inf:
-      raise ValueError(
-          f'{flag} is {text!r}, not from 0 up; mend `flags` of the problem.'
-      )
+      raise errors.UserError(f'{flag} is {text!r}, not from 0 up; mend `flags` of the problem.')
     absolute = absolute if 'relative' in flag else bound
     relative = relative if 'absolute' in flag else bound
     options = {**options, 'tolerance': (absolute, relative)}
@@ -164,12 +160,10 @@ def parse_json(text, parse_int=comparable_int, object_hook=None) -> Any:
     text = text.decode() if isinstance(text, bytes) else text
     return json.loads(text, parse_int=parse_int, object_hook=object_hook)
   except (ValueError, RecursionError) as e:
-    raise ValueError(f'{text[:80]!r} is no JSON: {e}; mend it.') from e
+    raise errors.UserError(f'{text[:80]!r} is no JSON: {e}; mend it.') from e
 
 
-def equal_json(
-    expected: Any, returned: Any, tolerance: Tolerance = JSON_TOLERANCE
-) -> bool:
+def equal_json(expected: Any, returned: Any, tolerance: Tolerance = JSON_TOLERANCE) -> bool:
   """Equal in type and value; floats up to the tolerance.
 
   True is not 1, and 1.0 is not 1 where an integer is expected; an integer

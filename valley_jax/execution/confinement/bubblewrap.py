@@ -75,14 +75,10 @@ def stage(isolation: isolation_lib.Isolation) -> isolation_lib.Isolation:
       if interpreter.startswith(f'{source}/'):
         interpreter = place + interpreter.removeprefix(source)
         libraries = f'{place}/lib'
-  return dataclasses.replace(
-      isolation, binds=binds, interpreter=interpreter, libraries=libraries
-  )
+  return dataclasses.replace(isolation, binds=binds, interpreter=interpreter, libraries=libraries)
 
 
-def command(
-    isolation: isolation_lib.Isolation, seccomp_fd: int, info_fd: int | None
-) -> list[str]:
+def command(isolation: isolation_lib.Isolation, seccomp_fd: int, info_fd: int | None) -> list[str]:
   """Returns the command line that starts one sandbox."""
   flags = [
       isolation.bubblewrap, '--unshare-all', '--unshare-user', '--as-pid-1',

@@ -34,10 +34,7 @@ class Cgroup:
     self._memory_mib = 0
     # Held open: they are read several times a test.
     self._files: list[int] = []
-    for directory, name in (
-        (self._memory, _KILLS[version]),
-        (self._cpu, _USAGE[version]),
-    ):
+    for directory, name in ((self._memory, _KILLS[version]), (self._cpu, _USAGE[version])):
       self._files.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
 
   def limit(self, memory_mib: int) -> None:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 
+from valley_jax import errors
 from valley_jax.execution.confinement import seccomp
 
 TIERS = ('T0', 'T1', 'T2')
@@ -40,12 +41,10 @@ _BOOT = (
     'for n,c in marshal.loads(os.pread({fd},1<<24,0)):\n'
     '  m=sys.modules[n]=type(sys)(n);exec(c,m.__dict__)'
 )
-_INSTALL = (
-    'install it with `apt-get install bubblewrap` (or your package manager).'
-)
+_INSTALL = 'install it with `apt-get install bubblewrap` (or your package manager).'
 
 
-class IsolationError(RuntimeError):
+class IsolationError(errors.UserError):
   """This machine cannot confine programs; the message says what to do."""
 
 
@@ -70,9 +69,7 @@ class Isolation:
     subprocess.run(['rm', '-rf', '--', self.public], check=False)
 
 
-def prepare(
-    tier: str = '', profile: str = '', waivers: tuple[str, ...] = ()
-) -> Isolation:
+def prepare(tier: str = '', profile: str = '', waivers: tuple[str, ...] = ()) -> Isolation:
   """Finds out what this machine offers.
 
   Args:

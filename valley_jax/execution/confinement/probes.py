@@ -12,6 +12,7 @@ import pathlib
 import secrets
 import tempfile
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution.confinement import isolation as isolation_lib
 from valley_jax.execution.confinement import place as place_lib
@@ -103,9 +104,7 @@ import time; time.sleep(1)
 _LOUD = 'while True: print("x" * 999)'
 
 
-def prove(
-    place: place_lib.Place, waivers: Iterable[str] = ()
-) -> tuple[str, ...]:
+def prove(place: place_lib.Place, waivers: Iterable[str] = ()) -> tuple[str, ...]:
   """Runs the probes; returns the properties that do not hold but are waived.
 
   Raises:
@@ -113,14 +112,11 @@ def prove(
     ValueError: a waiver of no property.
   """
   if unknown := set(waivers) - PROPERTIES.keys():
-    raise ValueError(
-        f'Waivers {sorted(unknown)} name no property; properties:'
-        f' {", ".join(PROPERTIES)}.'
+    raise errors.UserError(
+        f'Waivers {sorted(unknown)} name no property; properties:' f' {", ".join(PROPERTIES)}.'
     )
   failures = examine(place)
-  broken = {
-      name: what for name, what in failures.items() if name not in waivers
-  }
+  broken = {name: what for name, what in failures.items() if name not in waivers}
   if broken:
     holes = '; '.join(f'{name} ({what})' for name, what in broken.items())
     raise isolation_lib.IsolationError(
@@ -159,8 +155,7 @@ def examine(place: place_lib.Place) -> dict[str, str]:
   except sandbox.SandboxError as e:
     needs = _NEEDS_LANDLOCK if place.user else _NEEDS_NAMESPACES
     raise isolation_lib.IsolationError(
-        f'The sandbox of tier {place.isolation.tier} does not start here: {e}'
-        f' It needs {needs}'
+        f'The sandbox of tier {place.isolation.tier} does not start here: {e}' f' It needs {needs}'
     ) from e
   return failures
 

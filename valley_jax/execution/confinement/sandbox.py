@@ -11,6 +11,7 @@ import struct
 import subprocess
 import time
 
+from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution.confinement import bubblewrap
 from valley_jax.execution.confinement import cgroups
@@ -30,7 +31,7 @@ _HOST_SECONDS = 1.0  # CPU time that the supervisor may need for large files.
 _ANSWER = struct.Struct('<13q')
 
 
-class SandboxError(RuntimeError):
+class SandboxError(errors.UserError):
   """Our machinery failed: this says nothing about the program."""
 
 
@@ -169,9 +170,7 @@ class Sandbox:
     except (OSError, ValueError, KeyError) as e:
       raise self._failure(f'no supervisor to confine ({e})') from e
 
-  def _start_in_container(
-      self, isolation: isolation_lib.Isolation, uid: int
-  ) -> None:
+  def _start_in_container(self, isolation: isolation_lib.Isolation, uid: int) -> None:
     self._scratch = container.make_scratch(isolation.public, uid)
     packages = container.link_packages(isolation)
     own = {'HOME': self._scratch, 'TMPDIR': self._scratch}
@@ -189,9 +188,7 @@ class Sandbox:
     is_required = not {'files', 'writes'} & set(isolation.waivers)
     self._tell('enter', (self._scratch, *walls, filters, is_required))
 
-  def compile(
-      self, sources: tuple[str, ...], mode: str, entry_point: str
-  ) -> Execution:
+  def compile(self, sources: tuple[str, ...], mode: str, entry_point: str) -> Execution:
     """Loads a Python program; report b'code' says that it compiles."""
     return self._ask('compile', (sources, mode, entry_point))
 

@@ -83,9 +83,7 @@ class Cell:
     self.action, self.args = harness.run_stdin, ()
     self.binary = -1  # Of no test: those get copies.
 
-  def enter(
-      self, limits, scratch: str, rules, files, filters, is_required: bool
-  ) -> None:
+  def enter(self, limits, scratch: str, rules, files, filters, is_required: bool) -> None:
     """Builds the walls of T2 around this process."""
     import confine
 
@@ -215,8 +213,7 @@ class Cell:
       pass
     most = limits['output'] + 1
     following.report, following.output = (
-        os.pread(fd, min(os.fstat(fd).st_size, most), 0)
-        for fd in (report, stdout)
+        os.pread(fd, min(os.fstat(fd).st_size, most), 0) for fd in (report, stdout)
     )
     for fd in (stdin, stdout, private, report, reader, ready):
       os.close(fd)

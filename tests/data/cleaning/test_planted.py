@@ -1,0 +1,101 @@
+"""What is planted in 2,000 rows is found, and little else."""
+
+import collections
+import functools
+
+import pytest
+
+from tests import planted
+from valley_jax.data.cleaning import contamination
+from valley_jax.data.cleaning import duplicates
+from valley_jax.data.sources import traces
+
+
+@functools.cache
+def _planted() -> planted.Planted:
+  return planted.plant(seed=0)
+
+
+@pytest.fixture(scope='module')
+def read(tmp_path_factory):
+  """Traces and quarantine of the planted rows, read as `shard` reads them."""
+  path = tmp_path_factory.mktemp('planted') / 'traces.jsonl'
+  path.write_bytes(b'\n'.join(_planted().lines) + b'\n')
+  quarantine = []
+  return list(traces.read(f'jsonl:{path}', '', quarantine)), quarantine
+
+
+@pytest.fixture(scope='module')
+def found(read):
+  """Trace id -> what `Duplicates` says, and what `Contamination` says."""
+  index = duplicates.Duplicates({})
+  problems = contamination.Contamination(_planted().problems, {})
+  return (
+      {trace.trace_id: index.check(trace) for trace in read[0]},
+      {trace.trace_id: problems.check(trace.question) for trace in read[0]},
+  )
+
+
+def _say(name: str, expected: set, got: set) -> None:
+  """Prints recall and precision, with the ids that spoil them."""
+  hits = expected & got
+  print(
+      f'{name}: {len(expected)} planted, {len(hits)} found, {len(got - hits)}'
+      f' false; missed {sorted(expected - got)}, false {sorted(got - hits)}'
+  )
+
+
+def test_there_are_2000_rows_of_which_every_malformed_one_is_quarantined(read):
+  rows, quarantine = read
+  bad = {row['line'] for row in quarantine}
+  _say('malformed', _planted().malformed, bad)
+  assert len(_planted().lines) == len(rows) + len(quarantine) == 2000
+  assert len(_planted().malformed) == 30 and bad == _planted().malformed
+  assert all(row['reason'] for row in quarantine)
+
+
+def test_every_repeated_trace_is_refused_for_the_one_that_it_repeats(found):
+  refused = {
+      name: duplicate.of
+      for name, duplicate in found[0].items()
+      if duplicate and duplicate.is_refused
+  }
+  _say('traces', set(_planted().repeated), set(refused))
+  assert len(_planted().repeated) == 24
+  assert refused == _planted().repeated
+
+
+def test_only_what_is_not_changed_or_respaced_is_called_exact(found):
+  for name in _planted().repeated:
+    kind = found[0][name].kind
+    exact = duplicates.Kind.EXACT_TRACE
+    assert (kind is exact) == (not name.endswith('edited')), name
+
+
+def test_every_question_under_another_name_gets_its_first_name(found):
+  merged = {
+      name: duplicate.problem_id
+      for name, duplicate in found[0].items()
+      if duplicate and not duplicate.is_refused
+  }
+  expected = {
+      f'question-{problem.split("-")[1]}': of
+      for problem, of in _planted().same_question.items()
+      if not problem.startswith('other-problem')
+  }
+  _say('questions', set(expected), set(merged))
+  assert len(expected) == 16 and merged == expected
+
+
+def test_every_contaminated_question_is_found_with_its_problem(found):
+  got = {name: match for name, match in found[1].items() if match}
+  by_edit = collections.Counter(
+      (edit, got[name].method.value if name in got else 'missed')
+      for name, (_, edit) in _planted().contaminated.items()
+  )
+  _say('contaminated', set(_planted().contaminated), set(got))
+  print(dict(by_edit))
+  assert len(_planted().contaminated) == 25
+  assert {name: match.problem_id for name, match in got.items()} == {
+      name: problem for name, (problem, _) in _planted().contaminated.items()
+  }

@@ -1,0 +1,162 @@
+"""Claims about the hidden tests: right programs pass, nearly right ones fail.
+
+Programs run here as text, in process, against what the truth tables say.
+"""
+
+import io
+import re
+
+import pytest
+
+from valley_jax.mini import judging
+from valley_jax.mini import predicates
+from valley_jax.mini import problems
+from valley_jax.mini import teachers
+
+
+def run(code, text):
+  """Returns what a program prints when `text` is its standard input."""
+  out = io.StringIO()
+  lines = io.StringIO(text)
+  exec(
+      code,
+      {
+          'input': lambda: lines.readline().rstrip('\n'),
+          'print': lambda *values: print(*values, file=out),
+      },
+  )
+  return out.getvalue()
+
+
+def passes(source, tests):
+  code = compile(source, '', 'exec')
+  return all(run(code, test.input) == test.expected for test in tests)
+
+
+def program_of(response):
+  return re.search(r'```python\n(.*)\n```$', response, re.DOTALL)[1]
+
+
+def mutants(source):
+  """Yields programs that are one small edit of the text away."""
+  start = source.index(' if ')
+  for found in re.finditer(r'(?<=[<>] )\d+', source):
+    for wrong in (int(found[0]) - 1, int(found[0]) + 1):
+      yield source[: found.start()] + str(wrong) + source[found.end() :]
+  edits = [
+      (r'==', '!='),
+      (r'<', '<='),
+      (r'>', '>='),
+      (r'<', '>'),
+      (r'>', '<'),
+      (r'\band\b', 'or'),
+      (r'\bor\b', 'and'),
+      (r'\bnot \(', '('),
+      (r'x % \d+ == \d+', 'True'),
+      (r'x [<>] \d+', 'True'),
+      (r'x % \d+ == \d+', 'False'),
+      (r'x [<>] \d+', 'False'),
+  ]
+  for pattern, wrong in edits:
+    for found in re.compile(pattern).finditer(source, start):
+      yield source[: found.start()] + wrong + source[found.end() :]
+
+
+def means_the_same(source, puzzle):
+  predicate = re.search(r' if (.*?)\](, default=0)?\)\)$', source)[1]
+  code = compile(predicate, '', 'eval')
+  kept = [x for x in predicates.DOMAIN if eval(code, {'x': x})]
+  return kept == predicates.members(predicates.truth(puzzle.chain))
+
+
+@pytest.fixture(scope='module')
+def judged():
+  found = problems.generate(problems.Split.EVAL, 120)
+  return [(puzzle, judging.make_tests(puzzle)) for puzzle in found]
+
+
+def test_the_reference_program_passes_as_text(judged):
+  for puzzle, tests in judged:
+    assert passes(puzzle.solution, tests)
+
+
+def test_at_least_95_percent_of_edited_programs_fail(judged):
+  caught = num = 0
+  for puzzle, tests in judged:
+    for source in set(mutants(puzzle.solution)):
+      if not means_the_same(source, puzzle):
+        num += 1
+        caught += not passes(source, tests)
+  assert num > 1000
+  assert caught / num >= 0.95
+
+
+@pytest.mark.parametrize('slip', teachers.Slip)
+def test_at_least_95_percent_of_slips_fail(judged, slip):
+  caught = num = 0
+  for puzzle, tests in judged:
+    for chain in teachers.slips(puzzle).get(slip, []):
+      predicate = predicates.unfold(chain)[-1]
+      source = problems.program(predicate, puzzle.request)
+      num += 1
+      caught += not passes(source, tests)
+  assert num >= 100
+  assert caught / num >= 0.95
+
+
+def test_at_least_95_percent_of_other_requests_fail(judged):
+  caught = num = 0
+  for puzzle, tests in judged:
+    predicate = predicates.unfold(puzzle.chain)[-1]
+    for request in problems.Request:
+      if request is not puzzle.request:
+        num += 1
+        source = problems.program(predicate, request)
+        caught += not passes(source, tests)
+  assert caught / num >= 0.95
+
+
+def test_no_constant_program_passes(judged):
+  for _, tests in judged:
+    answers = {test.expected for test in tests}
+    assert len(answers) > 1
+
+
+def test_there_are_few_tests_and_edge_cases_among_them(judged):
+  for puzzle, tests in judged:
+    assert 8 <= len(tests) <= judging.MAX_TESTS
+    lists = [list(map(int, test.input.split())) for test in tests]
+    truth = predicates.truth(puzzle.chain)
+    kept = [[predicates.satisfies(x, truth) for x in xs] for xs in lists]
+    assert '\n' in [test.input for test in tests]
+    assert any(len(xs) == 1 for xs in lists)
+    assert any(xs and not any(flags) for xs, flags in zip(lists, kept))
+    assert any(len(xs) > 1 and all(flags) for xs, flags in zip(lists, kept))
+    assert any(len(set(xs)) < len(xs) for xs in lists)
+    assert any(0 in xs for xs in lists)
+    assert any(min(xs, default=0) < 0 for xs in lists)
+
+
+def test_no_test_shows_in_the_statement(judged):
+  for puzzle, tests in judged:
+    problem = judging.to_problem(puzzle)
+    assert problem.statement == puzzle.statement
+    assert not any(test.is_sample for test in problem.tests)
+    long = [test.input.strip() for test in tests if len(test.input) > 5]
+    assert not any(text in problem.statement for text in long)
+
+
+def test_tests_are_drawn_by_seed(judged):
+  puzzle, tests = judged[0]
+  assert judging.make_tests(puzzle, seed=0) == tests
+  assert judging.make_tests(puzzle, seed=1) != tests
+
+
+def test_a_careful_program_passes_and_a_slipped_one_fails(judged):
+  failed = 0
+  for puzzle, tests in judged:
+    careful = teachers.respond(teachers.Teacher.CAREFUL, puzzle)
+    assert passes(program_of(careful), tests)
+    careless = teachers.respond(teachers.Teacher.CARELESS, puzzle, mistake_rate=1.0)
+    failed += not passes(program_of(careless), tests)
+  assert failed / len(judged) >= 0.95

@@ -1,0 +1,256 @@
+"""The device mesh, and which axis of which parameter lies along it.
+
+One mesh, made at the entry point, with four explicit axes: `data` (copies of
+the parameters), `fsdp` (parameters cut up and gathered where they are used),
+`cp` (the positions of a row cut up) and `tp` (heads and MLP columns cut up).
+With explicit axes a sharding is part of an array's type, so that a mistake is
+an error at trace time and `jax.eval_shape` carries shardings along.
+
+The axes stand in the order of how much they talk, the most talkative last:
+what is last lies on devices that are neighbours.
+"""
+
+from collections.abc import Sequence
+import re
+from typing import Any
+
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from valley_jax import errors
+
+AXES = ('data', 'fsdp', 'cp', 'tp')
+BATCH = ('data', 'fsdp')  # What the batch dimension is cut along.
+
+# First match wins; stacked layers have a leading, unpartitioned dimension.
+_SPECS = (
+    (r'embed_VD$', P('fsdp', 'tp')),
+    (r'head_DV$', P('fsdp', 'tp')),
+    (r'blocks/q_DKGH$', P(None, 'fsdp', 'tp', None, None)),
+    (r'blocks/[kv]_DKH$', P(None, 'fsdp', 'tp', None)),
+    (r'blocks/out_KGHD$', P(None, 'tp', None, None, 'fsdp')),
+    (r'blocks/(gate|up)_DF$', P(None, 'fsdp', 'tp')),
+    (r'blocks/down_FD$', P(None, 'tp', 'fsdp')),
+    (r'blocks/q_bias_KGH$', P(None, 'tp', None, None)),
+    (r'blocks/[kv]_bias_KH$', P(None, 'tp', None)),
+    (r'norm/scale$', P()),
+    # Of LoRA, R being the rank: as the matrices are cut, R whole.
+    (r'blocks/\w+_lora_a_DR$', P(None, 'fsdp', None)),
+    (r'blocks/out_lora_a_KGHR$', P(None, 'tp', None, None, None)),
+    (r'blocks/down_lora_a_FR$', P(None, 'tp', None)),
+    (r'blocks/q_lora_b_RKGH$', P(None, None, 'tp', None, None)),
+    (r'blocks/[kv]_lora_b_RKH$', P(None, None, 'tp', None)),
+    (r'blocks/(gate|up)_lora_b_RF$', P(None, None, 'tp')),
+    (r'blocks/(out|down)_lora_b_RD$', P(None, None, 'fsdp')),
+)
+
+
+def _num_slices(devices: Sequence[Any]) -> int:
+  """Returns how many slices the devices are of; 1 where there are none."""
+  return len({getattr(device, 'slice_index', None) for device in devices})
+
+
+def _lay_out(sizes: Sequence[int], slices: int, devices: Sequence[Any]) -> np.ndarray:
+  """Returns the devices as an array of these sizes, neighbours together."""
+  is_tpu = devices[0].platform == 'tpu'
+  # Other platforms number what they call a slice each in its own way, and may
+  # be one mesh across them; on TPU it would be a mesh across a slow network.
+  if (slices > 1 or is_tpu) and (found := _num_slices(devices)) != slices:
+    raise errors.UserError(
+        f'config.mesh.slices={slices}, but the devices are of {found}; set it'
+        ' to that number (a slice is what a fast network joins).'
+    )
+  if slices > 1:
+    return mesh_utils.create_hybrid_device_mesh(
+        (sizes[0] // slices, *sizes[1:]),
+        (slices, *[1] * (len(sizes) - 1)),
+        devices,
+        allow_split_physical_axes=True,
+    )
+  if is_tpu:  # By the torus. Others: in the order in which they come.
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  return np.asarray(devices).reshape(sizes)
+
+
+def make_mesh(
+    data: int = 1,
+    fsdp: int = -1,
+    tp: int = 1,
+    cp: int = 1,
+    slices: int = 1,
+    devices: Sequence[Any] | None = None,
+) -> jax.sharding.Mesh:
+  """Returns the mesh (data, fsdp, cp, tp); one size may be -1, "the rest".
+
+  Args:
+    data: Copies of the parameters, over all slices.
+    fsdp: Parts of the parameters, and of the rows.
+    tp: Parts of heads and MLP columns.
+    cp: Parts of the positions of a row.
+    slices: Of a multi-slice system, whose slices meet over a slow network.
+      Only `data` crosses it: one sum of gradients a step.
+    devices: Default all.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices, the devices
+      are not of so many slices, or the slices cannot share the copies.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  named = {'data': data, 'fsdp': fsdp, 'cp': cp, 'tp': tp}
+  sizes = list(named.values())
+  if sizes.count(-1) == 1:
+    known = -int(np.prod(sizes))
+    sizes[sizes.index(-1)] = max(1, len(devices) // known)
+  if min(sizes) < 1 or np.prod(sizes) != len(devices):
+    asked = ', '.join(f'{name}={size}' for name, size in named.items())
+    raise errors.UserError(
+        f'Mesh {asked} needs {int(np.prod(sizes))} devices, but there are'
+        f' {len(devices)}; change config.mesh.'
+    )
+  if slices < 1 or sizes[0] % slices:
+    raise errors.UserError(
+        f'config.mesh.data={sizes[0]} is not a multiple of slices={slices};'
+        ' each slice holds whole copies of the parameters.'
+    )
+  return jax.sharding.Mesh(
+      _lay_out(sizes, slices, devices),
+      AXES,
+      axis_types=(jax.sharding.AxisType.Explicit,) * len(AXES),
+  )
+
+
+def spec_of(path: str) -> P:
+  """Returns the partition spec of a parameter, named `blocks/q_DKGH`."""
+  for pattern, spec in _SPECS:
+    if re.search(pattern, path):
+      return spec
+  raise errors.UserError(
+      f'Parameter {path!r} matches no partition spec; add a line to the table'
+      ' in partitioning.py.'
+  )
+
+
+def spec_in_use(path: str) -> P:
+  """Returns how a parameter of one layer lies while it is used: not on fsdp."""
+  return P(*(None if axis == 'fsdp' else axis for axis in spec_of(path)[1:]))
+
+
+def _check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
+  mesh = jax.sharding.get_abstract_mesh()
+  for size, axis in zip(shape, spec):
+    if axis in mesh.shape and size % mesh.shape[axis]:
+      raise errors.UserError(
+          f'Parameter {path!r} of shape {shape} has a dimension of {size} that'
+          f' mesh axis {axis}={mesh.shape[axis]} cannot cut evenly; change'
+          ' config.mesh (or config.vocab_multiple for a vocabulary).'
+      )
+
+
+def specs(params: Any) -> Any:
+  """Returns a tree like `params`, of partition specs.
+
+  Raises:
+    ValueError: the current mesh cannot cut a parameter evenly.
+  """
+
+  def spec(path, leaf):
+    name = '/'.join(str(entry.key) for entry in path)
+    _check_divides(name, leaf.shape, found := spec_of(name))
+    return found
+
+  return jax.tree_util.tree_map_with_path(spec, params)
+
+
+def shard_params(params: Any) -> Any:
+  """Lays every parameter out by the table; for use inside `jax.jit`."""
+  return jax.tree.map(jax.sharding.reshard, params, specs(params))
+
+
+def num_batch_devices() -> int:
+  """Returns into how many parts the current mesh cuts a batch."""
+  shape = jax.sharding.get_mesh().shape
+  return int(np.prod([shape[axis] for axis in BATCH]))
+
+
+def num_cuts() -> int:
+  """Returns into how many parts the current mesh cuts a row's positions."""
+  return jax.sharding.get_abstract_mesh().shape['cp']
+
+
+def check_length(length: int) -> None:
+  """Raises a ValueError where the devices cannot share a row evenly."""
+  if length % num_cuts():
+    raise errors.UserError(
+        f'A row has {length} positions, and cp = {num_cuts()} devices share'
+        ' them; make config.data.max_len a multiple, or change config.mesh.'
+    )
+
+
+def batch_part() -> tuple[int, int]:
+  """Returns (i, n): this process holds the i-th of n parts of a batch's rows.
+
+  Raises:
+    ValueError: as `batch_parts` says.
+  """
+  mesh = jax.sharding.get_mesh()
+  process_of = np.vectorize(lambda device: device.process_index)
+  parts = batch_parts(process_of(mesh.devices), mesh.axis_names)
+  return parts[jax.process_index()], max(parts.values()) + 1
+
+
+def batch_parts(process_of: np.ndarray, axes: Sequence[str] = AXES) -> dict[int, int]:
+  """Returns which part of a batch's rows each process holds.
+
+  Processes whose devices hold the same rows, and other columns of parameters
+  (`tp`), hold the same part.
+
+  Args:
+    process_of: The process of each device, in the mesh's shape.
+    axes: The mesh's.
+
+  Raises:
+    ValueError: the parts are not of one size, or not in one piece each.
+  """
+  sizes = [n if a in BATCH else 1 for n, a in zip(process_of.shape, axes)]
+  rows = np.arange(np.prod(sizes)).reshape(sizes)
+  held: dict[int, set[int]] = {}
+  row_of = np.broadcast_to(rows, process_of.shape)
+  for process, row in zip(process_of.flat, row_of.flat, strict=True):
+    held.setdefault(int(process), set()).add(int(row))
+  parts = sorted({tuple(sorted(part)) for part in held.values()})
+  in_order = [row for part in parts for row in part] == [*range(rows.size)]
+  if not in_order or len({len(part) for part in parts}) > 1:
+    raise errors.UserError(
+        f'On a mesh {dict(zip(axes, process_of.shape))} the processes hold'
+        f' these rows of a batch: {parts}; they must be as many each, and side'
+        ' by side: change config.mesh.'
+    )
+  return {p: parts.index(tuple(sorted(held[p]))) for p in held}
+
+
+def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+  """Cuts a host batch [..., rows, length] along the batch axes and `cp`.
+
+  With several processes each hands in its `batch_part` of the global batch.
+
+  Raises:
+    ValueError: the devices cannot share the rows, or a row, evenly.
+  """
+  mesh = jax.sharding.get_mesh()
+  rows = batch['inputs'].shape[-2] * batch_part()[1]
+  if rows % (devices := num_batch_devices()):
+    raise errors.UserError(
+        f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices'
+        ' share them; make config.train.batch_size / accumulate a multiple.'
+    )
+  check_length(batch['inputs'].shape[-1])
+
+  def put(x: np.ndarray) -> jax.Array:
+    lead = (None,) * (x.ndim - 2)
+    sharding = jax.sharding.NamedSharding(mesh, P(*lead, BATCH, 'cp'))
+    shape = (*x.shape[:-2], rows, x.shape[-1])
+    return jax.make_array_from_process_local_data(sharding, x, shape)
+
+  return {name: put(x) for name, x in batch.items()}
