@@ -32,7 +32,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.subsets import curation
 
 QUESTIONS, TRACES, CHOSEN = 1000, 16, 4
@@ -175,8 +175,8 @@ def main() -> None:
     title += f' benchmarks/curate.py --seconds {arguments.seconds:g}`,'
     title += f' {TRACES} traces a question, {CHOSEN} chosen; all figures are'
     title += ' in curate.json.\n\n'
-    records.write_atomically(path / 'curate.md', f'{title}{table}\n')
-    records.write_atomically(path / 'curate.json', figures + '\n')
+    jsonl.write_atomically(path / 'curate.md', f'{title}{table}\n')
+    jsonl.write_atomically(path / 'curate.json', figures + '\n')
   print(table, figures, sep='\n\n')
 
 

@@ -26,6 +26,7 @@ import grain
 import machine
 import numpy as np
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.batches import pipeline
 from valley_jax.data.shards import shards as shards_lib
@@ -60,7 +61,7 @@ def write(directory: pathlib.Path, number: int, median: int, row_len: int) -> No
   for n in range(-(-number // _PER_SHARD)):
     shards_lib.write(directory, n, rows(n * _PER_SHARD), {})
   manifest = {'format': shards_lib.FORMAT}
-  records.write_json(directory / 'manifest.json', manifest)
+  jsonl.write_json(directory / 'manifest.json', manifest)
 
 
 def _batches(shards, rows, row_len: int, pack: str, batch_size: int):
@@ -185,8 +186,8 @@ def main() -> None:
     title += f'`, steps of {arguments.step_seconds} s and batches of'
     title += f' {arguments.batch_size} rows of 32,768 tokens; all figures are'
     title += ' in data.json.\n\n'
-    records.write_atomically(path / 'data.md', f'{title}{tables}\n')
-    records.write_atomically(path / 'data.json', figures + '\n')
+    jsonl.write_atomically(path / 'data.md', f'{title}{tables}\n')
+    jsonl.write_atomically(path / 'data.json', figures + '\n')
   print(tables, figures, sep='\n\n')
 
 

@@ -30,6 +30,7 @@ import time
 import judge_peers
 import machine
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.execution import calibration
 from valley_jax.execution import judge
@@ -229,8 +230,8 @@ def main() -> None:
     load = machine['load'][0], where['load_after'][0]
     title += f' {load[0]} before and {load[1]} after, on {where["cores"]} cores'
     title += ': see the least where others were at work.\n\n'
-    records.write_atomically(path / 'judge.md', f'{title}{table}\n')
-    records.write_atomically(path / 'judge.json', figures + '\n')
+    jsonl.write_atomically(path / 'judge.md', f'{title}{table}\n')
+    jsonl.write_atomically(path / 'judge.json', figures + '\n')
   print(table, figures, sep='\n\n')
 
 

@@ -27,7 +27,7 @@ import grain
 import machine
 import numpy as np
 
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.batches import packing
 
 ROW_LEN = 32_768
@@ -135,8 +135,8 @@ def main() -> None:
     title = '# How full the rows are\n\nBy `python benchmarks/pack.py'
     title += ' --quick' * arguments.quick
     title += f'`, rows of {ROW_LEN:,} tokens; all figures are in pack.json.\n\n'
-    records.write_atomically(path / 'pack.md', f'{title}{table}\n')
-    records.write_atomically(path / 'pack.json', figures + '\n')
+    jsonl.write_atomically(path / 'pack.md', f'{title}{table}\n')
+    jsonl.write_atomically(path / 'pack.json', figures + '\n')
   print(table, figures, sep='\n\n')
 
 

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 import transformers
 
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.models import cache
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
@@ -359,8 +359,8 @@ def main(args: argparse.Namespace) -> None:
     title += f' {args.requests} requests, {args.slots} slots, on'
     title += f' {where["cores"]} core(s) of {where["device"]}; all is in'
     title += ' sample.json.\n\n'
-    records.write_atomically(path / 'sample.md', f'{title}{text}\n')
-    records.write_atomically(path / 'sample.json', figures + '\n')
+    jsonl.write_atomically(path / 'sample.md', f'{title}{text}\n')
+    jsonl.write_atomically(path / 'sample.json', figures + '\n')
   print(text, figures, sep='\n\n')
   equal = {n for found in speed for n in found['equal'].values()}
   if args.dtype == 'float32' and equal - {args.requests}:

@@ -37,6 +37,7 @@ import machine
 import ml_collections as mlc
 import numpy as np
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data.shards import shards
@@ -240,8 +241,8 @@ def main() -> None:
     path = pathlib.Path(arguments.output)
     title = '# How fast traces become tokens\n\nBy `benchmarks/shard.py`, on'
     title += ' one core; all figures are in shard.json.\n\n'
-    records.write_atomically(path / 'shard.md', f'{title}{table}\n')
-    records.write_atomically(path / 'shard.json', figures + '\n')
+    jsonl.write_atomically(path / 'shard.md', f'{title}{table}\n')
+    jsonl.write_atomically(path / 'shard.json', figures + '\n')
   print(table, figures, sep='\n\n')
 
 

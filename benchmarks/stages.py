@@ -32,7 +32,7 @@ import pathlib
 import machine
 import numpy as np
 
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.models import student as student_lib
 from valley_jax.training import flops
 
@@ -215,9 +215,9 @@ def main() -> None:
     title += ' `benchmarks/stages.py`: a simulation, nothing ran on a chip.'
     title += f' {args.number:,} samples of at most {args.cap:,} tokens,'
     title += f' {args.efficiency:.0%} of the bandwidth.\n\n'
-    records.write_atomically(path / 'stages.md', f'{title}{text}\n')
+    jsonl.write_atomically(path / 'stages.md', f'{title}{text}\n')
     said = json.dumps({'args': vars(args), 'cases': figures}, indent=1)
-    records.write_atomically(path / 'stages.json', said + '\n')
+    jsonl.write_atomically(path / 'stages.json', said + '\n')
   print(text)
 
 

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 import transformers
 
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.batches import packing
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import hf_config
@@ -316,8 +316,8 @@ def main(args: argparse.Namespace) -> None:
     title = '# Training speed\n\nMedian (least–most) of'
     title += f' {args.rounds} rounds by `benchmarks/train.py`, {args.dtype},'
     title += f' on {where["device"]}; all is in train.json.\n\n'
-    records.write_atomically(path / 'train.md', f'{title}{text}\n')
-    records.write_atomically(path / 'train.json', figures + '\n')
+    jsonl.write_atomically(path / 'train.md', f'{title}{text}\n')
+    jsonl.write_atomically(path / 'train.json', figures + '\n')
   print(text, figures, sep='\n\n')
 
 

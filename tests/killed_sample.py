@@ -14,6 +14,7 @@ import sys
 
 import ml_collections as mlc
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 
@@ -35,16 +36,16 @@ def main(config: str, workdir: str, kill_at: str) -> None:
     if event in names and workdir in str(args) and happens():
       die()
 
-  append = records.Appender.append
+  append = jsonl.Appender.append
 
-  def append_or_die(self: records.Appender, *rows) -> None:
+  def append_or_die(self: jsonl.Appender, *rows) -> None:
     if happens():
       data = b''.join(records.to_json(row) + b'\n' for row in rows)
       self._file.write(data[: len(data) // 2])
       die()
     append(self, *rows)
 
-  records.Appender.append = append_or_die
+  jsonl.Appender.append = append_or_die
   sys.addaudithook(watch)
   sample.sample(mlc.ConfigDict(json.loads(config)).lock(), workdir)
 

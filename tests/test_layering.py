@@ -21,15 +21,16 @@ CALLS = {'study': VERBS, 'teach': {'sample'}}
 MAY_IMPORT = {
     'errors': set(),
     'records': {'errors'},
+    'jsonl': {'errors', 'records'},
     'programs': {'errors', 'records'},
-    'runtime': {'errors', 'records'},
-    'execution': {'errors', 'records'},
-    'scoring': {'errors', 'execution', 'programs', 'records'},
+    'runtime': {'errors', 'jsonl', 'records'},
+    'execution': {'errors', 'jsonl', 'records'},
+    'scoring': {'errors', 'execution', 'programs', 'jsonl', 'records'},
     # A trace is filtered by the program that a completion is scored by.
-    'data': {'errors', 'programs', 'records', 'runtime'},
+    'data': {'errors', 'programs', 'jsonl', 'records', 'runtime'},
     'models': {'errors', 'runtime'},
     'training': {'errors', 'models', 'runtime'},
-    'sampling': {'errors', 'models', 'records', 'runtime'},
+    'sampling': {'errors', 'models', 'jsonl', 'records', 'runtime'},
     'planning': {'errors', 'models', 'runtime', 'sampling', 'training'},
     # One path from parameters to verdicts.
     'rollouts': {
@@ -38,6 +39,7 @@ MAY_IMPORT = {
         'execution',
         'models',
         'programs',
+        'jsonl',
         'records',
         'runtime',
         'sampling',
@@ -50,6 +52,7 @@ MAY_IMPORT = {
         'execution',
         'models',
         'programs',
+        'jsonl',
         'records',
         'rollouts',
         'runtime',
@@ -57,13 +60,13 @@ MAY_IMPORT = {
         'scoring',
         'training',
     },
-    'analysis': {'errors', 'records'},
-    'mini': {'errors', 'records'},
+    'analysis': {'errors', 'jsonl', 'records'},
+    'mini': {'errors', 'jsonl', 'records'},
 }
 PARTS = set(MAY_IMPORT)
 
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
-NEVER_JAX = {'errors', 'execution', 'scoring', 'mini', 'programs', 'records'}
+NEVER_JAX = {'errors', 'execution', 'jsonl', 'scoring', 'mini', 'programs', 'records'}
 NEVER_JAX |= {'execute', 'label', 'score', 'report'}
 
 # PID 1 of a sandbox: it imports the files that lie beside it there.
@@ -195,7 +198,16 @@ def _modules(*parts: str) -> set[str]:
 
 
 # Of `runtime` these two: verbs without JAX stand on them.
-LEAVES = {'errors', 'programs', 'records', 'runtime.config_arg', 'runtime.entry', 'runtime.metrics'}
+LEAVES = {
+    'errors',
+    'jsonl',
+    'programs',
+    'records',
+    'runtime.config_arg',
+    'runtime.entry',
+    'runtime.locks',
+    'runtime.metrics',
+}
 
 
 @pytest.mark.parametrize(

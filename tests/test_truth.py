@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests import solutions
+from valley_jax import jsonl
 from valley_jax import records
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -68,7 +69,7 @@ def test_leetcode_solutions_are_told_from_wrong_ones(index, verdict):
 def kattis(tmp_path_factory):
   """Judges by the command line, in the language that a row names."""
   path = tmp_path_factory.mktemp('kattis')
-  records.write_rows(path / 'programs.jsonl', truth.submissions(solutions.KATTIS))
+  jsonl.write_rows(path / 'programs.jsonl', truth.submissions(solutions.KATTIS))
   command = [
       sys.executable, '-m', 'valley_jax.execute',
       '--config', ROOT / 'configs/evaluate.py', '--workdir', path / 'w',
@@ -77,7 +78,7 @@ def kattis(tmp_path_factory):
       f'--config.cpu_seconds={truth.KATTIS["cpu_seconds"]}',
   ]  # fmt: skip
   subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-  rows = records.read_rows(path / 'w/judgements.jsonl', records.Judgement)
+  rows = jsonl.read_rows(path / 'w/judgements.jsonl', records.Judgement)
   return dict(zip(solutions.KATTIS, rows, strict=True))
 
 

@@ -11,6 +11,7 @@ import ml_collections as mlc
 import numpy as np
 
 from configs import valley
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.models import cache as cache_lib
@@ -138,7 +139,7 @@ def config(workdir: pathlib.Path, **changes: Any) -> mlc.ConfigDict:
 
 def write_world(workdir: pathlib.Path, response: str = '') -> None:
   """Writes traces, all with this response if any, problems and shards."""
-  records.write_rows(
+  jsonl.write_rows(
       workdir / 'traces.jsonl',
       [
           records.Trace(
@@ -150,7 +151,7 @@ def write_world(workdir: pathlib.Path, response: str = '') -> None:
           for i in range(12)
       ],
   )
-  records.write_rows(
+  jsonl.write_rows(
       workdir / 'problems.jsonl',
       [
           records.Problem(

@@ -11,7 +11,7 @@ import ml_collections as mlc
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from valley_jax import records
+from valley_jax import jsonl
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -93,7 +93,7 @@ def state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
 def metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   """Returns the rows of metrics.jsonl, without what a clock has measured."""
-  rows = list(records.read_rows(workdir / 'metrics.jsonl', dict))
+  rows = list(jsonl.read_rows(workdir / 'metrics.jsonl', dict))
   speeds = {'step_seconds', 'num_slow_steps', 'supervised_tokens_per_second'}
   speeds |= {'tokens_per_second_per_chip'}
   return [{k: v for k, v in row.items() if k not in speeds} for row in rows]

@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from valley_jax import errors
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import export as export_lib
 from valley_jax.models import hf_config
@@ -48,6 +48,7 @@ from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
+from valley_jax.runtime import locks
 from valley_jax.runtime import partitioning
 
 MIN_TOKENS = 512  # Fewer hide errors of RoPE.
@@ -60,7 +61,7 @@ def _tokenizer(
     run: pathlib.Path, identity: dict[str, Any]
 ) -> tuple[pathlib.Path, tokenization.Tokenizer]:
   """Returns the tokenizer that the student was trained with, and its place."""
-  config = records.read_json(run / 'config.json')
+  config = jsonl.read_json(run / 'config.json')
   directory = pathlib.Path(config['shards'] or run / 'shards') / 'tokenizer'
   tokenizer = tokenization.load(directory)
   hashes = {
@@ -88,8 +89,8 @@ def _write_configs(
   if tokenizer.bos_token_id is not None:
     ids['bos_token_id'] = tokenizer.bos_token_id
   config = hf_config.from_student(student)
-  records.write_json(directory / 'config.json', {**config, **ids, 'torch_dtype': dtype})
-  records.write_json(directory / 'generation_config.json', ids)
+  jsonl.write_json(directory / 'config.json', {**config, **ids, 'torch_dtype': dtype})
+  jsonl.write_json(directory / 'generation_config.json', ids)
 
 
 def export(
@@ -119,7 +120,7 @@ def export(
       raise errors.UserError(
           f'{directory} exists and was not written by export; name another' ' directory with --to.'
       )
-    records.claim(directory / 'export.json', settings)
+    locks.claim_directory(directory / 'export.json', settings)
     print(f'export: {directory} is complete.')
     return
   source, tokenizer = _tokenizer(run, identity)
@@ -132,7 +133,7 @@ def export(
     student, params = initial.trained(run / 'checkpoints', cast)
     _write_configs(scratch, student, tokenizer, dtype)
     export_lib.write_weights(scratch, params, dtype, max_file_bytes)
-  records.write_json(scratch / 'export.json', settings)
+  jsonl.write_json(scratch / 'export.json', settings)
   os.replace(scratch, directory)
   print(f'export: {params_lib.count(params):,} parameters in {directory}.')
 

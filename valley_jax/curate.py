@@ -41,6 +41,7 @@ import ml_collections as mlc
 import numpy as np
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.shards import table as table_lib
@@ -49,6 +50,7 @@ from valley_jax.data.subsets import curation
 from valley_jax.data.subsets import selections
 from valley_jax.data.tokens import tokenization
 from valley_jax.runtime import entry
+from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
 
 
@@ -80,7 +82,7 @@ def _hard(
 ) -> tuple[list[int], dict[str, int]]:
   """Returns the traces of hard questions, and counts of questions."""
   c = config.curate
-  rows = records.read_rows(c.judgements, records.Judgement)
+  rows = jsonl.read_rows(c.judgements, records.Judgement)
   rates = curation.pass_rates(rows)
   questions = sorted({table.problem_ids[row] for row in pool})
   unjudged = [name for name in questions if name not in rates]
@@ -129,8 +131,8 @@ def _choose(
   questions: dict[str, list[int]] = {}
   for row in sorted(rows, key=lambda row: table.ids[row]):
     questions.setdefault(table.problem_ids[row], []).append(row)
-  with records.Appender(path) as appender:
-    done = {x.problem_id: x for x in records.read_rows(path, Choice)}
+  with jsonl.Appender(path) as appender:
+    done = {x.problem_id: x for x in jsonl.read_rows(path, Choice)}
     with metrics.progress(len(questions), 'question', 'curate') as bar:
       for name in sorted(questions):
         bar.update()
@@ -180,7 +182,7 @@ def curate(config: mlc.ConfigDict, workdir: str) -> None:
   ).tolist()
   directory = pathlib.Path(workdir) / 'curated'
   settings = _settings(config, shards, table, pool)
-  records.claim(directory / 'settings.json', settings)
+  locks.claim_directory(directory / 'settings.json', settings)
   hard, counts = _hard(config, table, pool)
   choices = _choose(config, shards, table, hard, directory / 'choices.jsonl')
   row_of = {table.ids[row]: row for row in hard}
@@ -192,8 +194,8 @@ def curate(config: mlc.ConfigDict, workdir: str) -> None:
   for name, rows in subsets.items():
     made = corpus.manifest(table, rows, subset=name, **settings, **counts)
     path = directory / f'{name}.json'
-    if not path.exists() or records.read_json(path) != made:
-      records.write_json(path, made)
+    if not path.exists() or jsonl.read_json(path) != made:
+      jsonl.write_json(path, made)
   print(
       f'curate: {len(pool):,} traces of {counts["questions"]:,} questions;'
       f' {len(choices):,} questions are hard, with {len(hard):,} traces;'

@@ -41,13 +41,12 @@ from collections.abc import Generator
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import fcntl
-import os
 import pathlib
 
 import ml_collections as mlc
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
@@ -55,6 +54,7 @@ from valley_jax.execution import attempt
 from valley_jax.execution import begin
 from valley_jax.execution import judge
 from valley_jax.runtime import entry
+from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
 from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
@@ -72,7 +72,7 @@ class _Samples:
   rules_digest: str
 
   def __iter__(self) -> Iterator[judgement_file.Sample]:
-    for row in records.read_rows(self.path, self.record_type):
+    for row in jsonl.read_rows(self.path, self.record_type):
       submission = programs.submission_of(row)
       if row.problem_id not in self.problems:
         raise errors.UserError(
@@ -154,7 +154,7 @@ def _complete(
         if row is None and sample.submission is not None
     )
 
-  with contextlib.closing(judged()) as judgements, records.Appender(standing.output) as file:
+  with contextlib.closing(judged()) as judgements, jsonl.Appender(standing.output) as file:
     for sample, row in standing.rest(samples):
       if row is None and sample.submission is None:
         problem = samples.problems[sample.problem_id]
@@ -171,35 +171,19 @@ def _answer(
 ) -> records.Judgement:
   """Returns the judgement if it is the sample's."""
   key = sample.problem_id, sample.sample_index
-  if judgement is None or records.key(judgement) != key:
+  if judgement is None or records.sample_key(judgement) != key:
     raise errors.UserError(
         f'Sample {key} was to be judged, and the answer is on'
-        f' {judgement and records.key(judgement)}: {path} has changed in the'
+        f' {judgement and records.sample_key(judgement)}: {path} has changed in the'
         ' meantime. Run execute again.'
     )
   return judgement
 
 
-@contextlib.contextmanager
-def _alone_in(directory: pathlib.Path) -> Iterator[None]:
-  """Refuses a second run in a workdir; a killed one leaves nothing behind."""
-  directory.mkdir(parents=True, exist_ok=True)
-  fd = os.open(directory, os.O_RDONLY)
-  try:
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    yield
-  except BlockingIOError as e:
-    raise errors.UserError(
-        f'Another execute is at work in {directory}; wait for it, or take' ' another --workdir.'
-    ) from e
-  finally:
-    os.close(fd)
-
-
 def execute(config: mlc.ConfigDict, workdir: str) -> None:
   """Judges what has no final verdict yet; see the module's docstring."""
   directory = pathlib.Path(workdir)
-  with _alone_in(directory):
+  with locks.lock_directory(directory, 'execute'):
     _execute(config, directory)
 
 
@@ -233,7 +217,7 @@ def _tell(
   if failed is not None:
     print(
         f'{counts[failed.verdict]:,} could not be judged (IE), such as'
-        f' {records.key(failed)}: {failed.message} Run execute again to retry'
+        f' {records.sample_key(failed)}: {failed.message} Run execute again to retry'
         ' them; until then they cannot be scored.'
     )
 

@@ -40,6 +40,7 @@ from typing import Any
 import ml_collections as mlc
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
 from valley_jax.data.sources import rows
@@ -85,7 +86,7 @@ class _Sources:
     wanted = digests.join(
         digests.of_program(submission), self._digests[submission.problem_id], self._rules
     )
-    same_sample = records.key(submission) == records.key(judgement)
+    same_sample = records.sample_key(submission) == records.sample_key(judgement)
     return same_sample and judgement.digest == wanted
 
 
@@ -93,9 +94,9 @@ def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
   """Writes what `execute` is to judge, and which trace each program is of."""
   reasons: collections.Counter[str] = collections.Counter()
   with (
-      records.written_whole(directory / 'submissions.jsonl') as submissions,
-      records.written_whole(directory / 'asked.jsonl') as asked,
-      records.written_whole(directory / 'quarantine.jsonl') as file,
+      jsonl.open_atomically(directory / 'submissions.jsonl') as submissions,
+      jsonl.open_atomically(directory / 'asked.jsonl') as asked,
+      jsonl.open_atomically(directory / 'quarantine.jsonl') as file,
   ):
     bad = rows.Written(file)
     for trace, submission, reason in sources.read(bad):
@@ -123,18 +124,18 @@ def _write_traces(sources: _Sources, directory: pathlib.Path, all_tests: bool) -
 
   def judgements() -> Iterator[records.Judgement]:
     path = directory / 'judgements.jsonl'
-    for row in records.read_rows(path, records.Judgement):
+    for row in jsonl.read_rows(path, records.Judgement):
       verdicts[row.verdict.value] += 1
       yield row
 
-  with records.written_whole(directory / 'traces.jsonl') as traces_file:
+  with jsonl.open_atomically(directory / 'traces.jsonl') as traces_file:
     # Bad rows are written down already.
     asked = sources.read(collections.deque(maxlen=0))
     for trace in labels.join(asked, judgements(), all_tests=all_tests, stands=sources.stands):
       counts[_NAMES[trace.is_correct]] += 1
       traces_file.write(records.to_json(trace) + b'\n')
   found = {name: counts[name] for name in _NAMES.values()}
-  records.write_json(
+  jsonl.write_json(
       directory / 'labels.json', {**found, 'all_tests': all_tests, 'verdicts': dict(verdicts)}
   )
   failed = verdicts[records.Verdict.INTERNAL_ERROR.value]

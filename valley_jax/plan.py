@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import ml_collections as mlc
 
 from valley_jax import errors
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.batches import packing
 from valley_jax.models import lora
 from valley_jax.models import student as student_lib
@@ -242,7 +242,7 @@ def plan(
     print(_say(config, recommend(own), topology.name))
   if output:
     rows_of = [_as_json(line) for line in lines]
-    records.write_atomically(output, json.dumps(rows_of, indent=1) + '\n')
+    jsonl.write_atomically(output, json.dumps(rows_of, indent=1) + '\n')
   return lines
 
 

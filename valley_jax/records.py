@@ -1,27 +1,13 @@
-"""Every record of the flow, and the files that they travel in.
+"""Every record of the flow, the row types of all files:
 
     traces -> shards -> checkpoint -> completions -> judgements -> scores
 
-A record is a frozen `msgspec.Struct`; its JSONL form is one JSON object a line
-with exactly the declared fields. Reading validates: a bad row raises
-`BadRowError` with file, line, field and remedy, unless the caller hands in a
-`quarantine` list, in which case the row is put there and reading goes on.
-Nothing is dropped silently.
-
-Writing is safe at any moment: `write_atomically` for whole files, `Appender`
-for append-only files, whose torn last line (a crash in mid-write) is cut off
-when the file is next opened for appending.
+A record is a frozen `msgspec.Struct`; in a JSONL file (see `jsonl.py`) it is one JSON object a line
+with exactly the declared fields.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-import contextlib
 import enum
-import gzip
-import json
-import os
-import pathlib
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -234,7 +220,7 @@ class BadRowError(errors.UserError):
   """A row that is not the record it should be."""
 
 
-def key(row: Completion | Judgement | Partial | Submission) -> tuple[str, int]:
+def sample_key(row: Completion | Judgement | Partial | Submission) -> tuple[str, int]:
   """Returns what identifies a sample in every file of the flow."""
   return row.problem_id, row.sample_index
 
@@ -252,174 +238,3 @@ def to_json(record: Any) -> bytes:
 def from_json(data: bytes, record_type: Any) -> Any:
   """Returns the record of a line that `to_json` has made."""
   return msgspec.json.decode(data, type=record_type)
-
-
-def _lines(path: pathlib.Path) -> Iterator[bytes]:
-  opener = gzip.open if path.suffix == '.gz' else open
-  with opener(path, 'rb') as f:
-    yield from f
-
-
-def read_rows(
-    path: str | os.PathLike, record_type: Any, quarantine: list[dict[str, Any]] | None = None
-) -> Iterator[Any]:
-  """Yields the records of a JSONL file; see `read_numbered_rows`."""
-  for _, row in read_numbered_rows(path, record_type, quarantine):
-    yield row
-
-
-def read_numbered_rows(
-    path: str | os.PathLike, record_type: Any, quarantine: list[dict[str, Any]] | None = None
-) -> Iterator[tuple[int, Any]]:
-  """Yields (line, record) of a JSONL (or .jsonl.gz) file, validated.
-
-  Args:
-    path: The file. Blank lines are skipped.
-    record_type: A record class, or any type that msgspec can decode to
-      (`dict` for foreign rows).
-    quarantine: If given, bad rows are appended to it as {file, line, reason,
-      row} instead of being raised.
-
-  Raises:
-    BadRowError: a row that does not fit `record_type`, naming file, line,
-      field and remedy.
-  """
-  decoder = msgspec.json.Decoder(record_type)
-  for number, line in enumerate(_lines(pathlib.Path(path)), start=1):
-    if not line.strip():
-      continue
-    try:
-      row = decoder.decode(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as e:
-      if quarantine is None:
-        name = getattr(record_type, '__name__', str(record_type))
-        raise BadRowError(
-            f'{path}, line {number}: not a valid {name}: {e}. Mend or remove' ' this row.'
-        ) from e
-      quarantine.append(
-          {
-              'file': str(path),
-              'line': number,
-              'reason': str(e),
-              'row': line[:1000].decode('utf-8', 'replace'),
-          }
-      )
-    else:  # Out here: an error of the caller's is not one of the row's.
-      yield number, row
-
-
-@contextlib.contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
-  """Opens a file so that a reader sees the old one or the new one.
-
-  It appears at the end of the context; an error in it leaves the old one.
-  """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  # One name for all writers: what a kill leaves, the next run writes over.
-  scratch = path.with_name(f'.{path.name}.tmp')
-  try:
-    with open(scratch, 'wb') as f:
-      yield f
-      f.flush()
-      os.fsync(f.fileno())
-    os.replace(scratch, path)
-  except OSError:
-    scratch.unlink(missing_ok=True)  # A full disk, say.
-    raise
-
-
-def write_atomically(path: str | os.PathLike, data: bytes | str) -> None:
-  """Writes a whole file so that a reader sees the old one or the new one."""
-  with written_whole(path) as f:
-    f.write(data.encode() if isinstance(data, str) else data)
-
-
-def write_rows(path: str | os.PathLike, rows: Iterable[Any]) -> None:
-  """Writes a whole JSONL file atomically, row by row."""
-  with written_whole(path) as f:
-    f.writelines(to_json(row) + b'\n' for row in rows)
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes one indented JSON document atomically."""
-  text = json.dumps(msgspec.to_builtins(value), indent=2, sort_keys=False)
-  write_atomically(path, text + '\n')
-
-
-def read_json(path: str | os.PathLike) -> Any:
-  """Reads one JSON document."""
-  return json.loads(pathlib.Path(path).read_bytes())
-
-
-def claim(path: str | os.PathLike, settings: dict[str, Any]) -> None:
-  """Marks a directory, by a file in it, with what its contents depend on.
-
-  Raises:
-    ValueError: it was begun with other settings; it names the first.
-  """
-  path = pathlib.Path(path)
-  settings = json.loads(json.dumps(msgspec.to_builtins(settings)))
-  if not path.exists():
-    write_json(path, settings)
-  found = read_json(path)
-  if difference := _first_difference(found, settings):
-    name, before, now = difference
-    raise errors.UserError(
-        f'{path.parent} was begun with {name}={before!r}, now it is {now!r};'
-        ' take another --workdir, or delete what is there.'
-    )
-
-
-def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:
-  """Returns name and values, such as filters.think, True and False."""
-  for name in sorted({*before, *now}):
-    old, new = before.get(name), now.get(name)
-    if isinstance(old, dict) and isinstance(new, dict):
-      if inner := _first_difference(old, new):
-        return f'{name}.{inner[0]}', *inner[1:]
-    elif old != new:
-      return name, old, new
-  return None
-
-
-def repair_torn_tail(path: str | os.PathLike) -> int:
-  """Cuts an unfinished last line off an append-only file; returns its size."""
-  path = pathlib.Path(path)
-  if not path.exists() or path.stat().st_size == 0:
-    return 0
-  with open(path, 'rb+') as f:
-    end = position = f.seek(0, os.SEEK_END)
-    while position > 0:  # Search backwards, a block at a time.
-      start = max(0, position - 65536)
-      f.seek(start)
-      newline = f.read(position - start).rfind(b'\n')
-      if newline >= 0:
-        position = start + newline + 1
-        break
-      position = start
-    if position < end:
-      f.truncate(position)
-  return end - position
-
-
-class Appender:
-  """Appends records to a JSONL file, one unbroken write a batch of rows."""
-
-  def __init__(self, path: str | os.PathLike):
-    self._path = pathlib.Path(path)
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    repair_torn_tail(self._path)
-    self._file = open(self._path, 'ab', buffering=0)
-
-  def __enter__(self) -> 'Appender':
-    return self
-
-  def __exit__(self, *unused_exception) -> None:
-    self._file.close()
-
-  def append(self, *rows: Any) -> None:
-    """Writes the rows; after return they survive a kill of this process."""
-    data = memoryview(b''.join(to_json(row) + b'\n' for row in rows))
-    while data:  # An unbuffered file may take a part; a full disk raises.
-      data = data[self._file.write(data) :]

@@ -31,6 +31,7 @@ import markupsafe
 import ml_collections as mlc
 import tensorboardX
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.analysis import browse
 from valley_jax.analysis import curve as curve_lib
@@ -72,13 +73,13 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
   with figure_style.style():
     for exhibit in exhibits:
       png = figure_style.to_png(exhibit.figure)
-      records.write_atomically(root / f'figures/{exhibit.name}.png', png)
+      jsonl.write_atomically(root / f'figures/{exhibit.name}.png', png)
     svgs = {e.name: markupsafe.Markup(figure_style.to_svg(e.figure, e.name)) for e in exhibits}
   markdown = _render('report.md.j2', context)
-  records.write_atomically(root / 'report.md', markdown)
+  jsonl.write_atomically(root / 'report.md', markdown)
   samples = _samples(config, runs)
   page = _render('report.html.j2', {**context, 'svgs': svgs, **samples})
-  records.write_atomically(root / 'report.html', page)
+  jsonl.write_atomically(root / 'report.html', page)
   _write_events(root / 'tensorboard_report', exhibits, markdown)
 
 
@@ -98,7 +99,7 @@ def _measure(root: pathlib.Path, runs: Sequence[study.Run], num_draws: int) -> _
   if any(run.group for run in sizes) or not named:
     curve, parts = measured(curve_lib.measure, sizes)
     exhibits += exhibits_lib.of_curve(sizes, curve, parts)
-    records.write_json(root / 'curve.json', dataclasses.asdict(curve))
+    jsonl.write_json(root / 'curve.json', dataclasses.asdict(curve))
   if named:
     compared, parts = measured(subsets.measure, named)
     exhibits += subset_exhibits.draw(named, compared, parts)
@@ -106,7 +107,7 @@ def _measure(root: pathlib.Path, runs: Sequence[study.Run], num_draws: int) -> _
         'all': dataclasses.asdict(compared),
         'by_difficulty': {k: dataclasses.asdict(v) for k, v in parts.items()},
     }
-    records.write_json(root / 'subsets.json', found)
+    jsonl.write_json(root / 'subsets.json', found)
   exhibits += exhibits_lib.of_runs(runs)
   return _Results(curve=curve, subsets=compared, exhibits=exhibits)
 
@@ -181,14 +182,18 @@ def _choose(run: study.Run, limit: int) -> list[tuple[Any, Any]]:
   if not judged.exists() or not written.exists():
     return []
   difficulties = {p['problem_id']: p['difficulty'] for p in run.scores['problems']}
-  chosen = browse.choose(list(records.read_rows(judged, records.Judgement)), difficulties, limit)
-  keys = {records.key(row) for row in chosen}
+  chosen = browse.choose(list(jsonl.read_rows(judged, records.Judgement)), difficulties, limit)
+  keys = {records.sample_key(row) for row in chosen}
   completions = {  # One at a time: the file can be many gigabytes.
-      records.key(row): row
-      for row in records.read_rows(written, records.Completion)
-      if records.key(row) in keys
+      records.sample_key(row): row
+      for row in jsonl.read_rows(written, records.Completion)
+      if records.sample_key(row) in keys
   }
-  return [(row, completions[records.key(row)]) for row in chosen if records.key(row) in completions]
+  return [
+      (row, completions[records.sample_key(row)])
+      for row in chosen
+      if records.sample_key(row) in completions
+  ]
 
 
 def _browsable(runs, chosen, problems, max_chars: int) -> dict[str, Any]:

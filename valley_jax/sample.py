@@ -59,6 +59,7 @@ import jax
 import ml_collections as mlc
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.formats import problems
 from valley_jax.data.tokens import prompts
@@ -67,6 +68,7 @@ from valley_jax.data.tokens import tokenization
 from valley_jax.models import initial
 from valley_jax.runtime import checkpoints
 from valley_jax.runtime import entry
+from valley_jax.runtime import locks
 from valley_jax.runtime import processes
 from valley_jax.sampling import begin
 from valley_jax.sampling import files as files_lib
@@ -142,7 +144,7 @@ def _settings(config: mlc.ConfigDict, directory: str, shards: pathlib.Path) -> d
       another prompt, template or tokenizer than it would be sampled with.
   """
   student = checkpoints.finished_identity(directory)
-  manifest = records.read_json(shards / 'manifest.json')
+  manifest = jsonl.read_json(shards / 'manifest.json')
   asked = _method_settings(config, manifest['template_sha256'])
   now = {**manifest, **asked}
   # The last: it is another, too, where the template is.
@@ -194,7 +196,7 @@ def _check(
   lengths = {(r.problem_id, r.sample_index): len(r.prompt) for r in requests}
 
   def fault(row: records.Completion) -> str:
-    if (key := records.key(row)) not in lengths:
+    if (key := records.sample_key(row)) not in lengths:
       return 'is not asked for by config.problems and config.sample.num_samples'
     if row.num_prompt_tokens != lengths[key]:
       return f'has a prompt of {row.num_prompt_tokens} tokens, now it has' f' {lengths[key]}'
@@ -213,7 +215,7 @@ def _check(
   for row in rows:
     if reason := fault(row):
       raise errors.UserError(
-          f'{path}: sample {records.key(row)} {reason}; take another --workdir,'
+          f'{path}: sample {records.sample_key(row)} {reason}; take another --workdir,'
           ' or remove that file.'
       )
 
@@ -322,10 +324,10 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   place = pathlib.Path(workdir)
   files = files_lib.Files(place, me)
   if me == 0:
-    records.claim(place / 'sampling.json', settings)
+    locks.claim_directory(place / 'sampling.json', settings)
     files.repair()
   processes.meet('samples are being read')
-  records.claim(place / 'sampling.json', settings)
+  locks.claim_directory(place / 'sampling.json', settings)
   rows = files.read()
   prompt_sha256 = settings['prompt_sha256']
   _check(files.completions, rows, requests, max_new_tokens, prompt_sha256)
@@ -335,7 +337,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
       prompt_sha256=prompt_sha256,
       opened=_opened(config, tokenizer),
   )
-  done = {records.key(row) for row in rows}
+  done = {records.sample_key(row) for row in rows}
   missing = [
       request for request in requests if (request.problem_id, request.sample_index) not in done
   ]

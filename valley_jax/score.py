@@ -25,6 +25,7 @@ from typing import Any
 import ml_collections as mlc
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
@@ -56,7 +57,7 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
   )
   table = summary.tabulate(problems, num_samples, judgements, forms)
   scores = _scores(config, table, judgements, _trained_on(config, run))
-  records.write_json(run / 'scores.json', scores)
+  jsonl.write_json(run / 'scores.json', scores)
 
 
 def _scores(
@@ -121,7 +122,7 @@ def _trained_on(config: mlc.ConfigDict, run: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_if_there(path: pathlib.Path) -> dict[str, Any]:
-  return records.read_json(path) if path.exists() else {}
+  return jsonl.read_json(path) if path.exists() else {}
 
 
 def _read_judgements(path: pathlib.Path) -> dict[completeness.Key, records.Judgement]:
@@ -130,9 +131,9 @@ def _read_judgements(path: pathlib.Path) -> dict[completeness.Key, records.Judge
     raise errors.UserError(
         f'{path} is being made anew, and that has not ended; run `execute`' ' to the end.'
     )
-  rows = records.read_rows(path, records.Judgement)
+  rows = jsonl.read_rows(path, records.Judgement)
   return completeness.by_key(
-      ((records.key(row), row) for row in rows),
+      ((records.sample_key(row), row) for row in rows),
       str(path),
       'run `execute` again, which keeps the last one',
   )
@@ -141,9 +142,9 @@ def _read_judgements(path: pathlib.Path) -> dict[completeness.Key, records.Judge
 def _read_submissions(path: pathlib.Path) -> dict[completeness.Key, str]:
   """Returns the hash of each program."""
   _require(path, 'execute')
-  rows = records.read_rows(path, records.Submission)
+  rows = jsonl.read_rows(path, records.Submission)
   return completeness.by_key(
-      ((records.key(row), digests.of_program(row)) for row in rows), str(path)
+      ((records.sample_key(row), digests.of_program(row)) for row in rows), str(path)
   )
 
 
@@ -155,9 +156,9 @@ def _read_completions(
   Completions are read one at a time: their texts can be many gigabytes.
   """
   _require(path, 'sample')
-  rows = records.read_rows(path, records.Completion)
+  rows = jsonl.read_rows(path, records.Completion)
   found = completeness.by_key(
-      ((records.key(row), (summary.form_of(row), _hash(row))) for row in rows), str(path)
+      ((records.sample_key(row), (summary.form_of(row), _hash(row))) for row in rows), str(path)
   )
   return (
       {key: form for key, (form, _) in found.items()},

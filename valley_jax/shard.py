@@ -55,6 +55,7 @@ from typing import Any
 import ml_collections as mlc
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.analysis import data_card
 from valley_jax.data.cleaning import contamination
@@ -72,6 +73,7 @@ from valley_jax.data.sources import traces
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
 from valley_jax.runtime import entry
+from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
 
 
@@ -187,7 +189,7 @@ def _settings(
 def _quarantined(directory: pathlib.Path) -> str:
   """Returns how many rows could not be read, and why the first could not."""
   number, first = 0, None
-  for row in records.read_rows(directory / 'quarantine.jsonl', dict):
+  for row in jsonl.read_rows(directory / 'quarantine.jsonl', dict):
     number, first = number + 1, first or row
   if first is None:
     return '0'
@@ -227,12 +229,12 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   directory.mkdir(parents=True, exist_ok=True)
   if not (directory / 'decisions.jsonl').exists():
     _begin_anew(directory)
-  records.claim(directory / 'settings.json', settings)
+  locks.claim_directory(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     print(f'shard: {directory} is complete.')
     return
   # Once it is complete, any version may read it.
-  records.claim(directory / 'versions.json', _versions())
+  locks.claim_directory(directory / 'versions.json', _versions())
   _copy_tokenizer(config, chat_template, directory / 'tokenizer')
   if (directory / 'tokenizer').exists():
     _tokenizer(directory, prompt)  # What is wrong with it is said at once.
@@ -270,9 +272,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         f' mend them, delete {directory} and run shard again.'
     )
   card = data_card.page(manifest, shards.table(directory))
-  records.write_atomically(directory / 'card.html', card)
+  jsonl.write_atomically(directory / 'card.html', card)
   # Last: the manifest says that all the rest is there.
-  records.write_json(directory / 'manifest.json', manifest)
+  jsonl.write_json(directory / 'manifest.json', manifest)
   print(
       f'shard: {manifest["num_traces"]:,} traces,'
       f' {manifest["num_tokens"]:,} tokens, dropped {manifest["dropped"]},'

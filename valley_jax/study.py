@@ -41,6 +41,7 @@ import ml_collections as mlc
 
 from valley_jax import errors
 from valley_jax import execute
+from valley_jax import jsonl
 from valley_jax import label
 from valley_jax import records
 from valley_jax import report
@@ -59,7 +60,7 @@ class _Clock:
 
   def __init__(self, path: pathlib.Path):
     self._path = path
-    self._seconds = records.read_json(path) if path.exists() else {}
+    self._seconds = jsonl.read_json(path) if path.exists() else {}
 
   def run(self, verb: Callable[..., Any], config: mlc.ConfigDict, where) -> None:
     """Calls the verb and records its time."""
@@ -68,7 +69,7 @@ class _Clock:
     verb(config, str(where))
     spent = self._seconds.get(verb.__name__, 0.0) + time.perf_counter() - start
     self._seconds[verb.__name__] = round(spent, 2)
-    records.write_json(self._path, self._seconds)
+    jsonl.write_json(self._path, self._seconds)
 
 
 def _with(config: mlc.ConfigDict, **fields: Any) -> mlc.ConfigDict:
@@ -92,7 +93,7 @@ def _judge_teacher(config: mlc.ConfigDict, root: pathlib.Path, teacher: str, clo
   clock.run(label.label, point, directory)  # Their programs,
   clock.run(execute.execute, point, directory)
   clock.run(label.label, point, directory)  # and what came of them.
-  if records.read_json(directory / 'labels.json')['verdicts'].get('IE'):
+  if jsonl.read_json(directory / 'labels.json')['verdicts'].get('IE'):
     raise errors.UserError(
         f'Some programs in {directory} could not be judged (IE), and a failure'
         ' of the judge is no label; run the study again to retry them.'
@@ -117,7 +118,7 @@ def _make_world(config: mlc.ConfigDict, root: pathlib.Path, clock: _Clock) -> ml
   )
   paths = {name: place / f'{name}_traces.jsonl' for name in ('base', 'train')}
   if not (place / 'tokenizer').exists():
-    traces = [row for path in paths.values() for row in records.read_rows(path, records.Trace)]
+    traces = [row for path in paths.values() for row in jsonl.read_rows(path, records.Trace)]
     tokenization.train_bpe(place / 'tokenizer', traces, w.vocab_size, world.PHRASES)
   for teacher in ('careful', 'careless'):
     _judge_teacher(config, root, teacher, clock)

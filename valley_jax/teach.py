@@ -40,6 +40,7 @@ import jax
 import ml_collections as mlc
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax.data.formats import problems
@@ -106,7 +107,7 @@ def _write(
     digest: The end of each id.
   """
   counts: collections.Counter[str] = collections.Counter()
-  rows = records.read_rows(place / 'completions.jsonl', records.Completion)
+  rows = jsonl.read_rows(place / 'completions.jsonl', records.Completion)
   with _whole(place / 'traces.jsonl') as traces, _whole(place / 'truncated.jsonl') as truncated:
     for row in rows:
       stem = asked[row.problem_id]
@@ -154,7 +155,7 @@ def teach(config: mlc.ConfigDict, workdir: str) -> None:
   if jax.process_index():
     return
   place = pathlib.Path(workdir)
-  drawn = records.read_json(place / 'sampling.json')
+  drawn = jsonl.read_json(place / 'sampling.json')
   teacher = config.teacher or drawn['server.model']
   method = _method(drawn)
   found = problems.read_problems(config.problems)
@@ -178,7 +179,7 @@ def teach(config: mlc.ConfigDict, workdir: str) -> None:
       'num_truncated': num_truncated,
       'finish_reasons': dict(sorted(counts.items())),
   }
-  records.write_json(place / 'teacher.json', summary)
+  jsonl.write_json(place / 'teacher.json', summary)
   print(
       f'teach: {num_traces:,} traces of {len(found):,} problems by {teacher};'
       f' {num_truncated:,} truncated (truncated.jsonl).'

@@ -72,7 +72,7 @@ import jax
 import ml_collections as mlc
 
 from valley_jax import errors
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.batches import pipeline
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.subsets import corpus as corpus_lib
@@ -209,8 +209,8 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     is_first = processes.is_first()
     files = stack.enter_context(buckets.RunFiles(workdir, is_first))
     if is_first:
-      records.write_atomically(files.directory / 'config.json', config.to_json(indent=2) + '\n')
-      records.write_json(files.directory / 'subset.json', corpus.manifest)
+      jsonl.write_atomically(files.directory / 'config.json', config.to_json(indent=2) + '\n')
+      jsonl.write_json(files.directory / 'subset.json', corpus.manifest)
     made = recipe.of(config.train, config.attention, student)
     schedule = recipe.schedule(config.train, num_steps)
     state = step_lib.init_state(

@@ -11,6 +11,7 @@ import warnings
 import pytest
 
 from tests import judged
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.execution import judge
 from valley_jax.execution import remote
@@ -132,9 +133,9 @@ def test_another_version_on_a_host_is_refused():
 
 
 def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
-  records.write_rows(tmp_path / 'problems.jsonl', PROBLEMS[:1])
+  jsonl.write_rows(tmp_path / 'problems.jsonl', PROBLEMS[:1])
   rows = [submission for _, submission in _pairs(5)]
-  records.write_rows(tmp_path / 'programs.jsonl', rows)
+  jsonl.write_rows(tmp_path / 'programs.jsonl', rows)
   command = [sys.executable, '-m', 'valley_jax.execute', '--workdir', tmp_path]
   command += ['--config=configs/evaluate.py']
   command += [f'--config.problems=jsonl:{tmp_path}/problems.jsonl']
@@ -142,7 +143,7 @@ def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
   command += [f'--config.ray={cluster.address}', '--config.num_workers=1']
   root = pathlib.Path(__file__).parents[2]
   subprocess.run(command, cwd=root, check=True, timeout=250)
-  found = records.read_rows(tmp_path / 'judgements.jsonl', records.Judgement)
+  found = jsonl.read_rows(tmp_path / 'judgements.jsonl', records.Judgement)
   assert [row.verdict.value for row in found] == ['AC', 'WA', 'RE', 'CE', 'AC']
 
 

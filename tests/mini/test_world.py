@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.mini import world
 
@@ -16,7 +17,7 @@ PROBLEMS = ['train_problems', 'problems']
 
 def read(directory, name):
   kind = records.Trace if name in TRACES else records.Problem
-  return list(records.read_rows(directory / f'{name}.jsonl', kind))
+  return list(jsonl.read_rows(directory / f'{name}.jsonl', kind))
 
 
 def times(directory):

@@ -16,6 +16,7 @@ import transformers
 
 from tests import tiny
 from valley_jax import convert
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.models import export
 from valley_jax.models import hf_config
@@ -180,7 +181,7 @@ def test_transformers_loads_what_we_write(case, tmp_path):
     like = params_lib.abstract(student)
     params = pretrained.load_params(path, like)
     export.write_weights(tmp_path, params, 'float32', 40_000)
-  records.write_json(tmp_path / 'config.json', hf_config.from_student(student))
+  jsonl.write_json(tmp_path / 'config.json', hf_config.from_student(student))
   loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
       tmp_path, output_loading_info=True, dtype=torch.float32
   )

@@ -15,6 +15,7 @@ from tests import engine_server
 from tests import faults
 from tests import tiny
 from valley_jax import convert
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax import train
@@ -65,7 +66,7 @@ def whole(world):
 
 def _rows(workdir):
   path = workdir / 'completions.jsonl'
-  return list(records.read_rows(path, records.Completion))
+  return list(jsonl.read_rows(path, records.Completion))
 
 
 def _server(world, url, **changes):
@@ -105,7 +106,7 @@ def test_greedy_samples_are_those_of_the_engine(world, whole, url, tmp_path):
 
 def test_a_run_says_how_it_was_sampled(world, url, tmp_path):
   sample.sample(_config(world, server=url), str(tmp_path))
-  found = records.read_json(tmp_path / 'sampling.json')
+  found = jsonl.read_json(tmp_path / 'sampling.json')
   assert found['server.model'] == 'tiny'
   assert found['server.seeded'] is True
   assert found['server.tokens_from'] == 'ids'
@@ -164,7 +165,7 @@ def test_no_two_samples_of_a_problem_share_a_seed():
 def test_without_seeds_a_run_says_so(world, url, tmp_path):
   config = _config(world, server=f'{url}/no_seeds/no_ids', temperature=1.0)
   sample.sample(config, str(tmp_path))
-  found = records.read_json(tmp_path / 'sampling.json')
+  found = jsonl.read_json(tmp_path / 'sampling.json')
   assert found['server.seeded'] is False
   assert found['server.tokens_from'] == 'text'
   rows, tokenizer = _rows(tmp_path), tokenization.load(world / 'hf')

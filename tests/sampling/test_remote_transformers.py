@@ -18,6 +18,7 @@ import tokenizers
 import transformers
 
 from tests import tiny
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.models import export
 from valley_jax.models import hf_config
@@ -50,9 +51,9 @@ def directory(tmp_path_factory):
   )
   config = hf_config.from_student(_STUDENT)
   ids = {'eos_token_id': _END, 'pad_token_id': _END, 'torch_dtype': 'float32'}
-  records.write_json(path / 'config.json', {**config, **ids})
+  jsonl.write_json(path / 'config.json', {**config, **ids})
   defaults = {'do_sample': True, 'repetition_penalty': 1.9, 'eos_token_id': [3]}
-  records.write_json(path / 'generation_config.json', defaults)
+  jsonl.write_json(path / 'generation_config.json', defaults)
   with tiny.mesh():
     params = tiny.put(tiny.params(_STUDENT))
     export.write_weights(path, params, 'float32')

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.scoring import judgement_file
 
@@ -50,7 +51,7 @@ def _samples(keys, digest='d'):
 def _run(path, samples, judge, kill_at=None):
   """One run; it is killed before row `kill_at`, in the midst of writing."""
   standing = judgement_file.survey(path, samples)
-  with records.Appender(standing.output) as file:
+  with jsonl.Appender(standing.output) as file:
     for number, (sample, row) in enumerate(standing.rest(samples)):
       if number == kill_at:
         with open(standing.output, 'ab') as torn:
@@ -61,11 +62,11 @@ def _run(path, samples, judge, kill_at=None):
 
 
 def _read(path):
-  return list(records.read_rows(path, records.Judgement))
+  return list(jsonl.read_rows(path, records.Judgement))
 
 
 def _answers(path):
-  return [(*records.key(row), row.digest) for row in _read(path)]
+  return [(*records.sample_key(row), row.digest) for row in _read(path)]
 
 
 _events = st.lists(

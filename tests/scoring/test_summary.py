@@ -47,7 +47,7 @@ def _completion(text, finish_reason=records.FinishReason.EOS):
 
 
 def _judged(*rows):
-  return {records.key(row): row for row in rows}
+  return {records.sample_key(row): row for row in rows}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import transformers
 
 from tests import tiny
 from valley_jax import convert
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax import train
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import export as export_lib
@@ -100,7 +100,7 @@ def test_a_broken_export_leaves_nothing_that_looks_finished(run, tmp_path, monke
 
 
 def test_another_tokenizer_than_in_training_is_refused(run, tmp_path):
-  config = records.read_json(run / 'config.json')
+  config = jsonl.read_json(run / 'config.json')
   there = tmp_path / 'run'
   there.mkdir()
   os.symlink(run / 'checkpoints', there / 'checkpoints')
@@ -108,7 +108,7 @@ def test_another_tokenizer_than_in_training_is_refused(run, tmp_path):
   tokenizer.chat_template = '{{ messages }}'
   tokenizer.save_pretrained(tmp_path / 'shards/tokenizer')
   config['shards'] = f'{tmp_path}/shards'
-  records.write_json(there / 'config.json', config)
+  jsonl.write_json(there / 'config.json', config)
   with pytest.raises(ValueError, match='template has the hash'):
     convert.export(there)
 

@@ -7,6 +7,7 @@ import pytest
 from configs import distill
 from tests import tiny
 from valley_jax import curate
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data.shards import shards as shards_lib
@@ -56,11 +57,11 @@ def _config(world, **curate_fields):
 def world(tmp_path_factory):
   path = tmp_path_factory.mktemp('world')
   traces = [_trace(q, i) for q in SOLVED for i in range(6)]
-  records.write_rows(path / 'traces.jsonl', traces)
+  jsonl.write_rows(path / 'traces.jsonl', traces)
   shard.shard(tiny.config(path, data={'max_len': 200}), str(path))
   verdicts = [records.Verdict.WRONG_ANSWER, records.Verdict.ACCEPTED]
   rows = [_judgement(q, i, verdicts[i < SOLVED[q]]) for q in SOLVED for i in range(4)]
-  records.write_rows(path / 'judgements.jsonl', rows)
+  jsonl.write_rows(path / 'judgements.jsonl', rows)
   return path
 
 
@@ -165,10 +166,10 @@ def test_other_settings_are_refused(world, curated):
 
 
 def test_a_question_without_judgement_is_an_error_or_dropped(world, tmp_path):
-  rows = list(records.read_rows(world / 'judgements.jsonl', records.Judgement))
+  rows = list(jsonl.read_rows(world / 'judgements.jsonl', records.Judgement))
   failed = records.Verdict.INTERNAL_ERROR
   some = [records.replace(row, verdict=failed) if row.problem_id == 'p1' else row for row in rows]
-  records.write_rows(tmp_path / 'some.jsonl', some)
+  jsonl.write_rows(tmp_path / 'some.jsonl', some)
   fields = {'judgements': f'{tmp_path}/some.jsonl'}
   with pytest.raises(ValueError, match=r"1 of the 3 questions, such as 'p1'"):
     curate.curate(_config(world, **fields), f'{tmp_path}/refused')

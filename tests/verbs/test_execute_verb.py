@@ -16,6 +16,7 @@ import pytest
 
 from tests import judged
 from valley_jax import execute
+from valley_jax import jsonl
 from valley_jax import records
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -48,8 +49,8 @@ def _write_inputs(tmp_path, num_problems: int = 2) -> None:
       msgspec.structs.replace(judged.problem(), problem_id=f'p{i}')
       for i in reversed(range(num_problems))
   ]
-  records.write_rows(tmp_path / 'problems.jsonl', problems)
-  records.write_rows(
+  jsonl.write_rows(tmp_path / 'problems.jsonl', problems)
+  jsonl.write_rows(
       tmp_path / 'submissions.jsonl',
       [
           records.Submission(problem_id=f'p{i}', sample_index=j, source=source)
@@ -60,7 +61,7 @@ def _write_inputs(tmp_path, num_problems: int = 2) -> None:
 
 
 def _rows(workdir) -> list[dict]:
-  rows = records.read_rows(workdir / 'judgements.jsonl', dict)
+  rows = jsonl.read_rows(workdir / 'judgements.jsonl', dict)
   return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
 
 
@@ -74,8 +75,8 @@ def _lines(workdir) -> list[bytes]:
 
 def _change_submissions(tmp_path, change) -> None:
   path = tmp_path / 'submissions.jsonl'
-  rows = list(records.read_rows(path, records.Submission))
-  records.write_rows(path, change(rows))
+  rows = list(jsonl.read_rows(path, records.Submission))
+  jsonl.write_rows(path, change(rows))
 
 
 @pytest.fixture(scope='module')
@@ -149,9 +150,9 @@ def test_other_rules_are_judged_by_anew(judged_before, no_sandbox, rule):
 
 def test_tests_that_changed_are_run_anew(judged_before, no_sandbox):
   path = judged_before / 'problems.jsonl'
-  rows = list(records.read_rows(path, records.Problem))
+  rows = list(jsonl.read_rows(path, records.Problem))
   changed = records.replace(rows[1], tests=rows[1].tests[:1])
-  records.write_rows(path, [rows[0], changed])
+  jsonl.write_rows(path, [rows[0], changed])
   with pytest.raises(RuntimeError, match='bubblewrap'):
     execute.execute(_config(judged_before), str(judged_before / 'w'))
 
@@ -225,7 +226,7 @@ def test_a_completion_without_a_program_does_not_compile(tmp_path):
   _write_inputs(tmp_path)
   program = f'<think>so</think>```python\n{judged.CONTROL}\n```'
   texts = ['<think>no', program, 'no', 'no']
-  records.write_rows(
+  jsonl.write_rows(
       tmp_path / 'w/completions.jsonl', [_completion('p0', i, text) for i, text in enumerate(texts)]
   )
   execute.execute(_config(tmp_path, submissions=''), str(tmp_path / 'w'))
@@ -236,18 +237,18 @@ def test_a_completion_without_a_program_does_not_compile(tmp_path):
 
 def test_a_failure_of_ours_is_judged_again_at_the_next_run(judged_before):
   path = judged_before / 'w/judgements.jsonl'
-  rows = list(records.read_rows(path, records.Judgement))
+  rows = list(jsonl.read_rows(path, records.Judgement))
   failed = records.replace(rows[3], verdict=records.Verdict.INTERNAL_ERROR, message='power cut')
-  records.write_rows(path, [*rows[:3], failed, *rows[4:]])
+  jsonl.write_rows(path, [*rows[:3], failed, *rows[4:]])
   execute.execute(_config(judged_before), str(judged_before / 'w'))
-  after = list(records.read_rows(path, records.Judgement))
+  after = list(jsonl.read_rows(path, records.Judgement))
   assert after[3].verdict is rows[3].verdict
   assert after[:3] + after[4:] == rows[:3] + rows[4:]
 
 
 def _peak_kib(workdir, num_samples: int) -> int:
   """Memory at most, to judge so many completions without a program."""
-  records.write_rows(
+  jsonl.write_rows(
       workdir / 'w/completions.jsonl',
       [_completion(f'p{i % 2}', i // 2, 'none') for i in range(num_samples)],
   )
@@ -279,7 +280,7 @@ def test_no_sandbox_leaves_no_verdict(tmp_path, monkeypatch):
 def test_an_unknown_problem_is_an_error_with_its_remedy(tmp_path):
   _write_inputs(tmp_path)
   lost = records.Submission(problem_id='lost', sample_index=4, source='x')
-  records.write_rows(tmp_path / 'submissions.jsonl', [lost])
+  jsonl.write_rows(tmp_path / 'submissions.jsonl', [lost])
   with pytest.raises(ValueError, match="'lost' of sample 4.*set `problems`"):
     execute.execute(_config(tmp_path), str(tmp_path / 'w'))
 
@@ -330,17 +331,17 @@ def test_killed_at_a_file_operation_and_resumed_equals_unbroken(tmp_path, kill_a
 @pytest.mark.parametrize('kill_at', range(6, 18))
 def test_killed_while_the_file_is_built_anew_equals_unbroken(judged_before, kill_at, unbroken):
   path = judged_before / 'w/judgements.jsonl'
-  rows = list(records.read_rows(path, records.Judgement))
+  rows = list(jsonl.read_rows(path, records.Judgement))
   rows[5] = records.replace(rows[5], digest='of another program')
   # An earlier run was killed while it built the file anew, too.
-  records.write_rows(f'{path}.next', rows[:2])
-  records.write_rows(path, [rows[0], *rows[3:]])
+  jsonl.write_rows(f'{path}.next', rows[:2])
+  jsonl.write_rows(path, [rows[0], *rows[3:]])
   process = _start(_config(judged_before), judged_before / 'w', kill_at)
   process.wait()
   execute.execute(_config(judged_before), str(judged_before / 'w'))
   assert _rows(judged_before / 'w') == _rows(unbroken / 'w')
   assert not pathlib.Path(f'{path}.next').exists()
-  final = list(records.read_rows(path, records.Judgement))
+  final = list(jsonl.read_rows(path, records.Judgement))
   assert [final[i] == rows[i] for i in range(8)] == [i not in (2, 5) for i in range(8)]
 
 
@@ -386,7 +387,7 @@ def test_the_command_teaches_and_runs_without_jax(tmp_path):
 def test_a_language_that_is_not_there_is_said_before_anything_is_judged(tmp_path):
   _write_inputs(tmp_path)
   row = records.Submission(problem_id='p0', sample_index=9, source='', language='ada')
-  with records.Appender(tmp_path / 'submissions.jsonl') as file:
+  with jsonl.Appender(tmp_path / 'submissions.jsonl') as file:
     file.append(row)
   with pytest.raises(ValueError, match="'ada' is unknown.*cpp17"):
     execute.execute(_config(tmp_path), str(tmp_path / 'out'))

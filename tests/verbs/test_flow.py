@@ -11,6 +11,7 @@ from ml_collections import config_flags
 import pytest
 
 from valley_jax import execute
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import report
 from valley_jax import sample
@@ -124,7 +125,7 @@ def test_every_usable_trace_is_in_the_shards(run):
 
 
 def test_training_goes_over_the_subset_and_learns(run):
-  rows = list(records.read_rows(run / 'metrics.jsonl', dict))
+  rows = list(jsonl.read_rows(run / 'metrics.jsonl', dict))
   assert [row['step'] for row in rows] == [*range(1, len(rows) + 1)]
   assert rows[-1]['loss'] < rows[0]['loss']
   assert [p.name for p in (run / 'checkpoints').iterdir()] == [str(len(rows))]
@@ -132,14 +133,14 @@ def test_training_goes_over_the_subset_and_learns(run):
 
 def test_each_problem_is_sampled_and_judged_num_samples_times(run):
   wanted = [(n, i) for n in ('sum', 'backwards', 'largest') for i in (0, 1)]
-  completions = list(records.read_rows(run / 'completions.jsonl', records.Completion))
-  judgements = list(records.read_rows(run / 'judgements.jsonl', records.Judgement))
-  assert [*map(records.key, completions)] == wanted
-  assert [*map(records.key, judgements)] == wanted
+  completions = list(jsonl.read_rows(run / 'completions.jsonl', records.Completion))
+  judgements = list(jsonl.read_rows(run / 'judgements.jsonl', records.Judgement))
+  assert [*map(records.sample_key, completions)] == wanted
+  assert [*map(records.sample_key, judgements)] == wanted
 
 
 def test_the_scores_say_what_was_measured(run):
-  scores = records.read_json(run / 'scores.json')
+  scores = jsonl.read_json(run / 'scores.json')
   assert scores['num_traces'] == 16
   assert scores['seed'] == 0
   assert scores['num_problems'] == 3
@@ -185,7 +186,7 @@ def test_every_verb_run_again_changes_nothing(run):
 
 
 def test_programs_from_elsewhere_are_judged_and_scored(tmp_path):
-  records.write_rows(
+  jsonl.write_rows(
       tmp_path / 'programs.jsonl',
       [
           records.Submission(problem_id=name, sample_index=0, source=source)
@@ -200,9 +201,9 @@ def test_programs_from_elsewhere_are_judged_and_scored(tmp_path):
   ]
   _run('execute', *arguments)
   _run('score', *arguments)
-  rows = records.read_rows(tmp_path / 'judgements.jsonl', records.Judgement)
+  rows = jsonl.read_rows(tmp_path / 'judgements.jsonl', records.Judgement)
   assert [row.verdict.value for row in rows] == [v for _, _, v in PROGRAMS]
-  scores = records.read_json(tmp_path / 'scores.json')
+  scores = jsonl.read_json(tmp_path / 'scores.json')
   assert scores['pass_at_1'] == pytest.approx(1 / 3)
 
 
@@ -219,7 +220,7 @@ def test_a_trained_student_writes_the_same_elsewhere(run, tmp_path):
   ]
   sample.sample(_config(arguments), str(tmp_path))
   there, here = (
-      list(records.read_rows(path / 'completions.jsonl', records.Completion))
+      list(jsonl.read_rows(path / 'completions.jsonl', records.Completion))
       for path in (run, tmp_path)
   )
   assert [row.tokens for row in here] == [row.tokens for row in there]

@@ -11,6 +11,7 @@ import pytest
 
 from tests import judged
 from valley_jax import execute
+from valley_jax import jsonl
 from valley_jax import label
 from valley_jax import records
 
@@ -65,8 +66,8 @@ def _write_inputs(directory: pathlib.Path) -> None:
       records.replace(judged.problem(), problem_id='sum', statement=SUM),
       records.replace(square, problem_id='square', statement=SQUARE),
   ]
-  records.write_rows(directory / 'problems.jsonl', problems)
-  records.write_rows(directory / 'given.jsonl', TRACES)
+  jsonl.write_rows(directory / 'problems.jsonl', problems)
+  jsonl.write_rows(directory / 'given.jsonl', TRACES)
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +87,7 @@ def _read(path):
 
 
 def test_traces_are_labelled_by_execution(labelled):
-  rows = list(records.read_rows(labelled / 'w/traces.jsonl', records.Trace))
+  rows = list(jsonl.read_rows(labelled / 'w/traces.jsonl', records.Trace))
   assert [(t.trace_id, t.is_correct, t.pass_rate) for t in rows] == [
       ('a', True, 1.0),
       ('b', True, 1.0),
@@ -139,9 +140,9 @@ def test_a_program_that_changed_needs_a_judgement_of_its_own(labelled, tmp_path)
   _write_inputs(tmp_path)
   changed = _trace('c', 'sum', judged.CONTROL)
   rows = [*TRACES[:2], changed, *TRACES[3:]]
-  records.write_rows(tmp_path / 'given.jsonl', rows)
+  jsonl.write_rows(tmp_path / 'given.jsonl', rows)
   judgements = (labelled / 'w/judgements.jsonl').read_bytes()
-  records.write_atomically(tmp_path / 'w/judgements.jsonl', judgements)
+  jsonl.write_atomically(tmp_path / 'w/judgements.jsonl', judgements)
   with pytest.raises(ValueError, match='Trace c .* run `execute`'):
     label.label(_config(tmp_path), str(tmp_path / 'w'))
   assert not (tmp_path / 'w/traces.jsonl').exists()
@@ -151,7 +152,7 @@ def test_a_program_that_changed_needs_a_judgement_of_its_own(labelled, tmp_path)
 def test_killed_on_its_way_it_writes_the_same_in_the_end(labelled, tmp_path, kill_at):
   _write_inputs(tmp_path)
   judgements = (labelled / 'w/judgements.jsonl').read_bytes()
-  records.write_atomically(tmp_path / 'w/judgements.jsonl', judgements)
+  jsonl.write_atomically(tmp_path / 'w/judgements.jsonl', judgements)
   command = [
       sys.executable, ROOT / 'tests/kill_at.py', 'label',
       _config(tmp_path).to_json(), str(tmp_path / 'w'), str(kill_at),
@@ -176,9 +177,9 @@ def test_without_judgements_the_next_command_is_named(tmp_path, capsys):
 def test_a_failure_of_the_judge_is_unknown_and_said(labelled, tmp_path, capsys):
   _write_inputs(tmp_path)
   path = labelled / 'w/judgements.jsonl'
-  rows = list(records.read_rows(path, records.Judgement))
+  rows = list(jsonl.read_rows(path, records.Judgement))
   failed = records.replace(rows[0], verdict=records.Verdict.INTERNAL_ERROR)
-  records.write_rows(tmp_path / 'w/judgements.jsonl', [failed, *rows[1:]])
+  jsonl.write_rows(tmp_path / 'w/judgements.jsonl', [failed, *rows[1:]])
   label.label(_config(tmp_path), str(tmp_path / 'w'))
   assert _read(tmp_path / 'w/traces.jsonl')[0]['is_correct'] is None
   assert '1 programs could not be judged (IE)' in capsys.readouterr().out
@@ -186,6 +187,6 @@ def test_a_failure_of_the_judge_is_unknown_and_said(labelled, tmp_path, capsys):
 
 def test_judgements_that_are_being_made_anew_are_waited_for(tmp_path):
   _write_inputs(tmp_path)
-  records.write_atomically(tmp_path / 'w/judgements.jsonl.next', '')
+  jsonl.write_atomically(tmp_path / 'w/judgements.jsonl.next', '')
   with pytest.raises(ValueError, match='being made anew'):
     label.label(_config(tmp_path), str(tmp_path / 'w'))

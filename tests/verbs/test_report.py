@@ -11,6 +11,7 @@ import sys
 import ml_collections as mlc
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import report
 
@@ -53,8 +54,8 @@ def _write_run(root, num_traces, seed, correct, text='<think>a</think>b', subset
   run = root / f'runs/{subset or f"n{num_traces:05d}"}_s{seed}'
   scores = _scores(num_traces, seed, correct)
   named = {} if subset is None else {'subset': subset}
-  records.write_json(run / 'scores.json', {**scores, **named})
-  records.write_rows(run / 'metrics.jsonl', [{'step': 1, 'loss': 2.5}])
+  jsonl.write_json(run / 'scores.json', {**scores, **named})
+  jsonl.write_rows(run / 'metrics.jsonl', [{'step': 1, 'loss': 2.5}])
   completions, judgements = [], []
   for i, c in enumerate(correct[:2]):
     completions.append(
@@ -82,13 +83,13 @@ def _write_run(root, num_traces, seed, correct, text='<think>a</think>b', subset
             tier='T0',
         )
     )
-  records.write_rows(run / 'completions.jsonl', completions)
-  records.write_rows(run / 'judgements.jsonl', judgements)
+  jsonl.write_rows(run / 'completions.jsonl', completions)
+  jsonl.write_rows(run / 'judgements.jsonl', judgements)
 
 
 def _config(root, **changes):
   test = records.TestCase(input='5 5', expected='10')
-  records.write_rows(
+  jsonl.write_rows(
       root / 'problems.jsonl',
       [
           records.Problem(problem_id=f'p{i}', statement='Add.', stub='def f(x):', tests=(test,))
@@ -147,7 +148,7 @@ def test_the_page_states_the_valley(study):
 
 
 def test_the_numbers_are_also_in_a_file(study):
-  curve = records.read_json(study / 'curve.json')
+  curve = jsonl.read_json(study / 'curve.json')
   assert curve['lowest']['num_traces'] == 16
   assert curve['baseline']['pass_at_1'] == 0.5
 
@@ -155,9 +156,9 @@ def test_the_numbers_are_also_in_a_file(study):
 def test_what_was_waived_is_on_the_page_and_in_markdown(tmp_path):
   _write_run(tmp_path, 16, 0, [1, 0])
   path = tmp_path / 'runs/n00016_s0/scores.json'
-  scores = records.read_json(path)
+  scores = jsonl.read_json(path)
   scores.update(waivers=['memory_sum'], calibration=[0.1, 0.25])
-  records.write_json(path, scores)
+  jsonl.write_json(path, scores)
   report.report(_config(tmp_path), str(tmp_path))
   said = 'T0; strict; waived: memory_sum; loop 0.100–0.250 s'
   assert said in (tmp_path / 'report.html').read_text()
@@ -260,7 +261,7 @@ def test_subsets_of_one_size_are_compared_and_are_on_no_curve(tmp_path):
     assert f'<section id="{name}">' in page
     assert (tmp_path / f'figures/{name}.png').exists()
   assert 'id="curve"' not in page and not (tmp_path / 'curve.json').exists()
-  found = records.read_json(tmp_path / 'subsets.json')['all']
+  found = jsonl.read_json(tmp_path / 'subsets.json')['all']
   assert found['base']['pass_at_1'] == 0
   assert found['pairs'][0]['difference'] == 0.5
 
@@ -279,7 +280,7 @@ def test_subsets_stand_in_the_order_of_the_study(tmp_path):
   _write_subsets(tmp_path, 'a', 'b')
   study = {'subsets': ('b', 'a')}
   report.report(_config(tmp_path, study=study), str(tmp_path))
-  found = records.read_json(tmp_path / 'subsets.json')['all']
+  found = jsonl.read_json(tmp_path / 'subsets.json')['all']
   assert [arm['name'] for arm in found['arms']] == ['b', 'a']
 
 
@@ -298,11 +299,11 @@ def test_sizes_stay_on_the_curve_that_they_make_without_subsets(study, tmp_path)
 def test_subsets_are_shown_by_difficulty(tmp_path):
   _write_subsets(tmp_path, 'correct', 'incorrect')
   for path in (tmp_path / 'runs').glob('*/scores.json'):
-    scores = records.read_json(path)
+    scores = jsonl.read_json(path)
     scores['by_difficulty'] = {'easy': {}, 'hard': {}}
     for i, problem in enumerate(scores['problems']):
       problem['difficulty'] = 'easy' if i < 8 else 'hard'
-    records.write_json(path, scores)
+    jsonl.write_json(path, scores)
   report.report(_config(tmp_path), str(tmp_path))
   easy = _lines(tmp_path, '| easy | incorrect | 100.0')
   hard = _lines(tmp_path, '| hard | incorrect | 0.0')
@@ -322,7 +323,7 @@ def test_judged_submissions_have_a_page_without_rates_or_samples(tmp_path):
     scores[name] = None
   scores['pass_at_1_given_completion'] = None
   scores['mean_completion_tokens'] = None
-  records.write_json(tmp_path / 'scores.json', scores)
+  jsonl.write_json(tmp_path / 'scores.json', scores)
   report.report(_config(tmp_path), str(tmp_path))
   page = (tmp_path / 'report.html').read_text()
   assert 'id="rates"' not in page

@@ -10,6 +10,7 @@ import pytest
 
 from tests import tiny
 from tests import train_program
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax import train
@@ -53,7 +54,7 @@ def _done(workdir):
     if path.exists():
       whole = path.read_bytes().rpartition(b'\n')[0].splitlines()
       rows = [records.from_json(row, records.Completion) for row in whole]
-      found.append([records.key(row) for row in rows])
+      found.append([records.sample_key(row) for row in rows])
   return found
 
 
@@ -97,7 +98,7 @@ def test_killed_20_times_no_sample_is_lost_or_doubled(world, tmp_path):
 
 
 def test_some_samples_outgrow_each_stage(world):
-  rows = records.read_rows(world / 'whole' / 'completions.jsonl', records.Completion)
+  rows = jsonl.read_rows(world / 'whole' / 'completions.jsonl', records.Completion)
   lengths = [row.num_prompt_tokens + len(row.tokens) for row in rows]
   assert any(64 < n <= 128 for n in lengths)
   assert any(n > 128 for n in lengths)
@@ -139,7 +140,7 @@ def test_slots_and_chunks_change_no_byte(world, tmp_path):
 def test_what_was_in_its_slot_goes_on_only_where_that_was_asked_for(
     world, tmp_path, kind, resume, goes_on
 ):
-  rows = records.read_rows(world / 'whole' / 'completions.jsonl', records.Completion)
+  rows = jsonl.read_rows(world / 'whole' / 'completions.jsonl', records.Completion)
   row = max(rows, key=lambda row: len(row.tokens))
   # Tokens that no run draws, to be known again.
   partial = records.Partial(
@@ -149,9 +150,9 @@ def test_what_was_in_its_slot_goes_on_only_where_that_was_asked_for(
       log_prob=0.0,
       log_prob_tempered=0.0,
   )
-  records.write_rows(tmp_path / 'samples' / f'{kind}-00001.jsonl', [partial])
+  jsonl.write_rows(tmp_path / 'samples' / f'{kind}-00001.jsonl', [partial])
   sample.sample(_config(world, resume=resume), str(tmp_path))
-  rows = records.read_rows(tmp_path / 'completions.jsonl', records.Completion)
-  found = {records.key(r): r.tokens for r in rows}[records.key(row)]
+  rows = jsonl.read_rows(tmp_path / 'completions.jsonl', records.Completion)
+  found = {records.sample_key(r): r.tokens for r in rows}[records.sample_key(row)]
   assert (found[:20] == (7,) * 20) == goes_on
   assert (_bytes(tmp_path) == _bytes(world / 'whole')) == (not goes_on)

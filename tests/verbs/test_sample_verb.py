@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests import tiny
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax import train
@@ -36,11 +37,11 @@ def whole(world):
 
 
 def _rows(workdir):
-  return list(records.read_rows(workdir / 'completions.jsonl', records.Completion))
+  return list(jsonl.read_rows(workdir / 'completions.jsonl', records.Completion))
 
 
 def test_every_sample_of_every_problem_is_there_in_order(whole):
-  assert [records.key(row) for row in _rows(whole)] == [
+  assert [records.sample_key(row) for row in _rows(whole)] == [
       (f'p{i}', index) for i in range(6) for index in range(3)
   ]
 

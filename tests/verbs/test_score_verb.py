@@ -8,6 +8,7 @@ import sys
 import ml_collections as mlc
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import score
 from valley_jax.scoring import digests
@@ -70,11 +71,11 @@ def _judgement(name, index, verdict, **changes):
 
 def _write_run(workdir, verdicts):
   """Two problems, easy and hard, with one completion a verdict."""
-  records.write_rows(workdir / 'problems.jsonl', map(_problem, verdicts))
+  jsonl.write_rows(workdir / 'problems.jsonl', map(_problem, verdicts))
   samples = [
       (name, index, verdict) for name, row in verdicts.items() for index, verdict in enumerate(row)
   ]
-  records.write_rows(
+  jsonl.write_rows(
       workdir / 'completions.jsonl',
       [
           records.Completion(
@@ -89,7 +90,7 @@ def _write_run(workdir, verdicts):
           for name, index, _ in samples
       ],
   )
-  records.write_rows(workdir / 'judgements.jsonl', [_judgement(*s) for s in samples])
+  jsonl.write_rows(workdir / 'judgements.jsonl', [_judgement(*s) for s in samples])
 
 
 _VERDICTS = {'easy': ['AC', 'AC'], 'hard': ['WA', 'AC']}
@@ -98,7 +99,7 @@ _VERDICTS = {'easy': ['AC', 'AC'], 'hard': ['WA', 'AC']}
 def test_scores_hold_the_counts_and_what_follows_from_them(tmp_path):
   _write_run(tmp_path, _VERDICTS)
   score.score(_config(tmp_path), str(tmp_path))
-  scores = records.read_json(tmp_path / 'scores.json')
+  scores = jsonl.read_json(tmp_path / 'scores.json')
   assert scores['pass_at_1'] == 0.75
   assert scores['pass_at_k']['2']['value'] == 1.0
   assert scores['num_traces'] == 16
@@ -123,11 +124,11 @@ def _trained_on(workdir, subset=None, student=None, **changes):
   """Scores a run with these files beside it."""
   _write_run(workdir, _VERDICTS)
   if subset:
-    records.write_json(workdir / 'subset.json', subset)
+    jsonl.write_json(workdir / 'subset.json', subset)
   if student:
-    records.write_json(workdir / 'sampling.json', {'student': student})
+    jsonl.write_json(workdir / 'sampling.json', {'student': student})
   score.score(_config(workdir, **changes), str(workdir))
-  scores = records.read_json(workdir / 'scores.json')
+  scores = jsonl.read_json(workdir / 'scores.json')
   return tuple(scores[k] for k in ('subset', 'num_traces', 'subset_sha256'))
 
 
@@ -165,8 +166,8 @@ def test_without_a_word_of_it_the_config_says_what_was_trained_on(tmp_path):
 
 
 def _rewrite(path, record_type, change):
-  rows = list(records.read_rows(path, record_type))
-  records.write_rows(path, [change(i, row) for i, row in enumerate(rows)])
+  rows = list(jsonl.read_rows(path, record_type))
+  jsonl.write_rows(path, [change(i, row) for i, row in enumerate(rows)])
 
 
 def _write_submissions(workdir):
@@ -175,9 +176,9 @@ def _write_submissions(workdir):
   path = workdir / 'judgements.jsonl'
   rows = [
       records.Submission(problem_id=row.problem_id, sample_index=row.sample_index, source='x')
-      for row in records.read_rows(path, records.Judgement)
+      for row in jsonl.read_rows(path, records.Judgement)
   ]
-  records.write_rows(workdir / 'submissions.jsonl', rows)
+  jsonl.write_rows(workdir / 'submissions.jsonl', rows)
   _rewrite(
       path,
       records.Judgement,
@@ -189,7 +190,7 @@ def _write_submissions(workdir):
 def test_submissions_are_scored_without_completions(tmp_path):
   _write_run(tmp_path, _VERDICTS)
   score.score(_write_submissions(tmp_path), str(tmp_path))
-  scores = records.read_json(tmp_path / 'scores.json')
+  scores = jsonl.read_json(tmp_path / 'scores.json')
   assert scores['pass_at_1'] == 0.75
   assert scores['completion_rate'] is None
 
@@ -221,7 +222,7 @@ def test_a_completion_that_changed_has_no_score_until_it_is_judged(tmp_path):
 def test_tests_that_changed_have_no_score_until_they_are_run(tmp_path):
   _write_run(tmp_path, _VERDICTS)
   other = (records.TestCase(input='1', expected='2'),)
-  records.write_rows(tmp_path / 'problems.jsonl', [_problem('easy'), _problem('hard', tests=other)])
+  jsonl.write_rows(tmp_path / 'problems.jsonl', [_problem('easy'), _problem('hard', tests=other)])
   with pytest.raises(ValueError, match=r'2 .*problems.*changed.*hard\[0\]'):
     score.score(_config(tmp_path), str(tmp_path))
 
@@ -229,7 +230,7 @@ def test_tests_that_changed_have_no_score_until_they_are_run(tmp_path):
 def test_another_statement_is_the_same_test(tmp_path):
   _write_run(tmp_path, _VERDICTS)
   problems = [_problem(name, statement='!') for name in _VERDICTS]
-  records.write_rows(tmp_path / 'problems.jsonl', problems)
+  jsonl.write_rows(tmp_path / 'problems.jsonl', problems)
   score.score(_config(tmp_path), str(tmp_path))
 
 
@@ -273,7 +274,7 @@ def test_scores_say_how_the_programs_were_held_and_by_whose_rules(tmp_path):
       ),
   )
   score.score(_config(tmp_path), str(tmp_path))
-  scores = records.read_json(tmp_path / 'scores.json')
+  scores = jsonl.read_json(tmp_path / 'scores.json')
   assert scores['tier'] == 'T0+T1'
   assert scores['waivers'] == ['a', 'b']
   assert scores['profile'] == 'strict'

@@ -10,6 +10,7 @@ import ml_collections as mlc
 import pytest
 import tokenizers
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data.shards import shards
@@ -44,7 +45,7 @@ def _trace(name='a', **changes):
 
 def _own(tmp_path, *rows, **changes):
   """Returns the config for traces of our own, written to a file."""
-  records.write_rows(tmp_path / 'traces.jsonl', rows)
+  jsonl.write_rows(tmp_path / 'traces.jsonl', rows)
   return _config(traces=f'jsonl:{tmp_path}/traces.jsonl', **changes)
 
 
@@ -66,7 +67,7 @@ def done(tmp_path_factory):
 
 
 def test_kept_dropped_and_quarantined_rows_are_all_rows(done):
-  manifest = records.read_json(done / 'shards' / 'manifest.json')
+  manifest = jsonl.read_json(done / 'shards' / 'manifest.json')
   rows = [*filter(None, (OCR2 / 'python.jsonl').read_text().splitlines())]
   dropped = manifest['dropped']
   assert dropped == {
@@ -111,7 +112,7 @@ def test_a_trace_is_whole_in_its_shard(done):
 
 
 def test_quarantined_rows_are_listed_with_file_line_and_reason(done):
-  rows = list(records.read_rows(done / 'shards' / 'quarantine.jsonl', dict))
+  rows = list(jsonl.read_rows(done / 'shards' / 'quarantine.jsonl', dict))
   assert len(rows) == 6
   lines = (OCR2 / 'python.jsonl').read_text().splitlines()
   for row in rows:
@@ -169,9 +170,9 @@ def test_other_settings_are_refused(done, name, changes):
 
 def test_shards_of_another_format_are_refused_with_a_remedy(done, tmp_path):
   shutil.copytree(done, tmp_path, dirs_exist_ok=True)
-  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  manifest = jsonl.read_json(tmp_path / 'shards' / 'manifest.json')
   del manifest['format']  # As it was before there was one.
-  records.write_json(tmp_path / 'shards' / 'manifest.json', manifest)
+  jsonl.write_json(tmp_path / 'shards' / 'manifest.json', manifest)
   with pytest.raises(ValueError, match='format None.*reads 4.*shard'):
     shards.Shards(tmp_path / 'shards')
 
@@ -248,7 +249,7 @@ def test_every_turn_ends_once_and_at_its_end(done):
 def test_empty_traces_are_dropped_by_reason(tmp_path, text):
   rows = [_trace(), _trace('b', question=text), _trace('c', response=text)]
   shard.shard(_own(tmp_path, *rows), str(tmp_path))
-  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  manifest = jsonl.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['dropped'] == {'empty_question': 1, 'empty_response': 1}
 
 
@@ -343,7 +344,7 @@ def test_a_tokenizer_from_elsewhere_is_kept_beside_the_shards(done, tmp_path):
   theirs, ours = _files(tokenizer), _files(tmp_path / 'shards' / 'tokenizer')
   assert ours['tokenizer.json'] == theirs['tokenizer.json']
   hashes = [
-      records.read_json(where / 'shards' / 'manifest.json')['tokenizer_sha256']
+      jsonl.read_json(where / 'shards' / 'manifest.json')['tokenizer_sha256']
       for where in (done, tmp_path)
   ]
   assert len(collections.Counter(hashes)) == 1
@@ -353,7 +354,7 @@ def test_what_has_no_tokens_is_counted_with_its_ids(tmp_path):
   long = 'So it is. ' * 200 + '.'
   rows = [_trace('a'), _trace('b', response=long), _trace('c', response=long)]
   shard.shard(_own(tmp_path, *rows), str(tmp_path))
-  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  manifest = jsonl.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['dropped'] == {'too_long': 2}
   assert manifest['examples'] == {'too_long': ['b', 'c']}
   card = (tmp_path / 'shards' / 'card.html').read_text()
@@ -373,7 +374,7 @@ def test_a_text_that_the_tokenizer_changes_is_dropped(tmp_path):
       tokenizer=f'hf:{tmp_path}/nfc',
   )
   shard.shard(config, str(tmp_path))
-  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  manifest = jsonl.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['dropped'] == {'changed_text': 1}
   assert manifest['examples'] == {'changed_text': ['b']}
 
@@ -420,13 +421,13 @@ def test_a_response_that_the_template_refuses_is_dropped(done, tmp_path):
       chat_template=f'file:{tmp_path}/strict.jinja',
   )
   shard.shard(config, str(tmp_path))
-  manifest = records.read_json(tmp_path / 'shards' / 'manifest.json')
+  manifest = jsonl.read_json(tmp_path / 'shards' / 'manifest.json')
   assert manifest['examples'] == {'changed_by_template': ['b']}
 
 
 def test_it_is_told_how_many_files_of_a_directory_are_read(tmp_path, capsys):
   for name in ('b.jsonl', 'a.jsonl', 'c.json'):
-    records.write_rows(tmp_path / 'given' / name, [_trace(name)])
+    jsonl.write_rows(tmp_path / 'given' / name, [_trace(name)])
   config = _config(traces=f'jsonl:{tmp_path}/given')
   shard.shard(config, str(tmp_path))
   said = f'given is 2 files, from {tmp_path}/given/a.jsonl on.'

@@ -12,6 +12,7 @@ import pytest
 
 from configs import valley
 from tests import tiny
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import study
 
@@ -48,10 +49,10 @@ def _results(workdir):
   for path in sorted(workdir.rglob('*')):
     name = str(path.relative_to(workdir))
     if path.name == 'judgements.jsonl':
-      rows = list(records.read_rows(path, dict))
+      rows = list(jsonl.read_rows(path, dict))
       found[name] = [{k: v for k, v in row.items() if k not in _MEASURED} for row in rows]
     elif path.name == 'metrics.jsonl':
-      rows = records.read_rows(path, dict)
+      rows = jsonl.read_rows(path, dict)
       found[name] = [(row['step'], row['loss']) for row in rows]
     elif path.name in ('completions.jsonl', 'traces.jsonl', 'subsets.json'):
       found[name] = path.read_bytes()
@@ -158,19 +159,19 @@ def test_a_study_makes_every_file_of_the_flow(uninterrupted):
 def test_two_subsets_of_one_size_are_two_runs_and_compared(uninterrupted):
   runs = uninterrupted / 'runs'
   for name in ('hard_8', 'easy_8'):
-    scores = records.read_json(runs / f'{name}_s0' / 'scores.json')
+    scores = jsonl.read_json(runs / f'{name}_s0' / 'scores.json')
     assert (scores['subset'], scores['num_traces']) == (name, 8)
-    made = records.read_json(runs / f'{name}_s0' / 'subset.json')
+    made = jsonl.read_json(runs / f'{name}_s0' / 'subset.json')
     assert scores['subset_sha256'] == made['ids_sha256']
     assert made['difficulty'] == {name.removesuffix('_8'): 8}
-  compared = records.read_json(uninterrupted / 'subsets.json')['all']
+  compared = jsonl.read_json(uninterrupted / 'subsets.json')['all']
   (pair,) = compared['pairs']
   assert (pair['name'], pair['other']) == ('hard_8', 'easy_8')
 
 
 def test_teachers_are_labelled_by_execution(uninterrupted):
   path = uninterrupted / 'teachers' / 'careful' / 'traces.jsonl'
-  labels = [t.is_correct for t in records.read_rows(path, records.Trace)]
+  labels = [t.is_correct for t in jsonl.read_rows(path, records.Trace)]
   assert [x for x in labels if x is not None] == [True] * 4
   assert len(labels) > 4  # The others' problems have no tests.
 

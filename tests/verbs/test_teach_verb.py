@@ -10,6 +10,7 @@ import pytest
 from tests import engine_server
 from tests import tiny
 from valley_jax import convert
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax import teach
@@ -68,7 +69,7 @@ def world(tmp_path_factory):
   """A world, and a teacher that knows nothing."""
   path = tmp_path_factory.mktemp('world')
   tiny.write_world(path)
-  records.write_rows(path / 'asked.jsonl', PROBLEMS)
+  jsonl.write_rows(path / 'asked.jsonl', PROBLEMS)
   (path / 'template.jinja').write_text(TEMPLATE)
   shard.shard(_config(path), str(path / 'mine'))
   train.train(_config(path), str(path / 'student'))
@@ -84,7 +85,7 @@ def whole(world):
 
 def _completions(workdir):
   path = workdir / 'completions.jsonl'
-  return list(records.read_rows(path, records.Completion))
+  return list(jsonl.read_rows(path, records.Completion))
 
 
 def _traces(workdir):
@@ -96,7 +97,7 @@ def _traces(workdir):
 
 
 def _truncated(workdir):
-  return list(records.read_rows(workdir / 'truncated.jsonl', dict))
+  return list(jsonl.read_rows(workdir / 'truncated.jsonl', dict))
 
 
 def _bytes(workdir):
@@ -147,7 +148,7 @@ def test_a_trace_says_what_was_asked_and_how_it_was_drawn(world, whole):
 
 
 def test_the_counts_are_kept(whole):
-  found = records.read_json(whole / 'teacher.json')
+  found = jsonl.read_json(whole / 'teacher.json')
   assert found['num_problems'] == 3
   assert found['num_traces'] == len(_traces(whole))
   assert found['num_truncated'] == len(_truncated(whole))
@@ -227,7 +228,7 @@ def test_a_server_teaches_under_its_name(world, tmp_path):
   convert.export(world / 'student', world / 'hf', 'float32')
   config = _config(world, teacher='', prompt='plain').unlock()
   config.shards = f'hf:{world}/hf'
-  records.write_rows(tmp_path / 'short.jsonl', PROBLEMS[:2])
+  jsonl.write_rows(tmp_path / 'short.jsonl', PROBLEMS[:2])
   config.problems = f'jsonl:{tmp_path}/short.jsonl'
   with engine_server.running(world / 'hf') as (url, _):
     config.sample.server = url

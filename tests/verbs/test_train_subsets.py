@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax import train
 from valley_jax.data.subsets import corpus
 
@@ -38,7 +38,7 @@ def _corpus(config):
 
 
 def test_a_run_says_what_it_was_trained_on(world, run):
-  made = records.read_json(run / 'subset.json')
+  made = jsonl.read_json(run / 'subset.json')
   assert made['subset'] == 'short' and made['num_traces'] == 4
   assert made['ids'] == corpus.read_ids(run / 'subset.json')
   assert made['selections'] == [{'where': 'num_tokens', 'most': 44}, {'random': 4}]

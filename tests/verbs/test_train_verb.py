@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 import pytest
 
 from tests import tiny
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax import train
 from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
@@ -55,7 +55,7 @@ def _assert_same_bits(state, other):
 
 
 def _metrics(workdir):
-  rows = list(records.read_rows(workdir / 'metrics.jsonl', dict))
+  rows = list(jsonl.read_rows(workdir / 'metrics.jsonl', dict))
   speeds = {'step_seconds', 'num_slow_steps', 'supervised_tokens_per_second'}
   speeds |= {'tokens_per_second_per_chip'}
   return [{k: v for k, v in row.items() if k not in speeds} for row in rows]
@@ -208,9 +208,9 @@ def test_another_config_is_refused_and_leaves_no_trace(world, finished, changes,
 
 def test_other_data_is_refused(world, finished, tmp_path):
   tiny.write_world(tmp_path)
-  manifest = records.read_json(tmp_path / 'shards/manifest.json')
+  manifest = jsonl.read_json(tmp_path / 'shards/manifest.json')
   manifest['template_sha256'] = 'another'
-  records.write_json(tmp_path / 'shards/manifest.json', manifest)
+  jsonl.write_json(tmp_path / 'shards/manifest.json', manifest)
   config = tiny.config(world, **_EIGHT, shards=f'{tmp_path}/shards')
   with pytest.raises(ValueError, match="template_sha256=.*now it is 'another'"):
     train.train(config, str(finished))
@@ -267,10 +267,10 @@ def test_a_preset_of_other_sizes_is_refused(world, finished, tmp_path):
 
 
 def test_a_student_of_fewer_tokens_is_refused(world, finished, tmp_path):
-  manifest = records.read_json(world / 'shards/manifest.json')
+  manifest = jsonl.read_json(world / 'shards/manifest.json')
   shutil.copytree(world / 'shards', tmp_path / 'shards')
   manifest['vocab_size'] = 385
-  records.write_json(tmp_path / 'shards/manifest.json', manifest)
+  jsonl.write_json(tmp_path / 'shards/manifest.json', manifest)
   init = f'checkpoint:{finished}/checkpoints'
   config = tiny.config(world, init=init, shards=f'{tmp_path}/shards')
   with pytest.raises(ValueError, match='has 385 tokens.* 384 rows'):

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests import tiny
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import train
 from valley_jax.data.batches import packing
@@ -68,7 +69,7 @@ def run(world):
 
 
 def _rows(workdir):
-  rows = records.read_rows(workdir / 'metrics.jsonl', dict)
+  rows = jsonl.read_rows(workdir / 'metrics.jsonl', dict)
   return [{k: v for k, v in r.items() if k not in _TIMED} for r in rows]
 
 
@@ -96,7 +97,7 @@ def test_held_out_loss_falls_as_the_student_learns(run):
 def test_tensorboard_reads_what_was_written(run):
   reader = _events(run)
   tags = reader.Tags()
-  rows = list(records.read_rows(run / 'metrics.jsonl', dict))
+  rows = list(jsonl.read_rows(run / 'metrics.jsonl', dict))
   assert set(tags['scalars']) == {k for row in rows for k in row} - {'step'}
   for name in tags['scalars']:
     wanted = [(row['step'], row[name]) for row in rows if name in row]
@@ -272,7 +273,7 @@ def test_only_steps_that_follow_a_step_are_timed(tmp_path):
       if step == 3:
         report.pause()
     report.close()
-  rows = list(records.read_rows(tmp_path / 'metrics.jsonl', dict))
+  rows = list(jsonl.read_rows(tmp_path / 'metrics.jsonl', dict))
   timed = [row['step'] for row in rows if 'step_seconds' in row]
   assert timed == [2, 3, 5]  # Step 1 compiles.
   assert [row['learning_rate'] for row in rows] == [pytest.approx(0.1 * step) for step in range(5)]

@@ -11,6 +11,7 @@ import pytest
 
 from tests import leftovers
 from tests import tiny
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import train
 from valley_jax.data.formats import problems
@@ -63,7 +64,7 @@ def run(world):
 
 
 def _rows(workdir):
-  rows = records.read_rows(workdir / 'metrics.jsonl', dict)
+  rows = jsonl.read_rows(workdir / 'metrics.jsonl', dict)
   return [{k: v for k, v in r.items() if k not in _TIMED} for r in rows]
 
 
@@ -131,7 +132,7 @@ def _failing_at(*keys):
 
   def judge_all(pairs):
     for problem, submission in pairs:
-      failed = records.key(submission) in keys
+      failed = records.sample_key(submission) in keys
       yield records.Judgement(
           problem_id=problem.problem_id,
           sample_index=submission.sample_index,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from valley_jax import errors
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.analysis import values
 
 RATES = (
@@ -51,7 +51,7 @@ def find_runs(workdir: pathlib.Path, names: Sequence[str] = ()) -> list[Run]:
   paths = sorted(workdir.rglob('scores.json'))
   if not paths:
     raise errors.UserError(f'No scores.json lies under {workdir}; run `score` (or `study`) first.')
-  runs = [Run(directory=path.parent, scores=records.read_json(path)) for path in paths]
+  runs = [Run(directory=path.parent, scores=jsonl.read_json(path)) for path in paths]
   rank = {name: i for i, name in enumerate(names)}
 
   def place(run: Run) -> tuple:
@@ -122,7 +122,7 @@ def losses(
     path = run.directory / 'metrics.jsonl'
     if not path.exists():
       continue
-    rows = [r for r in records.read_rows(path, dict) if 'loss' in r]
+    rows = [r for r in jsonl.read_rows(path, dict) if 'loss' in r]
     if rows:
       kept = np.unique(np.geomspace(1, len(rows), max_points).round())
       rows = [rows[int(i) - 1] for i in kept]

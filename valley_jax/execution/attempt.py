@@ -27,7 +27,7 @@ def check_pair(problem: records.Problem, submission: records.Submission) -> None
   language = languages.canonical(submission.language)
   if problem.mode in (_M.FUNCTION, _M.ASSERT) and language != 'python':
     raise errors.UserError(
-        f'Submission {records.key(submission)} is in {language!r}, and mode'
+        f'Submission {records.sample_key(submission)} is in {language!r}, and mode'
         f' {problem.mode.value} of its problem calls Python; submit that.'
     )
   _check_problem(_Identical(problem))

@@ -13,6 +13,7 @@ import sys
 import threading
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 
 _TABLE = 'CREATE TABLE IF NOT EXISTS judgements (key BLOB PRIMARY KEY, row BLOB)'
@@ -94,7 +95,7 @@ class Cache:
   def write(self, name: str, data: bytes) -> None:
     """Keeps a file, unless it is empty."""
     if self._directory and data:
-      records.write_atomically(self._directory / name, data)
+      jsonl.write_atomically(self._directory / name, data)
 
   def close(self) -> None:
     """Closes the file of verdicts."""

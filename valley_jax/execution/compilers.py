@@ -12,6 +12,7 @@ import pathlib
 import sys
 import threading
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.execution import cache as cache_lib
 from valley_jax.execution import languages
@@ -91,7 +92,7 @@ class Compilers:
         data = self._precompiled(place, name)
         if not data:
           return ''
-        records.write_atomically(header, data)
+        jsonl.write_atomically(header, data)
         for path in (header.parent, folder, folder.parent):
           os.chmod(path, 0o755)
         os.chmod(header, 0o644)

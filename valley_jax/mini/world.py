@@ -23,6 +23,7 @@ import pathlib
 from typing import Any
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.mini import judging
 from valley_jax.mini import problems
@@ -55,7 +56,7 @@ def _is_written(directory: pathlib.Path, settings: dict[str, Any]) -> bool:
   seal = directory / SEAL
   if not seal.exists():
     return False
-  if (found := records.read_json(seal)) != settings:
+  if (found := jsonl.read_json(seal)) != settings:
     raise errors.UserError(
         f'{directory} holds another world: {found}, asked for {settings};'
         ' choose another directory or remove this one.'
@@ -125,8 +126,8 @@ def write_world(
       'problems': (judging.to_problem(p, seed=seed) for p in draw(problems.Split.EVAL, num_eval)),
   }
   for name in rows:
-    records.write_rows(directory / f'{name}.jsonl', rows[name])
-  records.write_json(directory / SEAL, settings)
+    jsonl.write_rows(directory / f'{name}.jsonl', rows[name])
+  jsonl.write_json(directory / SEAL, settings)
 
 
 def main() -> None:

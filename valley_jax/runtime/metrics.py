@@ -12,7 +12,7 @@ import tensorboardX
 from tensorboardX import summary
 import tqdm
 
-from valley_jax import records
+from valley_jax import jsonl
 
 
 def progress(total: int, unit: str, what: str, initial: int = 0) -> tqdm.tqdm:
@@ -55,11 +55,11 @@ class Writer:
   def __init__(self, workdir: str | os.PathLike, first_step: int = 0):
     workdir = pathlib.Path(workdir)
     path = workdir / 'metrics.jsonl'
-    records.repair_torn_tail(path)
+    jsonl.repair_torn_tail(path)
     if path.exists():
-      rows = list(records.read_rows(path, dict))
-      records.write_rows(path, [r for r in rows if r['step'] <= first_step])
-    self._rows = records.Appender(path)
+      rows = list(jsonl.read_rows(path, dict))
+      jsonl.write_rows(path, [r for r in rows if r['step'] <= first_step])
+    self._rows = jsonl.Appender(path)
     self._events = tensorboardX.SummaryWriter(
         str(workdir / 'tensorboard'), purge_step=first_step + 1
     )

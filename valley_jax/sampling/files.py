@@ -17,6 +17,7 @@ import pathlib
 import shutil
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.sampling import request as request_lib
 
@@ -41,8 +42,8 @@ def _read_once(path: pathlib.Path) -> dict[Key, records.Completion]:
   """
   found: dict[Key, records.Completion] = {}
   if path.exists():
-    for row in records.read_rows(path, records.Completion):
-      if found.setdefault(key := records.key(row), row) is not row:
+    for row in jsonl.read_rows(path, records.Completion):
+      if found.setdefault(key := records.sample_key(row), row) is not row:
         raise errors.UserError(
             f'{path}: sample {key} occurs twice; take another --workdir, or' ' remove that file.'
         )
@@ -70,7 +71,7 @@ class Files(contextlib.ExitStack):
   def repair(self) -> None:
     """Cuts off lines that a kill has torn; while nobody writes."""
     for path in (self.completions, *self._directory.glob('*.jsonl')):
-      records.repair_torn_tail(path)
+      jsonl.repair_torn_tail(path)
 
   def read(self) -> list[records.Completion]:
     """Returns the samples that have ended, each once.
@@ -102,14 +103,14 @@ class Files(contextlib.ExitStack):
     found: dict[Key, records.Partial] = {}
     for kind in kinds:
       for path in sorted(self._directory.glob(f'{kind}-*.jsonl')):
-        for row in records.read_rows(path, records.Partial):
-          key = records.key(row)
+        for row in jsonl.read_rows(path, records.Partial):
+          key = records.sample_key(row)
           if key not in found or len(found[key].tokens) < len(row.tokens):
             found[key] = row
     return found
 
   def __enter__(self) -> 'Files':
-    appender = lambda kind: records.Appender(self._path(kind))
+    appender = lambda kind: jsonl.Appender(self._path(kind))
     self._done = self.enter_context(appender('done'))
     self._grown = self.enter_context(appender('grown'))
     return self
@@ -124,16 +125,16 @@ class Files(contextlib.ExitStack):
 
   def write_live(self, samples: Iterable[request_lib.Sample]) -> None:
     """Writes what is in the slots, in place of what was there before."""
-    records.write_rows(self._path('live'), map(_partial, samples))
+    jsonl.write_rows(self._path('live'), map(_partial, samples))
 
   def put_together(
       self, rows: Sequence[records.Completion], order: dict[Key, int]
   ) -> list[records.Completion]:
     """Makes completions.jsonl of all samples; removes what it was made of."""
-    ordered = sorted(rows, key=lambda row: order[records.key(row)])
+    ordered = sorted(rows, key=lambda row: order[records.sample_key(row)])
     is_there = self.completions.exists()
-    if not is_there or ordered != list(records.read_rows(self.completions, records.Completion)):
-      records.write_rows(self.completions, ordered)
+    if not is_there or ordered != list(jsonl.read_rows(self.completions, records.Completion)):
+      jsonl.write_rows(self.completions, ordered)
     if self._directory.exists():
       shutil.rmtree(self._directory)
     return ordered

@@ -27,6 +27,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 
 # A sample's bit and its 8 bytes lie at the place that its index says.
@@ -126,14 +127,14 @@ def _prepare(path: pathlib.Path) -> '_Index':
   """
   index = _Index()
   begun = next_path(path)
-  with records.Appender(path) as appender, open(path, 'rb') as file:
+  with jsonl.Appender(path) as appender, open(path, 'rb') as file:
     end = 0
     for line in file:
       if line.strip():
         index.add(_decode(line), end)
       end += len(line)
     for row in _rows(begun):
-      sample = Sample(*records.key(row), row.digest)
+      sample = Sample(*records.sample_key(row), row.digest)
       if _is_final(row) and index.find(file, sample) is None:
         appender.append(row)
         index.add(row, end)
@@ -143,9 +144,9 @@ def _prepare(path: pathlib.Path) -> '_Index':
 
 
 def _rows(path: pathlib.Path) -> Iterator[records.Judgement]:
-  records.repair_torn_tail(path)
+  jsonl.repair_torn_tail(path)
   if path.exists():
-    yield from records.read_rows(path, records.Judgement)
+    yield from jsonl.read_rows(path, records.Judgement)
 
 
 def _is_final(row: records.Judgement) -> bool:
@@ -163,11 +164,11 @@ def _stands(row: records.Judgement, sample: Sample) -> bool:
 
 
 def _refuse_strange(path: pathlib.Path, marks: '_Marks') -> None:
-  strange = (r for r in _rows(path) if records.key(r) not in marks)
+  strange = (r for r in _rows(path) if records.sample_key(r) not in marks)
   if first := next(strange, None):
     raise errors.UserError(
         f'{path} judges {1 + sum(1 for _ in strange):,} samples that are not to'
-        f' be judged, such as {records.key(first)}; use another workdir, or'
+        f' be judged, such as {records.sample_key(first)}; use another workdir, or'
         ' remove the file.'
     )
 

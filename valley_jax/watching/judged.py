@@ -107,7 +107,7 @@ class Judged:
     if failed:
       tqdm.tqdm.write(
           f'train: {len(failed):,} of {len(rows):,} programs could not be'
-          f' judged (IE), such as {records.key(failed[0])}:'
+          f' judged (IE), such as {records.sample_key(failed[0])}:'
           f' {failed[0].message} pass@1 is without them.'
       )
     return rows

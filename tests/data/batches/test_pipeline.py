@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.batches import pipeline
 from valley_jax.data.shards import shards
@@ -41,7 +42,7 @@ def data(tmp_path_factory) -> shards.Shards:
         prompt=prompts.load('plain'),
         max_len=100,
     )
-  records.write_json(directory / 'manifest.json', {'format': shards.FORMAT})
+  jsonl.write_json(directory / 'manifest.json', {'format': shards.FORMAT})
   return shards.Shards(directory)
 
 

@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.cleaning import decisions
 
@@ -98,7 +99,7 @@ def test_the_first_of_one_id_is_kept_over_all_sources(tmp_path):
 def test_bad_rows_are_written_once(tmp_path):
   read = _reader(x=['1', _trace('a'), '2'], y=['3'])
   _decide(tmp_path, read, ['x', 'y'])
-  rows = records.read_rows(tmp_path / 'quarantine.jsonl', dict)
+  rows = jsonl.read_rows(tmp_path / 'quarantine.jsonl', dict)
   assert [row['reason'] for row in rows] == ['1', '2', '3']
 
 

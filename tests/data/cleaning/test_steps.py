@@ -7,6 +7,7 @@ import string
 import pytest
 
 from configs import valley
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data.shards import shards as shards_lib
@@ -57,13 +58,13 @@ TRACES = [
 def directory(tmp_path_factory):
   """The shards of `TRACES`, by the paper's own filters."""
   path = tmp_path_factory.mktemp('steps')
-  records.write_rows(path / 'traces.jsonl', TRACES)
+  jsonl.write_rows(path / 'traces.jsonl', TRACES)
   problem = records.Problem(
       problem_id='exam',
       statement=f'<p>{_question(5)}</p>',
       tests=(records.TestCase(input='', expected='1'),),
   )
-  records.write_rows(path / 'exam.jsonl', [problem])
+  jsonl.write_rows(path / 'exam.jsonl', [problem])
   config = valley.get_config().unlock()
   config.traces = f'jsonl:{path}/traces.jsonl'
   config.tokenizer = 'bpe:300'
@@ -74,7 +75,7 @@ def directory(tmp_path_factory):
 
 
 def test_every_refusal_has_its_reason_count_and_example(directory):
-  manifest = records.read_json(directory / 'manifest.json')
+  manifest = jsonl.read_json(directory / 'manifest.json')
   assert manifest['dropped'] == {
       'code_in_answer': 1,
       'contaminated': 1,

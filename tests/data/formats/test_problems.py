@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import foreign_rows
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.formats import problems
 from valley_jax.mini import world
@@ -22,7 +23,7 @@ every_format = pytest.mark.parametrize('name', foreign_rows.ROWS)
 
 def test_our_own_problems_come_back_as_they_were_written(tmp_path):
   problem = records.Problem(problem_id='a', statement='Add.', tests=(records.TestCase(input='1'),))
-  records.write_rows(tmp_path / 'p.jsonl', [problem])
+  jsonl.write_rows(tmp_path / 'p.jsonl', [problem])
   assert problems.read_problems(f'jsonl:{tmp_path}/p.jsonl') == [problem]
 
 
@@ -57,7 +58,7 @@ def test_plain_gzip_and_parquet_files_are_the_same(tmp_path, name):
 @every_format
 def test_what_is_read_is_written_and_read_again(tmp_path, name):
   read = foreign_rows.read(tmp_path, name)
-  records.write_rows(tmp_path / 'own.jsonl', read)
+  jsonl.write_rows(tmp_path / 'own.jsonl', read)
   assert problems.read_problems(f'jsonl:{tmp_path}/own.jsonl') == read
 
 
@@ -177,7 +178,7 @@ def test_the_entry_points_of_mbpp_are_what_its_solutions_define():
   path = DATA / 'mbpp.jsonl.gz'
   if not path.exists():
     pytest.skip('no copy of MBPP')
-  solutions = [row['code'] for row in records.read_rows(path, dict)]
+  solutions = [row['code'] for row in jsonl.read_rows(path, dict)]
   read = problems.read_problems(f'mbpp:{path}')
   for problem, code in zip(read, solutions, strict=True):
     assert f'def {problem.entry_point}' in code

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.analysis import data_card
 from valley_jax.data.shards import inspection
@@ -48,7 +49,7 @@ def directory(tmp_path_factory):
     shards.write_block(
         path, number, traces, encoder=encoder, prompt=prompts.load('plain'), max_len=100
     )
-  records.write_json(path / 'manifest.json', {'format': shards.FORMAT})
+  jsonl.write_json(path / 'manifest.json', {'format': shards.FORMAT})
   return path
 
 
@@ -160,8 +161,8 @@ def test_the_card_tells_counts_reasons_and_examples(directory):
 
 
 def test_the_card_leaves_out_what_no_trace_tells(tmp_path, directory):
-  sidecar = records.read_json(directory / '00001.json')
-  records.write_json(tmp_path / '00000.json', sidecar)  # Without labels.
+  sidecar = jsonl.read_json(directory / '00001.json')
+  jsonl.write_json(tmp_path / '00000.json', sidecar)  # Without labels.
   page = data_card.page(_manifest(), shards.table(tmp_path))
   assert 'id="lengths"' in page
   assert 'id="difficulty"' not in page

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from tests import source_rows
+from valley_jax import jsonl
 from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import traces
@@ -200,8 +201,8 @@ def test_a_column_serves_one_field(tmp_path):
 
 def test_the_mini_world_is_read_by_its_directory(tmp_path):
   trace = records.Trace(trace_id='a', problem_id='p', question='Why?', response='So.')
-  records.write_rows(tmp_path / 'train_traces.jsonl', [trace])
-  records.write_rows(tmp_path / 'base_traces.jsonl', [trace, trace])
+  jsonl.write_rows(tmp_path / 'train_traces.jsonl', [trace])
+  jsonl.write_rows(tmp_path / 'base_traces.jsonl', [trace, trace])
   assert _one(f'mini:{tmp_path}') == trace
   file = tmp_path / 'train_traces.jsonl'
   assert _one(f'mini:{file}') == trace

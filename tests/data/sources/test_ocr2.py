@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.sources import questions
 from valley_jax.data.sources import rows
@@ -163,7 +164,7 @@ def test_a_local_copy_with_a_bad_row_is_refused_as_a_whole(tmp_path):
 
 def test_our_own_traces_come_back_as_they_were_written(tmp_path):
   rows = [_trace(), _trace(trace_id='b', response=' \n<think>é', teacher='T')]
-  records.write_rows(tmp_path / 'x.jsonl', rows)
+  jsonl.write_rows(tmp_path / 'x.jsonl', rows)
   assert _read(f'jsonl:{tmp_path}/x.jsonl') == (rows, [])
 
 

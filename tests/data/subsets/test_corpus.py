@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import tables
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.subsets import corpus
 from valley_jax.data.subsets import subset
 
@@ -76,7 +76,7 @@ def test_the_same_traces_without_phases_are_a_mixture():
 def test_listed_traces_are_trained_on_and_others_held_out(tmp_path):
   last = subset.nested(TABLE.ids, 240, 0)[-30:].tolist()
   path = tmp_path / 'listed.json'
-  records.write_json(path, corpus.manifest(TABLE, last, subset='listed'))
+  jsonl.write_json(path, corpus.manifest(TABLE, last, subset='listed'))
   found = _choose('listed', directory=tmp_path)
   assert sorted(found.rows.tolist()) == sorted(last)
   assert len(found.held_out) == 10 and not {*found.held_out.tolist()} & {*last}
@@ -114,9 +114,9 @@ def test_a_manifest_tells_what_the_subset_is():
 def test_a_manifest_is_read_back_and_not_if_it_was_changed(tmp_path):
   path = tmp_path / 'a.json'
   made = corpus.manifest(TABLE, [5, 3], subset='a')
-  records.write_json(path, made)
+  jsonl.write_json(path, made)
   assert corpus.read_ids(path) == ['t5', 't3']
-  records.write_json(path, {**made, 'ids': ['t5']})
+  jsonl.write_json(path, {**made, 'ids': ['t5']})
   with pytest.raises(ValueError, match='others than its ids_sha256 says'):
     corpus.read_ids(path)
 

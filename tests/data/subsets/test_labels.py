@@ -96,7 +96,7 @@ def test_a_set_s_own_word_becomes_easy_or_hard(source, said, meant):
 def test_programs_of_a_problem_are_numbered_in_the_traces_order():
   traces = [_trace('a'), _trace('b', 'q'), _trace('c'), _trace('d', 'q')]
   asked = _ask(traces, _problem(), _problem('q', 'Other.'))
-  assert [(a.trace.trace_id, a.submission and records.key(a.submission)) for a in asked] == [
+  assert [(a.trace.trace_id, a.submission and records.sample_key(a.submission)) for a in asked] == [
       ('a', ('p', 0)),
       ('b', ('q', 0)),
       ('c', ('p', 1)),

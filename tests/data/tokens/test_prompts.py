@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from tests import tiny
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax import shard
@@ -311,12 +312,12 @@ def test_the_manifest_names_prompt_and_hashes(world):
   prompt = prompts.load(f'file:{world}/mine.toml')
   tokenizer = tokenization.load(world / 'mine/shards/tokenizer')
   template = tokenization.template_hash(tokenizer)
-  manifest = records.read_json(world / 'mine/shards/manifest.json')
+  manifest = jsonl.read_json(world / 'mine/shards/manifest.json')
   assert manifest['prompt'] == 'mine'
   assert manifest['prompt_text_sha256'] == prompts.sha256(prompt)
   assert manifest['prompt_sha256'] == prompts.sha256(prompt, template)
   assert manifest['template_sha256'] == template
-  other = records.read_json(world / 'shards/manifest.json')
+  other = jsonl.read_json(world / 'shards/manifest.json')
   assert other['template_sha256'] != template
 
 
@@ -335,8 +336,8 @@ def test_a_template_without_a_place_for_the_system_message_makes_no_shards(world
 
 
 def test_every_completion_has_the_hash_of_its_words(world, completed):
-  manifest = records.read_json(world / 'mine/shards/manifest.json')
-  rows = records.read_rows(completed / 'completions.jsonl', records.Completion)
+  manifest = jsonl.read_json(world / 'mine/shards/manifest.json')
+  rows = jsonl.read_rows(completed / 'completions.jsonl', records.Completion)
   assert [row.prompt_sha256 for row in rows] == [manifest['prompt_sha256']] * 6
 
 
@@ -359,7 +360,7 @@ def test_the_same_words_under_another_name_are_the_same(world, completed, tmp_pa
 
 
 def test_completions_in_other_words_are_not_gone_on_with(world, completed, tmp_path):
-  manifest = records.read_json(world / 'mine/shards/manifest.json')
+  manifest = jsonl.read_json(world / 'mine/shards/manifest.json')
   text = (completed / 'completions.jsonl').read_text()
   other = text.replace(manifest['prompt_sha256'], '0' * 64)
   (tmp_path / 'completions.jsonl').write_text(other)
@@ -368,9 +369,9 @@ def test_completions_in_other_words_are_not_gone_on_with(world, completed, tmp_p
 
 
 def test_a_workdir_that_was_begun_with_another_prompt_is_refused(world, completed, tmp_path):
-  settings = records.read_json(completed / 'sampling.json')
+  settings = jsonl.read_json(completed / 'sampling.json')
   assert settings['prompt'] == 'mine'
   settings['prompt'] = 'plain'
-  records.write_json(tmp_path / 'sampling.json', settings)
+  jsonl.write_json(tmp_path / 'sampling.json', settings)
   with pytest.raises(ValueError, match="begun with prompt='plain', .* 'mine'"):
     sample.sample(_config(world), str(tmp_path))

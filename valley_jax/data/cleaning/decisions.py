@@ -26,6 +26,7 @@ import pathlib
 from typing import Any
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.cleaning import workers
 from valley_jax.data.sources import rows as rows_lib
@@ -200,8 +201,8 @@ def write(
   if (directory / 'decisions.jsonl').exists():
     return
   with (
-      records.written_whole(directory / 'decisions.jsonl') as rows,
-      records.written_whole(directory / 'quarantine.jsonl') as quarantine,
+      jsonl.open_atomically(directory / 'decisions.jsonl') as rows,
+      jsonl.open_atomically(directory / 'quarantine.jsonl') as quarantine,
   ):
     bad = rows_lib.Written(quarantine, done)
     numbered = (
@@ -257,7 +258,7 @@ def _seen(looks: Sequence[Look], trace: records.Trace) -> list[Any]:
 
 def read_rows(directory: pathlib.Path) -> Iterator[Row]:
   """Yields the decisions, in the order of the sources."""
-  return records.read_rows(directory / 'decisions.jsonl', Row)
+  return jsonl.read_rows(directory / 'decisions.jsonl', Row)
 
 
 def kept(directory: pathlib.Path, read: Read) -> Iterator[records.Trace]:

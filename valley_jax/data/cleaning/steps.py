@@ -8,6 +8,7 @@ import functools
 import json
 import pathlib
 
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.cleaning import contamination as contamination_lib
 from valley_jax.data.cleaning import decisions
@@ -84,4 +85,4 @@ def write_contaminated(directory: pathlib.Path) -> None:
     if row.reason == CONTAMINATED:
       found.setdefault(row.detail, []).append(row.trace_id)
   rows = [{**json.loads(d), 'trace_ids': ids} for d, ids in found.items()]
-  records.write_rows(directory / 'contaminated.jsonl', rows)
+  jsonl.write_rows(directory / 'contaminated.jsonl', rows)

@@ -20,6 +20,7 @@ import zlib
 import msgspec
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 
 SUFFIXES = ('.jsonl', '.jsonl.gz', '.parquet')
@@ -89,7 +90,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _rows(file: pathlib.Path, row_type: Any) -> Iterator[tuple[int, Any]]:
   is_parquet = file.suffix == '.parquet'
-  rows = _parquet_rows if is_parquet else records.read_numbered_rows
+  rows = _parquet_rows if is_parquet else jsonl.read_numbered_rows
   try:
     yield from rows(file, row_type)
   except records.BadRowError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from valley_jax import records
+from valley_jax import jsonl
 from valley_jax.data.cleaning import decisions
 from valley_jax.data.shards import shards
 from valley_jax.data.tokens import prompts
@@ -76,7 +76,7 @@ def make(
       'template_sha256': template_sha256,
       'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
       'vocab_size': len(tokenizer),
-      'versions': records.read_json(directory / 'versions.json'),
+      'versions': jsonl.read_json(directory / 'versions.json'),
       'files': [f'{i:05d}.array_record' for i in range(num_blocks)],
   }
 

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from valley_jax import errors
+from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.shards import table as table_lib
 from valley_jax.data.tokens import encoding
@@ -192,7 +193,7 @@ def write(
       for name, value in _entry(trace, example).items():
         columns[name].append(value)
   # Behind its shard: it says that the block is done.
-  records.write_json(path.with_suffix('.json'), {**columns, 'dropped': dropped})
+  jsonl.write_json(path.with_suffix('.json'), {**columns, 'dropped': dropped})
 
 
 def _entry(trace: records.Trace, example: tokenization.Example) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def _writer(path: pathlib.Path) -> Iterator[Any]:
 def sidecars(directory: pathlib.Path) -> Iterator[dict[str, Any]]:
   """Yields the sidecars of all finished blocks, in order."""
   for path in sorted(directory.glob('[0-9]*.json')):
-    yield records.read_json(path)
+    yield jsonl.read_json(path)
 
 
 def table(directory: pathlib.Path) -> table_lib.Table:
@@ -271,7 +272,7 @@ class Shards:
           f'{directory} has no manifest.json; run `python -m valley_jax.shard`' ' to its end first.'
       )
     self.directory = directory
-    self.manifest = records.read_json(directory / 'manifest.json')
+    self.manifest = jsonl.read_json(directory / 'manifest.json')
     if (found := self.manifest.get('format')) != FORMAT:
       raise errors.UserError(
           f'{directory} holds shards of format {found}, this version reads'

@@ -120,7 +120,7 @@ def ask(traces: Iterable[records.Trace], problems: Problems) -> Iterator[Asked]:
 
 
 def _same_sample(submission: records.Submission, judgement: records.Judgement) -> bool:
-  return records.key(submission) == records.key(judgement)
+  return records.sample_key(submission) == records.sample_key(judgement)
 
 
 def join(
@@ -154,7 +154,7 @@ def join(
     row = next(rows, None)
     if row is None or not stands(submission, row):
       raise errors.UserError(
-          f'Trace {trace.trace_id} (sample {records.key(submission)}) has no'
+          f'Trace {trace.trace_id} (sample {records.sample_key(submission)}) has no'
           ' judgement of its program by these tests and rules; run `execute`'
           ' on the submissions to the end, with the same config, and join'
           ' again.'
@@ -162,7 +162,7 @@ def join(
     yield records.replace(trace, is_correct=_is_correct(row), pass_rate=_pass_rate(row, all_tests))
   if (row := next(rows, None)) is not None:
     raise errors.UserError(
-        f'There is a judgement of {records.key(row)}, and no trace has that'
+        f'There is a judgement of {records.sample_key(row)}, and no trace has that'
         ' program; run `execute` on the submissions again, and join again.'
     )
 
