@@ -51,7 +51,6 @@ from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
 from valley_jax.execution import attempt
-from valley_jax.execution import begin
 from valley_jax.execution import judge
 from valley_jax.runtime import entry
 from valley_jax.runtime import locks
@@ -140,7 +139,7 @@ def _without_program(
 def _complete(
     standing: judgement_file.Standing,
     samples: _Samples,
-    judge_all: begin.JudgeAll,
+    judge_all: judge.JudgeAll,
     profile: records.Profile,
 ) -> Iterator[records.Judgement]:
   """Yields the rows that the file lacks, in order, each once it is written."""
@@ -189,8 +188,8 @@ def execute(config: mlc.ConfigDict, workdir: str) -> None:
 
 def _execute(config: mlc.ConfigDict, directory: pathlib.Path) -> None:
   path = directory / 'judgements.jsonl'
-  settings = begin.settings(config)
-  judge_all = begin.judge_all(config.ray, settings)
+  settings = judge.Settings.from_config(config)
+  judge_all = judge.choose_judge(settings, config.ray)
   samples = _read_samples(config, directory, settings)
   standing = judgement_file.survey(path, samples)
   counts = collections.Counter(standing.verdicts)

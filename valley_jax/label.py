@@ -46,7 +46,7 @@ from valley_jax.data.formats import problems as problems_lib
 from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 from valley_jax.data.subsets import labels
-from valley_jax.execution import begin
+from valley_jax.execution import settings as judge_settings
 from valley_jax.runtime import entry
 from valley_jax.runtime import metrics
 from valley_jax.scoring import digests
@@ -60,7 +60,7 @@ class _Sources:
 
   def __init__(self, config: mlc.ConfigDict):
     problems = problems_lib.read_problems(config.problems)
-    settings = begin.settings(config)
+    settings = judge_settings.Settings.from_config(config)
     self._config = config
     self._problems = labels.Problems(problems)
     self._digests = {p.problem_id: digests.of_problem(p) for p in problems}

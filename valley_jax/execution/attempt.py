@@ -115,7 +115,7 @@ class Attempt:
   ):
     self.problem, self.submission, self.profile = problem, submission, profile
     self.language = languages.canonical(submission.language)
-    self.limits = settings.limits(problem, self.language)
+    self.limits = settings.compute_limits(problem, self.language)
     self.stop_at_failure = settings.stop_at_failure
     self.passed = 0
     self.first_failed: int | None = None

@@ -10,9 +10,11 @@ fork: the caller may hold JAX. Each has a core to itself.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import concurrent.futures
+import functools
 import itertools
 import queue
 import threading
@@ -24,6 +26,7 @@ from valley_jax.execution import worker as worker_lib
 
 Pair = tuple[records.Problem, records.Submission]
 Settings = settings_lib.Settings
+JudgeAll = Callable[[Iterable[Pair]], Iterator[records.Judgement]]
 _LOOK_AHEAD = 32  # Pairs a worker that wait for a slow one before them.
 
 
@@ -41,6 +44,15 @@ def judge_all(
   """
   with Pool(settings) as pool:
     yield from pool.judge_all(pairs)
+
+
+def choose_judge(settings: Settings, ray_address: str) -> JudgeAll:
+  """Returns the function that judges: on this machine, or on the Ray cluster of an address."""
+  if not ray_address:
+    return functools.partial(judge_all, settings=settings)
+  from valley_jax.execution import remote  # Imports this module.
+
+  return functools.partial(remote.judge_all, settings=settings, address=ray_address)
 
 
 class Pool:

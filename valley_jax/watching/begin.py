@@ -15,7 +15,7 @@ from valley_jax.data.formats import problems
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
-from valley_jax.execution import begin as begin_judging
+from valley_jax.execution import judge
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import metrics
 from valley_jax.runtime import partitioning
@@ -65,10 +65,10 @@ def _judged(config: mlc.ConfigDict, asked: Sequence[records.Problem]) -> judged_
   """Returns what judges as `execute` does, in the process that writes."""
   if not config.watch.judge:
     return None
-  settings = begin_judging.settings(config)
+  settings = judge.Settings.from_config(config)
   if not processes.is_first():
     return None
-  judge_all = begin_judging.judge_all(config.ray, settings)
+  judge_all = judge.choose_judge(settings, config.ray)
   return judged_lib.Judged(asked, judge_all)
 
 

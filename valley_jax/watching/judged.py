@@ -14,7 +14,7 @@ import tqdm
 from valley_jax import errors
 from valley_jax import records
 from valley_jax.execution import attempt
-from valley_jax.execution import begin
+from valley_jax.execution import judge
 from valley_jax.execution.confinement import isolation
 from valley_jax.scoring import pass_at_k
 
@@ -30,7 +30,7 @@ _PROOF = (
 class Judged:
   """Judges the watched problems' programs again and again."""
 
-  def __init__(self, problems: Sequence[records.Problem], judge_all: begin.JudgeAll):
+  def __init__(self, problems: Sequence[records.Problem], judge_all: judge.JudgeAll):
     """Judges a program that is right: what is missing shows now.
 
     Args:
