@@ -272,7 +272,7 @@ def test_memory_does_not_grow_with_the_number_of_programs(tmp_path):
 def test_no_sandbox_leaves_no_verdict(tmp_path, monkeypatch):
   _write_inputs(tmp_path)
   monkeypatch.setenv('PATH', '/nonexistent')
-  with pytest.raises(RuntimeError, match='apt-get install bubblewrap'):
+  with pytest.raises(ValueError, match='apt-get install bubblewrap'):
     execute.execute(_config(tmp_path), str(tmp_path / 'w'))
   assert not (tmp_path / 'w/judgements.jsonl').read_bytes()
 
