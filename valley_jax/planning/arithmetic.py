@@ -1,59 +1,71 @@
-"""What a program computes, counted in its jaxpr.
+"""How much a program computes, and the least time that takes: a roofline.
 
-XLA's cost analysis counts a loop's body once, however often it runs. A jaxpr
-says how long its scans are, so here the matrix products of all layers count,
-those that remat computes again included.
+XLA's cost analysis counts a loop's body once, however often it runs. A jaxpr records the length of
+its scans, so here the matrix products of all layers count, including those that remat computes
+again.
+
+A step computes and moves bytes through HBM. If both went on at full speed and at once, the slower
+one would be its time; a real step takes longer, and also waits for other chips. (Williams et al.,
+2009; *How to Scale Your Model*, Austin et al., 2025.)
 """
 
+import dataclasses
 import math
 from typing import Any
 
 import jax
 import numpy as np
 
+from valley_jax import errors
+from valley_jax.models import student as student_lib
+from valley_jax.planning import chips
+from valley_jax.training import flops as flops_lib
 
-def flops(jaxpr: Any, unknown_trips: int = 1, kernel_share: float = 1.0) -> float:
-  """Returns the FLOPs of all matrix products, over all devices.
 
-  Of branches, the dearest counts.
+def count_jaxpr_flops(jaxpr: Any, unknown_trips: int = 1, kernel_share: float = 1.0) -> float:
+  """Counts the FLOPs of all matrix products, over all devices.
+
+  The most expensive branch of a conditional counts.
 
   Args:
-    jaxpr: Of `jax.make_jaxpr`, or of `jitted.trace(...)`.
-    unknown_trips: How often a `while` runs at most, whose end depends on data.
-    kernel_share: Share of its grid that a Pallas kernel computes; a causal one
-      skips the blocks of the future as it meets them, nearly half.
+    jaxpr: Result of `jax.make_jaxpr`, or the `jaxpr` of `jitted.trace(...)`.
+    unknown_trips: Most iterations of a `while` whose end depends on data.
+    kernel_share: Share of its grid that a Pallas kernel computes. A causal kernel skips future
+      blocks as it meets them, nearly half.
 
-  Example: three layers of a product of 8 x 16 with 16 x 16:
+  Example: three layers, each a product of 8 x 16 with 16 x 16:
     >>> layer = lambda x, w: (x @ w, None)
     >>> f = lambda x, ws: jax.lax.scan(layer, x, ws)[0]
-    >>> int(flops(jax.make_jaxpr(f)(np.ones((8, 16)), np.ones((3, 16, 16)))))
+    >>> int(count_jaxpr_flops(jax.make_jaxpr(f)(np.ones((8, 16)), np.ones((3, 16, 16)))))
     12288
   """
-  inner = getattr(jaxpr, 'jaxpr', jaxpr)
-  return sum(_of_equation(eqn, unknown_trips, kernel_share) for eqn in inner.eqns)
+  equations = getattr(jaxpr, 'jaxpr', jaxpr).eqns
+  return sum(_count_equation_flops(eqn, unknown_trips, kernel_share) for eqn in equations)
 
 
-def _of_equation(eqn: Any, unknown_trips: int, kernel_share: float) -> float:
-  """Counts one equation, with what it calls as often as it calls it."""
+def _count_equation_flops(eqn: Any, unknown_trips: int, kernel_share: float) -> float:
+  """Counts one equation, including what it calls as often as it calls it."""
   name, params = eqn.primitive.name, eqn.params
   if name == 'dot_general':
     (contracted, _), _ = params['dimension_numbers']
     depth = math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
     return 2.0 * depth * math.prod(eqn.outvars[0].aval.shape)
-  called = [flops(inner, unknown_trips, kernel_share) for inner in _jaxprs(params)]
+  called = [
+      count_jaxpr_flops(inner, unknown_trips, kernel_share) for inner in _find_inner_jaxprs(params)
+  ]
   if name == 'cond':
     return max(called, default=0.0)
   share = kernel_share if name == 'pallas_call' else 1.0
-  return _times(name, params, unknown_trips) * share * sum(called)
+  return _count_calls(name, params, unknown_trips) * share * sum(called)
 
 
-def _times(name: str, params: dict[str, Any], unknown_trips: int) -> int:
-  """Returns how often, over all devices, an equation runs what it calls."""
+def _count_calls(name: str, params: dict[str, Any], unknown_trips: int) -> int:
+  """Returns how often an equation runs what it calls, summed over devices."""
   if name == 'scan':
     return params['length']
   if name == 'while':
     return unknown_trips
-  if name == 'shard_map':  # Its shapes are one device's.
+  if name == 'shard_map':  # Shapes inside it are those of one device.
     return params['mesh'].size
   if name == 'pallas_call':
     grid = params['grid_mapping'].grid
@@ -61,11 +73,114 @@ def _times(name: str, params: dict[str, Any], unknown_trips: int) -> int:
   return 1
 
 
-def _jaxprs(params: dict[str, Any]) -> list[Any]:
-  """Returns the jaxprs among an equation's parameters."""
+def _find_inner_jaxprs(params: dict[str, Any]) -> list[Any]:
   values = jax.tree.leaves(list(params.values()), is_leaf=lambda x: hasattr(x, 'eqns'))
-  return [
-      getattr(value, 'jaxpr', value)
-      for value in values
-      if hasattr(getattr(value, 'jaxpr', value), 'eqns')
-  ]
+  jaxprs = (getattr(value, 'jaxpr', value) for value in values)
+  return [jaxpr for jaxpr in jaxprs if hasattr(jaxpr, 'eqns')]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bound:
+  """Least time of one program, by what each chip must compute and move."""
+
+  flops: float  # Computed by a chip, recomputation included.
+  hbm_bytes: float  # Moved through a chip's HBM at least.
+  flops_seconds: float
+  hbm_seconds: float
+  mfu: float | None  # Model FLOPs over the peak, in `seconds`; None for decoding.
+  tokens_per_second: float  # Per chip.
+
+  @property
+  def seconds(self) -> float:
+    return max(self.flops_seconds, self.hbm_seconds)
+
+  @property
+  def limited_by(self) -> str:
+    return 'FLOPs' if self.flops_seconds >= self.hbm_seconds else 'HBM'
+
+
+def find_peak_flops(mesh: jax.sharding.Mesh) -> float:
+  """Returns the peak FLOP/s of a chip of the mesh.
+
+  Raises:
+    ValueError: the chip is not in the table of training/flops.py.
+  """
+  kind = mesh.devices.flat[0].device_kind
+  peak = flops_lib.peak_flops(kind)
+  if peak is None:
+    raise errors.UserError(
+        f'The peak FLOP/s of {kind!r} are not known; add a line to the table in training/flops.py.'
+    )
+  return peak
+
+
+def bound_train_step(
+    topology: chips.Topology,
+    mesh: jax.sharding.Mesh,
+    student: student_lib.Student,
+    *,
+    flops: float,
+    argument_bytes: float,
+    accumulate: int,
+    num_tokens: int,
+    row_len: int,
+) -> Bound:
+  """Bounds the time of a training step whose rows are one full example each.
+
+  HBM traffic: the state is read; its trained part is written; and each micro-batch writes the
+  gathered bfloat16 parameters and reads them forward and backward.
+
+  Args:
+    topology: Chips.
+    mesh: Mesh over all of them.
+    student: Sizes of the model.
+    flops: FLOPs of a chip in the compiled step.
+    argument_bytes: Bytes of a chip's share of the state and batch.
+    accumulate: Number of micro-batches in a batch.
+    num_tokens: Tokens of a batch.
+    row_len: Tokens of a row. One example a row is the most expensive packing.
+  """
+  peak = find_peak_flops(mesh)
+  model_flops = flops_lib.step_flops(student, num_tokens, num_tokens * row_len)
+  gathered = 2 * flops_lib.num_matrix_params(student) / mesh.shape['tp']
+  # LoRA trains, and so writes, next to nothing.
+  state = (1 if student.lora else 2) * argument_bytes
+  hbm_bytes = state + 4 * gathered * accumulate
+  flops_seconds = flops / peak
+  hbm_seconds = hbm_bytes / topology.chip.hbm_bytes_per_second
+  seconds = max(flops_seconds, hbm_seconds)
+  return Bound(
+      flops=flops,
+      hbm_bytes=hbm_bytes,
+      flops_seconds=flops_seconds,
+      hbm_seconds=hbm_seconds,
+      mfu=model_flops / topology.num_chips / seconds / peak,
+      tokens_per_second=num_tokens / topology.num_chips / seconds,
+  )
+
+
+def bound_decode_chunk(
+    topology: chips.Topology,
+    mesh: jax.sharding.Mesh,
+    *,
+    flops: float,
+    argument_bytes: float,
+    num_slots: int,
+    chunk_len: int,
+) -> Bound:
+  """Bounds the time of a chunk of decoding steps.
+
+  Each step reads all arguments: the parameters and the cache of slots at their longest.
+  """
+  hbm_bytes = argument_bytes * chunk_len
+  flops_seconds = flops / find_peak_flops(mesh)
+  hbm_seconds = hbm_bytes / topology.chip.hbm_bytes_per_second
+  num_tokens = num_slots * chunk_len
+  return Bound(
+      flops=flops,
+      hbm_bytes=hbm_bytes,
+      flops_seconds=flops_seconds,
+      hbm_seconds=hbm_seconds,
+      mfu=None,
+      tokens_per_second=num_tokens / topology.num_chips / max(flops_seconds, hbm_seconds),
+  )
