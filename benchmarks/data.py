@@ -28,12 +28,11 @@ import numpy as np
 
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.data.batches import pipeline
+from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.subsets import subset
 from valley_jax.data.tokens import tokenization
 
-PACKS = ('best_fit', 'stream', 'none')
 _PER_SHARD = 2048
 
 
@@ -65,8 +64,8 @@ def write(directory: pathlib.Path, number: int, median: int, row_len: int) -> No
 
 
 def _batches(shards, rows, row_len: int, pack: str, batch_size: int):
-  plan = pipeline.make_plan(shards, rows, row_len, pack)
-  batches = pipeline.batches(
+  plan = batching.plan_epoch(shards, rows, row_len, pack)
+  batches = batching.make_batches(
       shards, plan, batch_size=batch_size, accumulate=1, num_epochs=1, seed=0
   )
   return batches, plan
@@ -151,7 +150,7 @@ def main() -> None:
     shards = shards_lib.Shards(long)
     waits = [
         wait(shards, pack, arguments.batch_size, arguments.step_seconds, 100 // part)
-        for pack in PACKS
+        for pack in batching.PACKS
     ]
   header = ['pack', 'fill', 'loading a batch, ms', 'steps', 'median wait, ms']
   header += ['longest wait, ms', 'steps that waited > 1 ms']

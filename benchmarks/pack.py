@@ -6,7 +6,7 @@
 Lengths are lognormal, as those of thinking traces are, cut off at the row's
 32,768 tokens (longer traces are dropped). On the same lengths, in one run:
 
-    ours          packing.plan: best fit decreasing over all traces, ahead
+    ours          batching.pack_best_fit: best fit decreasing over all traces, ahead
     grain best    Grain's streaming best fit, as the loader meets the traces
     grain first   Grain's streaming first fit
 
@@ -28,7 +28,7 @@ import machine
 import numpy as np
 
 from valley_jax import jsonl
-from valley_jax.data.batches import packing
+from valley_jax.data import batching
 
 ROW_LEN = 32_768
 # name: (mean and deviation of the logarithm of the length)
@@ -57,17 +57,21 @@ def bound(lengths: np.ndarray) -> float:
 def plan(lengths: np.ndarray) -> dict[str, float]:
   """Plans all rows; checks that each trace lies in one."""
   start = time.perf_counter()
-  rows = packing.plan(lengths, ROW_LEN)
+  rows = batching.pack_best_fit(lengths, ROW_LEN)
   seconds = time.perf_counter() - start
   members = np.fromiter(itertools.chain.from_iterable(rows), np.int64)
   assert np.array_equal(np.sort(members), np.arange(len(lengths)))
   assert all(lengths[row].sum() <= ROW_LEN for row in rows[:: len(rows) // 99])
-  return {'seconds': seconds, 'fill': packing.fill(lengths, rows, ROW_LEN), 'rows': len(rows)}
+  return {
+      'seconds': seconds,
+      'fill': batching.measure_fill(lengths, rows, ROW_LEN),
+      'rows': len(rows),
+  }
 
 
 def peak_mib(lengths: np.ndarray) -> float:
   tracemalloc.start()
-  packing.plan(lengths, ROW_LEN)
+  batching.pack_best_fit(lengths, ROW_LEN)
   peak = tracemalloc.get_traced_memory()[1] / 2**20
   tracemalloc.stop()
   return peak

@@ -36,7 +36,7 @@ import torch
 import transformers
 
 from valley_jax import jsonl
-from valley_jax.data.batches import packing
+from valley_jax.data import batching
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import hf_config
 from valley_jax.models import params as params_lib
@@ -99,7 +99,7 @@ def make_steps(args: argparse.Namespace, vocab_size: int) -> list[Step]:
     while sum(lengths) < 0.97 * budget:
       drawn = rng.lognormal(np.log(args.median * args.row_len), 0.6)
       lengths.append(int(np.clip(drawn, 16, args.row_len)))
-      if len(packing.plan(lengths, args.row_len)) > args.rows:
+      if len(batching.pack_best_fit(lengths, args.row_len)) > args.rows:
         lengths.pop()
         break
     traces = []
@@ -107,9 +107,9 @@ def make_steps(args: argparse.Namespace, vocab_size: int) -> list[Step]:
       tokens = rng.integers(0, vocab_size, n + 1).astype(np.int32)
       weights = (np.arange(n + 1) > n // 8).astype(np.uint8)
       traces.append(tokenization.Example(tokens, weights, n))
-    members = packing.plan(lengths, args.row_len)
+    members = batching.pack_best_fit(lengths, args.row_len)
     members += [[]] * (args.rows - len(members))
-    rows = [packing.row([traces[i] for i in m], args.row_len) for m in members]
+    rows = [batching.lay_out_row([traces[i] for i in m], args.row_len) for m in members]
     batch = {k: np.stack([row[k] for row in rows])[None] for k in rows[0]}
     squares = sum(n * n for n in lengths)
     steps.append(Step(batch, traces, sum(lengths), squares))
@@ -203,7 +203,7 @@ class Torch:
 def _padded(traces: list[tokenization.Example]) -> dict[str, np.ndarray]:
   """Returns a trace a row, all as long as the longest."""
   length = max(len(trace.tokens) for trace in traces) - 1
-  rows = [packing.row([trace], length) for trace in traces]
+  rows = [batching.lay_out_row([trace], length) for trace in traces]
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   return {**batch, 'is_token': (batch['segments'] > 0).astype(np.int64)}
 

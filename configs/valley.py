@@ -75,7 +75,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   c.data = dict(
       max_len=32_768,  # Tokens of a row; longer traces are dropped.
       min_len=0,  # Tokens; shorter traces are dropped.
-      pack='best_fit',  # or stream, or none: data/batches/pipeline.py.
+      pack='best_fit',  # Or none: data/batching.py.
       traces_per_shard=2048,
       num_workers=0,  # Processes that filter and tokenise; 0: this one.
   )

@@ -110,7 +110,7 @@ def _texts(
     shards: shards_lib.Shards, rows: Sequence[int], tokenizer: tokenization.Tokenizer | None
 ) -> list[str]:
   """Returns the responses: in characters, or one character a token."""
-  tokens = [e.tokens[e.weights > 0] for e in shards.read(rows)]
+  tokens = [e.tokens[e.weights > 0] for e in shards.read_examples(rows)]
   if tokenizer is None:
     return [curation.as_text(t) for t in tokens]
   return [str(tokenizer.decode(t, skip_special_tokens=True)) for t in tokens]
@@ -176,7 +176,7 @@ def curate(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes <workdir>/curated; see the module's docstring."""
   _check(config)
   shards = shards_lib.Shards(config.shards or f'{workdir}/shards')
-  table = shards.table()
+  table = shards.read_table()
   pool = selections.evaluate(
       table, config.subsets.to_dict(), config.curate.pool, seed=config.seed, read_ids=_refuse
   ).tolist()

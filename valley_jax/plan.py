@@ -36,7 +36,7 @@ import ml_collections as mlc
 
 from valley_jax import errors
 from valley_jax import jsonl
-from valley_jax.data.batches import packing
+from valley_jax.data import batching
 from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
@@ -128,7 +128,7 @@ def plan_train_step(
     state = programs.describe_train_state(
         student, program.tx, recipe.DTYPES[train.dtype], recipe.DTYPES[train.param_dtype]
     )
-    batch = programs.describe_batch(packing.row([], max_len), accumulate, micro_rows)
+    batch = programs.describe_batch(batching.lay_out_row([], max_len), accumulate, micro_rows)
     max_chunks = -(-max_len // train.loss_chunk_len)
     needs = programs.measure_train_step(state, program.step, batch, max_chunks)
   bound = None

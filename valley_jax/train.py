@@ -73,7 +73,7 @@ import ml_collections as mlc
 
 from valley_jax import errors
 from valley_jax import jsonl
-from valley_jax.data.batches import pipeline
+from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.subsets import corpus as corpus_lib
 from valley_jax.data.subsets import subset
@@ -101,7 +101,7 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
 def corpus_of(config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str) -> corpus_lib.Corpus:
   """Returns the traces to train on and those held out."""
   return corpus_lib.choose(
-      shards.table(),
+      shards.read_table(),
       config.subsets.to_dict(),
       config.subset,
       num_traces=config.num_traces,
@@ -124,7 +124,7 @@ def _num_epochs_and_steps(
         ' traces; name at most that many, or 0 for the steps of its own traces.'
     )
   rows = subset.nested(shards.ids, t.steps_of, config.seed)
-  plan = pipeline.make_plan(shards, rows, config.data.max_len, config.data.pack)
+  plan = batching.plan_epoch(shards, rows, config.data.max_len, config.data.pack)
   num_steps = -(-len(plan.rows) * t.epochs // t.batch_size)
   return -(-num_steps * t.batch_size // num_rows), num_steps
 
@@ -137,11 +137,11 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_l
         f' the {len(corpus.phases)} phases of {config.subset!r}; say 0.'
     )
   part, num_parts = partitioning.batch_part()
-  plan = pipeline.make_plan(
+  plan = batching.plan_epoch(
       shards, corpus.rows, config.data.max_len, config.data.pack, corpus.phases
   )
   num_epochs, num_steps = _num_epochs_and_steps(config, shards, len(plan.rows))
-  batches = pipeline.batches(
+  batches = batching.make_batches(
       shards,
       plan,
       batch_size=config.train.batch_size,

@@ -122,7 +122,9 @@ def test_characters_are_those_of_the_responses(world):
   responses = [_trace('p1', 3).response, _trace('p2', 0).response]
   assert curate._texts(shards, rows, tokenizer) == responses
   tokens = curate._texts(shards, rows, None)
-  assert [len(text) for text in tokens] == [example.weights.sum() for example in shards.read(rows)]
+  assert [len(text) for text in tokens] == [
+      example.weights.sum() for example in shards.read_examples(rows)
+  ]
 
 
 def test_arms_by_characters_have_as_many_traces(world, tmp_path):

@@ -83,7 +83,7 @@ def test_kept_dropped_and_quarantined_rows_are_all_rows(done):
 
 def test_the_manifest_counts_what_lies_in_the_shards(done):
   data = shards.Shards(done / 'shards')
-  examples = data.read(range(len(data)))
+  examples = data.read_examples(range(len(data)))
   manifest = data.manifest
   lengths = [len(example.tokens) for example in examples]
   assert lengths == data.lengths.tolist()
@@ -105,7 +105,7 @@ def test_a_trace_is_whole_in_its_shard(done):
       for line in (OCR2 / 'python.jsonl').read_text().splitlines()
       if data.ids[-1] in line
   )
-  (example,) = data.read([len(data) - 1])
+  (example,) = data.read_examples([len(data) - 1])
   text = tokenizer.decode(example.tokens)
   assert text.startswith('<|user|>Solve this.\n\nIs the string a palindrome?')
   assert text.endswith(f'{row["r1_generation"].strip()}<|end|>')
@@ -224,7 +224,7 @@ def test_a_trace_id_that_comes_again_is_dropped(tmp_path, traces_per_shard):
   assert data.ids == ['a', 'b']
   assert data.manifest['dropped'] == {'duplicate_trace_id': 2}
   tokenizer = tokenization.load(tmp_path / 'shards' / 'tokenizer')
-  first, _ = data.read([0, 1])
+  first, _ = data.read_examples([0, 1])
   assert 'So.' in tokenizer.decode(first.tokens)
 
 
@@ -241,7 +241,7 @@ def test_text_that_would_end_a_turn_is_dropped_and_named(tmp_path, field):
 def test_every_turn_ends_once_and_at_its_end(done):
   data = shards.Shards(done / 'shards')
   end = tokenization.load(done / 'shards' / 'tokenizer').eos_token_id
-  for example in data.read(range(len(data))):
+  for example in data.read_examples(range(len(data))):
     assert (example.tokens == end).nonzero()[0].tolist() == [len(example.tokens) - 1]
 
 
@@ -268,7 +268,7 @@ def test_a_block_of_bad_rows_only_does_not_shift_the_next(tmp_path):
   shard.shard(config, str(tmp_path))
   data = shards.Shards(tmp_path / 'shards')
   assert data.ids == ['a', 'b', 'c']
-  assert len(data.read([2, 0, 1])) == 3
+  assert len(data.read_examples([2, 0, 1])) == 3
   assert data.manifest['quarantined'] == 3
 
 

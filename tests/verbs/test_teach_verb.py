@@ -166,7 +166,7 @@ def test_the_traces_can_be_learnt_from(world, whole, tmp_path):
   special = templates.control_texts(tokenizer)
   fit = [trace for trace in _traces(whole) if not any(text in trace.response for text in special)]
   assert data.ids == [trace.trace_id for trace in fit] != []
-  for trace, example in zip(fit, data.read(range(len(data))), strict=True):
+  for trace, example in zip(fit, data.read_examples(range(len(data))), strict=True):
     text = str(tokenizer.decode(example.tokens))
     assert text.endswith(f'{trace.question}<|assistant|>{trace.response}<|end|>')
 

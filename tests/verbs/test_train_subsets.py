@@ -70,7 +70,7 @@ def test_it_is_trained_on_the_traces_of_the_subset(world, run):
   with tiny.mesh():
     batches, _ = train._batches(config, shards, found)
   found = {row.tobytes() for row in batches[0]['inputs'][0] if row.any()}
-  inputs = [example.tokens[:-1] for example in shards.read(rows)]
+  inputs = [example.tokens[:-1] for example in shards.read_examples(rows)]
   assert found == {np.pad(x, (0, 64 - len(x))).tobytes() for x in inputs}
 
 
@@ -132,7 +132,7 @@ def test_training_goes_through_all_epochs_of_a_phase_before_the_next(world):
   batches = _batches(config)
   name_of = {
       example.tokens[:-1].tobytes(): shards.ids[row]
-      for row, example in zip(found.rows, shards.read(found.rows), strict=True)
+      for row, example in zip(found.rows, shards.read_examples(found.rows), strict=True)
   }
   seen = [
       name_of[inputs[segments > 0].tobytes()]

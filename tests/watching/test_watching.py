@@ -16,7 +16,7 @@ from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import train
-from valley_jax.data.batches import packing
+from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.subsets import subset
 from valley_jax.data.tokens import prompts
@@ -206,7 +206,7 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
     batch = held_out.load(data, range(7), row_len=16, pack='best_fit', max_rows=2)
     found = held_out.HeldOut(batch, loss_fn, part=0, num_parts=1)(params)
     for example in examples:
-      row = {k: x[None] for k, x in packing.row([example], 16).items()}
+      row = {k: x[None] for k, x in batching.lay_out_row([example], 16).items()}
       _, pairs = alone(params, row)
       edge = next(e for e in (2, 4, 8, 16) if len(example.tokens) <= e)
       pairs[f'loss_le_{edge}'] = pairs['loss']

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from valley_jax.data.batches import packing
-from valley_jax.data.batches import pipeline
+from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.runtime import partitioning
 from valley_jax.training import losses
@@ -41,8 +40,8 @@ def load(
     The keys of a batch, and `buckets`: of each position, the exponent of the
     smallest power of 2 that its trace, counted in tokens, is not longer than.
   """
-  plan = pipeline.make_plan(shards, traces, row_len, pack)
-  rows = [packing.row(shards.read(m), row_len) for m in plan.rows]
+  plan = batching.plan_epoch(shards, traces, row_len, pack)
+  rows = [batching.lay_out_row(shards.read_examples(m), row_len) for m in plan.rows]
   for row in rows:
     # A trace's last token is a target only.
     lengths = np.bincount(row['segments']) + 1

@@ -42,7 +42,7 @@ def of_problems(
 
 def of_traces(shards: shards_lib.Shards, traces: Sequence[int]) -> list[request_lib.Request]:
   """Returns a request a trace: the prompt that stands before its response."""
-  examples = shards.read(traces)
+  examples = shards.read_examples(traces)
   return [
       request_lib.Request(
           shards.ids[i], 0, tuple(example.tokens[: example.num_prompt_tokens].tolist())

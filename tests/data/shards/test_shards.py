@@ -81,7 +81,7 @@ def test_kinds_are_a_byte_a_token(directory):
 
 def test_the_table_has_the_labels_of_every_trace_in_order(directory):
   data = shards.Shards(directory)
-  table = data.table()
+  table = data.read_table()
   assert table.ids == data.ids == ['a', 'b', 'c']
   assert table.problem_ids == ['p', 'q', 'p']
   assert table.num_tokens.tolist() == data.lengths.tolist()
@@ -92,7 +92,7 @@ def test_the_table_has_the_labels_of_every_trace_in_order(directory):
   assert table.source == ['taco', '', '']
   assert table.teacher == ['R1', '', '']
   assert table.num_supervised.tolist() == [
-      int(example.weights.sum()) for example in data.read(range(3))
+      int(example.weights.sum()) for example in data.read_examples(range(3))
   ]
 
 

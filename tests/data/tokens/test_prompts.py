@@ -302,7 +302,7 @@ def completed(world):
 def test_shards_hold_prompt_and_template(world):
   data = shards.Shards(world / 'mine/shards')
   tokenizer = tokenization.load(world / 'mine/shards/tokenizer')
-  (example,) = data.read([3])
+  (example,) = data.read_examples([3])
   assert tokenizer.decode(example.tokens) == (
       '<|sys|><|user|>Program: Add 3 and 3.<|assistant|>' '<think>It is 6.</think>print(6)<|end|>'
   )

@@ -295,11 +295,11 @@ class Shards:
   def __len__(self) -> int:
     return len(self.ids)
 
-  def table(self) -> table_lib.Table:
+  def read_table(self) -> table_lib.Table:
     """Returns ids, labels and lengths of all rows."""
     return table(self.directory)
 
-  def read(self, indices: Sequence[int]) -> list[tokenization.Example]:
+  def read_examples(self, indices: Sequence[int]) -> list[tokenization.Example]:
     """Returns the examples at the given rows, in the given order."""
     files = np.searchsorted(self._starts, indices, side='right') - 1
     return [

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from valley_jax.data.batches import packing
+from valley_jax.data import batching
 from valley_jax.data.tokens import tokenization
 
 lengths_and_row = st.integers(1, 40).flatmap(
@@ -13,23 +13,23 @@ lengths_and_row = st.integers(1, 40).flatmap(
 )
 
 
-def _example(tokens, weights, answer_start=0):
+def _build_example(tokens, weights, answer_start=0):
   return tokenization.Example(
       np.asarray(tokens, np.int32), np.asarray(weights, np.uint8), answer_start
   )
 
 
 @hypothesis.given(lengths_and_row)
-def test_every_example_lies_in_exactly_one_row(case):
+def test_every_example_is_in_exactly_one_row(case):
   lengths, row_len = case
-  rows = packing.plan(lengths, row_len)
+  rows = batching.pack_best_fit(lengths, row_len)
   assert sorted(i for row in rows for i in row) == [*range(len(lengths))]
 
 
 @hypothesis.given(lengths_and_row)
 def test_no_row_overflows_and_none_is_empty(case):
   lengths, row_len = case
-  for row in packing.plan(lengths, row_len):
+  for row in batching.pack_best_fit(lengths, row_len):
     assert 0 < sum(lengths[i] for i in row) <= row_len
 
 
@@ -42,75 +42,55 @@ def test_each_example_goes_where_it_leaves_the_least_room(case):
     best = min(fitting, key=lambda r: free[r], default=len(free))
     free[best:] = [*free[best:]] or [row_len]
     free[best] -= n
-  rows = packing.plan(lengths, row_len)
-  found = [row_len - sum(lengths[i] for i in row) for row in rows]
-  assert sorted(found) == sorted(free)
-
-
-@hypothesis.given(lengths_and_row, st.integers(1, 5))
-def test_a_stream_packs_every_example_once_and_overflows_no_row(case, num_open):
-  lengths, row_len = case
-  rows = packing.stream(lengths, row_len, num_open)
-  assert sorted(i for row in rows for i in row) == [*range(len(lengths))]
-  assert all(0 < sum(lengths[i] for i in row) <= row_len for row in rows)
-
-
-def test_a_stream_closes_the_fullest_row_when_no_other_may_be_opened():
-  # 6 and 5 wait; the 7 fits in neither, so that of the 6 is closed.
-  rows = packing.stream([6, 5, 7, 4, 3], row_len=10, num_open=2)
-  assert rows == [[0], [2, 4], [1, 3]]
-
-
-def test_a_stream_puts_an_example_where_it_leaves_the_least_room():
-  # The rows of 5 and of 7 would both take the 2.
-  rows = packing.stream([5, 7, 2], row_len=10, num_open=3)
-  assert sorted(rows) == [[0], [1, 2]]
+  rows = batching.pack_best_fit(lengths, row_len)
+  free_by_plan = [row_len - sum(lengths[i] for i in row) for row in rows]
+  assert sorted(free_by_plan) == sorted(free)
 
 
 def test_best_fit_decreasing_by_hand():
   # 6 opens a row, 5 a second; 4 fills the first; 3 and 2 fill the second.
-  assert packing.plan([2, 3, 4, 5, 6], row_len=10) == [[4, 2], [3, 1, 0]]
+  assert batching.pack_best_fit([2, 3, 4, 5, 6], row_len=10) == [[4, 2], [3, 1, 0]]
 
 
 def test_the_fullest_row_that_has_room_is_taken():
   # Rows with 3 and with 2 free: first fit would put the 2 into the former.
-  assert packing.plan([7, 8, 2], row_len=10) == [[1, 2], [0]]
-  assert packing.plan([8, 7, 3], row_len=10) == [[0], [1, 2]]
+  assert batching.pack_best_fit([7, 8, 2], row_len=10) == [[1, 2], [0]]
+  assert batching.pack_best_fit([8, 7, 3], row_len=10) == [[0], [1, 2]]
 
 
 def test_rows_of_lognormal_traces_are_99_percent_full():
   lengths = np.random.default_rng(0).lognormal(8.6, 0.8, 20_000)
   lengths = lengths.astype(int).clip(64, 32_768)
-  rows = packing.plan(lengths, 32_768)
-  assert packing.fill(lengths, rows, 32_768) > 0.99
+  rows = batching.pack_best_fit(lengths, 32_768)
+  assert batching.measure_fill(lengths, rows, 32_768) > 0.99
 
 
 def test_a_hundred_thousand_examples_are_planned():
   lengths = np.random.default_rng(0).integers(1, 32_769, 100_000)
-  rows = packing.plan(lengths, 32_768)
+  rows = batching.pack_best_fit(lengths, 32_768)
   assert sum(map(len, rows)) == 100_000
 
 
 def test_the_same_lengths_give_the_same_plan():
   lengths = np.random.default_rng(1).integers(1, 50, 1000)
-  assert packing.plan(lengths, 64) == packing.plan(lengths.tolist(), 64)
+  assert batching.pack_best_fit(lengths, 64) == batching.pack_best_fit(lengths.tolist(), 64)
 
 
 @pytest.mark.parametrize('bad', [11, 0])
-def test_what_no_row_can_take_names_the_limit_and_the_remedy(bad):
+def test_an_example_that_no_row_can_take_names_the_limit_and_the_remedy(bad):
   with pytest.raises(ValueError, match=r'take 1 to 10\. .*data\.max_len'):
-    packing.plan([5, bad], row_len=10)
+    batching.pack_best_fit([5, bad], row_len=10)
 
 
 def test_fill_counts_tokens_over_positions():
-  assert packing.fill([3, 4, 1], [[0, 1], [2]], row_len=8) == 0.5
-  assert packing.fill([], [], row_len=8) == 0
+  assert batching.measure_fill([3, 4, 1], [[0, 1], [2]], row_len=8) == 0.5
+  assert batching.measure_fill([], [], row_len=8) == 0
 
 
-def test_examples_are_shifted_before_they_are_laid_down():
-  first = _example([7, 8, 9], [0, 1, 1], answer_start=2)
-  second = _example([5, 6], [0, 1], answer_start=1)
-  row = packing.row([first, second], 4)
+def test_examples_are_shifted_before_they_are_laid_out():
+  first = _build_example([7, 8, 9], [0, 1, 1], answer_start=2)
+  second = _build_example([5, 6], [0, 1], answer_start=1)
+  row = batching.lay_out_row([first, second], 4)
   assert {name: array.tolist() for name, array in row.items()} == {
       'inputs': [7, 8, 5, 0],
       'targets': [8, 9, 6, 0],
@@ -122,24 +102,24 @@ def test_examples_are_shifted_before_they_are_laid_down():
 
 
 def test_no_example_predicts_the_first_token_of_the_next():
-  examples = [_example([i, i, i], [0, 1, 1]) for i in (1, 2, 3)]
-  row = packing.row(examples, 8)
+  examples = [_build_example([i, i, i], [0, 1, 1]) for i in (1, 2, 3)]
+  row = batching.lay_out_row(examples, 8)
   used = row['segments'] > 0
   assert (row['inputs'][used] == row['targets'][used]).all()
 
 
 def test_a_prompt_is_no_target():
-  row = packing.row([_example([4, 5, 6, 7], [0, 0, 1, 1])], 3)
+  row = batching.lay_out_row([_build_example([4, 5, 6, 7], [0, 0, 1, 1])], 3)
   assert row['targets'][row['weights'] == 1].tolist() == [6, 7]
 
 
 def test_an_empty_row_has_no_weight_and_no_segment():
-  row = packing.row([], 4)
+  row = batching.lay_out_row([], 4)
   assert not any(array.any() for array in row.values())
 
 
 def test_weights_are_floats_and_the_rest_are_int32():
-  row = packing.row([_example([4, 5], [0, 1])], 4)
+  row = batching.lay_out_row([_build_example([4, 5], [0, 1])], 4)
   kinds = {name: array.dtype for name, array in row.items()}
   assert kinds.pop('weights') == np.float32
   assert set(kinds.values()) == {np.dtype(np.int32)}
@@ -149,13 +129,13 @@ def test_weights_are_floats_and_the_rest_are_int32():
 def test_a_packed_row_gives_back_its_examples(case, random):
   lengths, row_len = case
   examples = [
-      _example(
+      _build_example(
           [random.randrange(99) for _ in range(n + 1)], [random.randrange(2) for _ in range(n + 1)]
       )
       for n in lengths
   ]
-  for members in packing.plan(lengths, row_len):
-    row = packing.row([examples[i] for i in members], row_len)
+  for members in batching.pack_best_fit(lengths, row_len):
+    row = batching.lay_out_row([examples[i] for i in members], row_len)
     for segment, i in enumerate(members, start=1):
       here = row['segments'] == segment
       n = lengths[i]

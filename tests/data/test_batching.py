@@ -7,7 +7,7 @@ import pytest
 
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.data.batches import pipeline
+from valley_jax.data import batching
 from valley_jax.data.shards import shards
 from valley_jax.data.subsets import subset
 from valley_jax.data.tokens import encoding
@@ -48,9 +48,9 @@ def data(tmp_path_factory) -> shards.Shards:
 
 def _batches(data, pack='best_fit', rows=None, row_len=64, **changes):
   rows = range(len(data)) if rows is None else rows
-  plan = pipeline.make_plan(data, rows, row_len, pack)
+  plan = batching.plan_epoch(data, rows, row_len, pack)
   values = dict(batch_size=4, accumulate=1, num_epochs=1, seed=0)
-  return pipeline.batches(data, plan, **{**values, **changes}), plan
+  return batching.make_batches(data, plan, **{**values, **changes}), plan
 
 
 def _rows(batches):
@@ -81,20 +81,22 @@ def _equal(a, b):
 
 
 def test_shards_are_read_in_any_order(data):
-  forward = data.read(range(len(data)))
+  forward = data.read_examples(range(len(data)))
   order = np.random.default_rng(0).permutation(len(data))
-  for i, example in zip(order, data.read(order)):
+  for i, example in zip(order, data.read_examples(order)):
     assert (example.tokens == forward[i].tokens).all()
     assert (example.weights == forward[i].weights).all()
     assert len(example.tokens) == data.lengths[i]
 
 
-@pytest.mark.parametrize('pack', ['best_fit', 'stream', 'none'])
+@pytest.mark.parametrize('pack', ['best_fit', 'none'])
 @pytest.mark.parametrize('batch_size', [1, 4, 7])
 def test_each_epoch_holds_each_example_once(data, pack, batch_size):
   batches, plan = _batches(data, pack, batch_size=batch_size, num_epochs=3)
   rows = _rows(batches)
-  wanted = sorted(tuple(example.tokens[:-1].tolist()) for example in data.read(range(len(data))))
+  wanted = sorted(
+      tuple(example.tokens[:-1].tolist()) for example in data.read_examples(range(len(data)))
+  )
   n = len(plan.rows)
   assert len(rows) == 3 * n
   for epoch in range(3):
@@ -105,7 +107,7 @@ def test_only_the_examples_of_the_subset_occur(data):
   chosen = subset.nested(data.ids, 6, seed=1)
   batches, _ = _batches(data, rows=chosen)
   assert sorted(_examples(_rows(batches))) == sorted(
-      tuple(example.tokens[:-1].tolist()) for example in data.read(chosen)
+      tuple(example.tokens[:-1].tolist()) for example in data.read_examples(chosen)
   )
 
 
@@ -134,7 +136,8 @@ def test_the_last_batch_is_filled_up_with_rows_of_no_weight(data):
 
 
 @pytest.mark.parametrize(
-    ('pack', 'start'), [*(('none', i) for i in (0, 1, 5, 11)), *(('stream', i) for i in (0, 1, 2))]
+    ('pack', 'start'),
+    [*(('none', i) for i in (0, 1, 5, 11)), *(('best_fit', i) for i in (0, 1, 2))],
 )
 def test_a_run_that_goes_on_at_a_step_sees_what_it_would_have_seen(data, start, pack):
   batches, _ = _batches(data, pack, num_epochs=2)
@@ -152,8 +155,8 @@ def test_a_run_that_goes_on_at_a_step_sees_what_it_would_have_seen(data, start, 
 @pytest.mark.parametrize('start', [2, 6, 9])
 def test_a_run_in_phases_goes_on_as_it_would_have_gone(data, start):
   def batches():
-    plan = pipeline.make_plan(data, range(23), 64, 'none', phases=(9, 14))
-    return pipeline.batches(data, plan, batch_size=4, accumulate=1, num_epochs=2, seed=0)
+    plan = batching.plan_epoch(data, range(23), 64, 'none', phases=(9, 14))
+    return batching.make_batches(data, plan, batch_size=4, accumulate=1, num_epochs=2, seed=0)
 
   whole = list(batches().to_iter_dataset())
   iterator = iter(batches().to_iter_dataset())
@@ -166,9 +169,8 @@ def test_a_run_in_phases_goes_on_as_it_would_have_gone(data, start):
   assert all(map(_equal, rest, whole[start:]))
 
 
-@pytest.mark.parametrize('pack', ['best_fit', 'stream'])
-def test_no_row_has_examples_of_two_phases(data, pack):
-  plan = pipeline.make_plan(data, range(22, -1, -1), 64, pack, phases=(9, 14))
+def test_no_row_has_examples_of_two_phases(data):
+  plan = batching.plan_epoch(data, range(22, -1, -1), 64, 'best_fit', phases=(9, 14))
   first, second = np.split(np.arange(len(plan.rows)), plan.phases[:1])
   found = [{example for at in part for example in plan.rows[at]} for part in (first, second)]
   assert found == [set(range(14, 23)), set(range(14))]
@@ -253,7 +255,7 @@ def test_a_bad_pack_names_the_known_ones(data):
     _batches(data, 'fast')
 
 
-@pytest.mark.parametrize('pack', ['best_fit', 'stream', 'none'])
+@pytest.mark.parametrize('pack', ['best_fit', 'none'])
 def test_rows_shorter_than_a_trace_name_the_remedy(data, pack):
   with pytest.raises(ValueError, match=r'rows take 1 to 5\. .*data\.max_len'):
     _batches(data, pack, row_len=5)
