@@ -3,6 +3,7 @@
 import pytest
 
 from valley_jax import programs
+from valley_jax import records
 from valley_jax.execution import languages
 
 BLOCK = '```python\nprint(1)\n```\n'
@@ -26,7 +27,7 @@ BLOCK = '```python\nprint(1)\n```\n'
     ],
 )
 def test_it_is_the_last_block_of_the_answer(text):
-  assert programs.extract(text) == 'print(1)\n'
+  assert programs.extract_program(text) == 'print(1)\n'
 
 
 @pytest.mark.parametrize(
@@ -43,16 +44,16 @@ def test_it_is_the_last_block_of_the_answer(text):
     ],
 )
 def test_there_may_be_none(text):
-  assert programs.extract(text) is None
+  assert programs.extract_program(text) is None
 
 
 def test_fences_inside_a_longer_fence_belong_to_the_program():
   text = '````python\ns = """\n```\n"""\n````\n'
-  assert programs.extract(text) == 's = """\n```\n"""\n'
+  assert programs.extract_program(text) == 's = """\n```\n"""\n'
 
 
 def test_an_empty_block_is_an_empty_program():
-  assert programs.extract('```python\n```') == ''
+  assert programs.extract_program('```python\n```') == ''
 
 
 CPP = '```cpp\nint main() {}\n```\n'
@@ -64,7 +65,7 @@ def test_a_program_in_cpp_is_the_last_block_in_cpp(declared, language):
   text = f'<think>{CPP}</think>{CPP.replace("cpp", declared)}{BLOCK}'
   if not declared:
     text = text.removesuffix(BLOCK)
-  assert programs.extract(text, language) == 'int main() {}\n'
+  assert programs.extract_program(text, language) == 'int main() {}\n'
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,9 @@ def test_a_program_in_cpp_is_the_last_block_in_cpp(declared, language):
     ],
 )
 def test_a_trace_is_in_the_language_that_its_blocks_declare(answer, language):
-  assert programs.language_of(f'<think>{CPP}{BLOCK}</think>{answer}') == language
+  response = f'<think>{CPP}{BLOCK}</think>{answer}'
+  trace = records.Trace(trace_id='t', problem_id='p', question='?', response=response)
+  assert programs.extract_from_trace(trace)[0] == language
 
 
 @pytest.mark.parametrize(
@@ -92,18 +95,23 @@ def test_a_trace_is_in_the_language_that_its_blocks_declare(answer, language):
     ],
 )
 def test_thought_and_answer_are_told_apart(text, parts):
-  assert programs.split(text) == parts
+  assert programs.split_thinking(text) == parts
 
 
-def test_every_language_of_a_block_is_one_that_the_judge_knows():
-  assert set(programs.LANGUAGES) == set(languages.LANGUAGES)
-  assert set(programs._LANGUAGES.values()) == set(programs.LANGUAGES)
-  for name, meant in programs._LANGUAGES.items():
-    if name in languages._OTHER_NAMES:
-      assert languages.canonical(name) == meant
+def test_every_language_of_a_row_is_one_that_the_judge_runs():
+  assert set(records.LANGUAGES) == set(languages.LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ('name', 'language'),
+    [('pypy3', 'python'), ('cc', 'cpp17'), ('CXX', 'cpp17'), ('C++20', 'cpp20'), ('c', 'c')],
+)
+def test_a_code_block_and_the_judge_know_a_language_by_the_same_names(name, language):
+  assert programs.find_declared_language(f'```{name}\nx\n```') == language
+  assert languages.parse_language_name(name) == language
 
 
 def test_a_block_ends_at_a_fence_that_is_as_long_or_longer():
-  assert programs.extract('```python\nprint(1)\n`````\n') == 'print(1)\n'
+  assert programs.extract_program('```python\nprint(1)\n`````\n') == 'print(1)\n'
   inner = '```\nprint(1)\n```\n'
-  assert programs.extract(f'````python\n{inner}````\n') == inner
+  assert programs.extract_program(f'````python\n{inner}````\n') == inner

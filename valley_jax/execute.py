@@ -72,7 +72,7 @@ class _Samples:
 
   def __iter__(self) -> Iterator[judgement_file.Sample]:
     for row in jsonl.read_rows(self.path, self.record_type):
-      submission = programs.submission_of(row)
+      submission = programs.make_submission(row)
       if row.problem_id not in self.problems:
         raise errors.UserError(
             f'Problem {row.problem_id!r} of sample {row.sample_index} is not'

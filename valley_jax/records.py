@@ -53,6 +53,24 @@ class FinishReason(enum.Enum):
   LOOP = 'loop'  # It said the same over and over: cut off.
 
 
+# Languages of programs, as rows name them, with their other names in the wild. How each is compiled
+# and run: `execution/languages.py`.
+LANGUAGES = {
+    'python': ('py', 'python3', 'pypy3'),
+    'c': (),
+    'cpp17': ('cpp', 'c++', 'cc', 'cxx', 'c++17'),
+    'cpp20': ('c++20',),
+}
+_CANONICAL_LANGUAGES = {
+    name: language for language, others in LANGUAGES.items() for name in (language, *others)
+}
+
+
+def canonical_language(name: str) -> str:
+  """Returns the name that rows use for a language; an unknown one is returned in lower case."""
+  return _CANONICAL_LANGUAGES.get(name.lower(), name.lower())
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
   """Base of all records: immutable, keyword-only, no unknown fields."""
 

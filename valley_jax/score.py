@@ -167,7 +167,7 @@ def _read_completions(
 
 
 def _hash(completion: records.Completion) -> str:
-  return digests.of_program(programs.submission_of(completion))
+  return digests.of_program(programs.make_submission(completion))
 
 
 def _require(path: pathlib.Path, verb: str) -> None:

@@ -24,7 +24,7 @@ def check_pair(problem: records.Problem, submission: records.Submission) -> None
         f'A submission to {submission.problem_id!r} is paired with problem'
         f' {problem.problem_id!r}; pair them by `problem_id`.'
     )
-  language = languages.canonical(submission.language)
+  language = languages.parse_language_name(submission.language)
   if problem.mode in (_M.FUNCTION, _M.ASSERT) and language != 'python':
     raise errors.UserError(
         f'Submission {records.sample_key(submission)} is in {language!r}, and mode'
@@ -77,7 +77,7 @@ def _check_problem(identical: _Identical) -> None:
 
 
 def _check_program(problem_id: str, program: records.Program) -> None:
-  languages.canonical(program.language)
+  languages.parse_language_name(program.language)
   paths = [pathlib.PurePosixPath(name) for name in program.files]
   if not paths or any(
       path.is_absolute() or '..' in path.parts or path.name.startswith('-') for path in paths
@@ -114,7 +114,7 @@ class Attempt:
       settings: settings_lib.Settings,
   ):
     self.problem, self.submission, self.profile = problem, submission, profile
-    self.language = languages.canonical(submission.language)
+    self.language = languages.parse_language_name(submission.language)
     self.limits = settings.compute_limits(problem, self.language)
     self.stop_at_failure = settings.stop_at_failure
     self.passed = 0

@@ -1,4 +1,6 @@
-"""The languages of submissions and checkers. A new one is one entry below.
+"""The languages of submissions and checkers.
+
+A new one is an entry in LANGUAGES here, and one in `records.LANGUAGES` with its other names.
 
 Python is run by the harness, in the supervisor's own interpreter. Every other
 language names the command that turns its source into the file `program`, which
@@ -10,6 +12,7 @@ import functools
 import subprocess
 
 from valley_jax import errors
+from valley_jax import records
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,24 +49,20 @@ LANGUAGES = {
     'cpp17': _cpp('gnu++17'),
     'cpp20': _cpp('gnu++20'),
 }
-_OTHER_NAMES = {
-    'py': 'python', 'python3': 'python', 'cpp': 'cpp17', 'c++': 'cpp17',
-    'c++17': 'cpp17', 'c++20': 'cpp20',
-}  # fmt: skip
 
 
-def canonical(name: str) -> str:
-  """Returns the name under which a language stands in LANGUAGES.
+def parse_language_name(name: str) -> str:
+  """Returns the key of LANGUAGES for a language that may be given by another of its names.
 
   Raises:
-    ValueError: it does not.
+    UserError: this judge has no such language.
   """
-  name = _OTHER_NAMES.get(name.lower(), name.lower())
+  name = records.canonical_language(name)
   if name not in LANGUAGES:
     raise errors.UserError(
         f'Language {name!r} is unknown; this judge runs'
         f' {", ".join(sorted(LANGUAGES))}. Change the `language` of the row, or'
-        ' add an entry to execution/languages.py.'
+        ' add an entry to records.py and execution/languages.py.'
     )
   return name
 

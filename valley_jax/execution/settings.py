@@ -70,7 +70,7 @@ class Settings:
   def compute_limits(self, problem: records.Problem, language: str) -> records.Limits:
     """Returns the limits of a problem's tests, with the CPU limit filled in."""
     cpu_seconds = problem.limits.cpu_seconds or self.cpu_seconds
-    factors = {languages.canonical(name): factor for name, factor in self.multipliers}
+    factors = {languages.parse_language_name(name): factor for name, factor in self.multipliers}
     cpu_seconds *= factors.get(language, 1.0)
     for name, value, maximum in (
         ('cpu_seconds', cpu_seconds, _MAX_CPU_SECONDS),

@@ -212,7 +212,7 @@ class Worker:
   @contextlib.contextmanager
   def _open_program(self, program: records.Program, limits: records.Limits, ends=()):
     """Yields a sandbox with the problem's own program."""
-    language = languages.canonical(program.language)
+    language = languages.parse_language_name(program.language)
     files = {name: text.encode() for name, text in program.files.items()}
     is_python = language == 'python'
     binary, made = (b'', None) if is_python else self._build(language, files)

@@ -45,7 +45,7 @@ def form_of(completion: records.Completion) -> Form:
       completed=completion.finish_reason in _COMPLETED,
       think_tag=think_tag,
       think_closed=think_tag and '</think>' in text,
-      no_program=programs.extract(completion.text) is None,
+      no_program=programs.extract_program(completion.text) is None,
       num_tokens=len(completion.tokens),
   )
 

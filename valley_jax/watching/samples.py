@@ -97,7 +97,7 @@ class Samples:
     samples = [*self._engine(params).run(self._requests)]
     texts = {_key(s.request): str(self._tokenizer.decode(s.tokens)) for s in samples}
     begun = {_key(r): self._begun(r) for r in self._requests}
-    sources = {key: programs.extract(begun[key] + texts[key]) for key in begun}
+    sources = {key: programs.extract_program(begun[key] + texts[key]) for key in begun}
     reasons = [s.finish_reason for s in samples]
     rates = {
         'stop_rate': [r is records.FinishReason.EOS for r in reasons],

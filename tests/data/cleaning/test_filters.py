@@ -8,7 +8,6 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.cleaning import filters
 from valley_jax.data.cleaning import loops
@@ -292,7 +291,7 @@ def test_no_filter_falls_over_any_text(response, word, language):
   assert all(f.keep(trace) in (True, False) for f in made)
 
 
-@hypothesis.given(texts, st.sampled_from([*programs.LANGUAGES, 'x']))
+@hypothesis.given(texts, st.sampled_from([*records.LANGUAGES, 'x']))
 def test_no_program_is_too_strange_to_be_parsed(source, language):
   assert parsing.parses(source, language) in (True, False)
 

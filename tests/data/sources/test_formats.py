@@ -293,7 +293,7 @@ def test_a_trace_s_language_is_that_of_the_program_that_is_judged(tmp_path, resp
   path = source_rows.write(tmp_path / 'x.jsonl', row)
   trace = _one(f'table:{path}')
   assert trace.language == language
-  assert programs.of_trace(trace)[0] == (language or 'python')
+  assert programs.extract_from_trace(trace)[0] == (language or 'python')
 
 
 def test_a_language_has_the_names_that_blocks_have(tmp_path):

@@ -80,19 +80,19 @@ def _thinks_once(trace: records.Trace) -> bool:
   text = trace.response.lstrip()
   if text.count('<think>') != 1 or text.count('</think>') != 1:
     return False
-  return text.startswith('<think>') and bool(programs.split(text)[0].strip())
+  return text.startswith('<think>') and bool(programs.split_thinking(text)[0].strip())
 
 
 def _has_program(trace: records.Trace) -> bool:
-  return programs.of_trace(trace)[1] is not None
+  return programs.extract_from_trace(trace)[1] is not None
 
 
 def _thinks_without_code(trace: records.Trace) -> bool:
-  return not programs.has_fence(programs.split(trace.response)[0])
+  return not programs.has_code_fence(programs.split_thinking(trace.response)[0])
 
 
 def _parses(trace: records.Trace) -> bool:
-  language, source = programs.of_trace(trace)
+  language, source = programs.extract_from_trace(trace)
   return source is not None and parsing.parses(source, language)
 
 
@@ -105,7 +105,7 @@ def _has_no_loop(trace: records.Trace, length: int) -> bool:
 
 
 def _is_in(trace: records.Trace, languages: frozenset[str]) -> bool:
-  language, source = programs.of_trace(trace)
+  language, source = programs.extract_from_trace(trace)
   return source is not None and language in languages
 
 
@@ -174,9 +174,9 @@ def _names(name: str, value: Any) -> list[str]:
 
 
 def _languages(name: str, value: Any) -> _Keep:
-  languages = frozenset(map(programs.canonical, _names(name, value)))
-  if not languages <= set(programs.LANGUAGES):
-    raise _bad(name, value, f'some of {", ".join(programs.LANGUAGES)}')
+  languages = frozenset(map(records.canonical_language, _names(name, value)))
+  if not languages <= set(records.LANGUAGES):
+    raise _bad(name, value, f'some of {", ".join(records.LANGUAGES)}')
   return functools.partial(_is_in, languages=languages)
 
 

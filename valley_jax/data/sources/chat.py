@@ -93,7 +93,7 @@ def trace(row: Row, teacher: str = '') -> records.Trace:
       is_correct=row.is_correct,
       split=row.split or '',
       license=row.license or '',
-      language=language or programs.declared_language(response),
+      language=language or programs.find_declared_language(response),
   )
 
 
@@ -114,5 +114,5 @@ def codeforces_trace(row: CodeforcesRow) -> records.Trace:
       response=response,
       teacher='DeepSeek-R1',
       source='open-r1/codeforces',
-      language=programs.declared_language(response),
+      language=programs.find_declared_language(response),
   )

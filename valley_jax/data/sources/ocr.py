@@ -94,7 +94,7 @@ def trace2(row: Row2, copies: questions.Questions) -> records.Trace:
   question = row.question
   if question == '-':
     question = copies.look_up(row.dataset, row.split, row.index)
-  language = programs.declared_language(row.solution or '')
+  language = programs.find_declared_language(row.solution or '')
   return records.Trace(
       trace_id=row.id,
       problem_id=row.question_id,
@@ -106,6 +106,6 @@ def trace2(row: Row2, copies: questions.Questions) -> records.Trace:
       is_correct=_is_correct(row.judgement or ''),
       split=row.split,
       license=row.license or '',
-      language=language or programs.declared_language(row.r1_generation),
+      language=language or programs.find_declared_language(row.r1_generation),
       pass_rate=_pass_rate(row.pass_rate or ''),
   )

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from valley_jax import programs
+from valley_jax import records
 
 
 def join(thought: str | None, answer: str | None) -> str:
@@ -13,8 +13,8 @@ def join(thought: str | None, answer: str | None) -> str:
 
 def language_called(name: str | None) -> str:
   """Returns the language of a name, as submissions have it; '' if unknown."""
-  language = programs.canonical(name or '')
-  return language if language in programs.LANGUAGES else ''
+  language = records.canonical_language(name or '')
+  return language if language in records.LANGUAGES else ''
 
 
 def identity(*texts: str) -> str:

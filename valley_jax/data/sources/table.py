@@ -88,5 +88,5 @@ def trace(row: Any) -> records.Trace:
       source=text['source'],
       split=text['split'],
       license=text['license'],
-      language=language or programs.declared_language(response),
+      language=language or programs.find_declared_language(response),
   )

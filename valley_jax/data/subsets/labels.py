@@ -75,7 +75,7 @@ class Problems:
 
   def refusal(self, problem_id: str, language: str) -> str:
     """Returns why a problem's judge does not take a language; '' if it does."""
-    if language not in programs.LANGUAGES:
+    if language not in records.LANGUAGES:
       return f'the judge does not run {language}'
     if self._modes[problem_id] in _CALLING and language != 'python':
       return f'the program is in {language}, and its problem calls Python'
@@ -102,7 +102,7 @@ def ask(traces: Iterable[records.Trace], problems: Problems) -> Iterator[Asked]:
   numbers: collections.Counter[str] = collections.Counter()
   for trace in traces:
     problem_id = problems.find(trace)
-    language, source = programs.of_trace(trace)
+    language, source = programs.extract_from_trace(trace)
     if problem_id and problem_id != trace.problem_id:
       trace = records.replace(trace, problem_id=problem_id)
     if not problem_id:
