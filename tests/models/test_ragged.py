@@ -70,14 +70,6 @@ def test_blocks_behind_a_slots_length_are_not_read():
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-def test_some_slots_are_attended_to_as_among_all():
-  q_BKGH, k_BMJ, v_BMJ = map(jnp.asarray, _arrays(2, 2, 16))
-  slots = jnp.array([1, 4])
-  whole = WAYS['blocks'](q_BKGH, k_BMJ, v_BMJ, jnp.asarray(LENGTHS))
-  some = WAYS['blocks'](q_BKGH[slots], k_BMJ, v_BMJ, jnp.asarray(LENGTHS)[slots], slots)
-  np.testing.assert_array_equal(some, whole[slots])
-
-
 def test_the_kernel_does_not_fetch_blocks_behind_a_slots_length(monkeypatch):
   monkeypatch.setattr(ragged_tpu, '_BYTES', 64 * 32 * 4)  # Blocks of 64.
   q_BKGH, k_BMJ, v_BMJ = _arrays(2, 2, 16)

@@ -12,7 +12,6 @@ from valley_jax import records
 from valley_jax.models import cache as cache_lib
 from valley_jax.models import params as params_lib
 from valley_jax.sampling import decode
-from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
 from valley_jax.sampling import stages as stages_lib
@@ -28,10 +27,8 @@ PROGRAMS = (
     decode._prefill_layer,
     decode._put_heads,
     decode.decode_chunk,
-    decode.copy,
 )
-# Wide enough that XLA rounds a product of 1 row, of 16 and of 64 otherwise, and
-# that few samples take steps of few rows.
+# Wide enough that XLA rounds a product of 1 row, of 16 and of 64 otherwise.
 WIDE = tiny.student(embed_dim=256, mlp_dim=512, vocab_size=512)
 
 
@@ -255,21 +252,13 @@ def test_the_number_of_slots_does_not_matter(method, num_slots):
 
 
 @pytest.mark.parametrize('method', [GREEDY, TOP_P])
-def test_products_of_other_shapes_do_not_change_a_bit(method, monkeypatch):
+def test_products_of_other_shapes_do_not_change_a_bit(method):
   requests = [_request(f'q{n}', 1 + n) for n in range(20)]
   run = lambda num_slots: _by_request(
       _samples(requests, WIDE, method=method, stages=(stages_lib.Stage(128, num_slots),))
   )
-  found = [run(num_slots) for num_slots in (1, 16, 64)]
-  monkeypatch.setattr(lanes, '_CPU_FEW', 0)  # Steps are of all rows.
-  assert found == 3 * [run(16)]
-
-
-def test_few_rows_that_would_change_a_bit_are_not_used(monkeypatch):
-  expected = _usual()
-  # Now also of a student whose products are of other kinds, by their rows.
-  monkeypatch.setattr(lanes, '_CPU_EMBED_DIM', 1)
-  assert _by_request(_samples(REQUESTS)) == expected
+  by_num_slots = [run(num_slots) for num_slots in (1, 16, 64)]
+  assert by_num_slots == 3 * [by_num_slots[0]]
 
 
 STAGES = (stages_lib.Stage(64, 8), stages_lib.Stage(128, 3))
@@ -364,18 +353,17 @@ def test_as_many_programs_are_compiled_as_predicted(student):
   # Prompts of 64, in the first stage; of 128, in the last; and those that
   # come with 64 from the first.
   assert predicted['_prefill_layer'] == 3
-  assert predicted['decode_chunk'] == 2 * (1 + predicted['copy'])
-  assert predicted['copy'] == (student is WIDE)
+  assert predicted['decode_chunk'] == 2
 
 
-@pytest.mark.parametrize('few', [None, np.arange(3, 11)], ids=['all', 'few'])
-def test_the_cache_is_written_in_place(few):
+def test_the_cache_is_written_in_place():
   student = tiny.student()
   with tiny.mesh():
     params = cache_lib.unstack(tiny.put(tiny.params(student)), jnp.float32)
-    is_live = np.ones(16 if few is None else len(few), bool)
     slots = decode.empty_slots(student, 16, 8192, jnp.float32)
-    compiled = decode.decode_chunk.lower(student, params, slots, is_live, TOP_P, 8, few).compile()
+    compiled = decode.decode_chunk.lower(
+        student, params, slots, np.ones(16, bool), TOP_P, 8
+    ).compile()
   memory = compiled.memory_analysis()
   cache = sum(x.nbytes for x in jax.tree.leaves(slots.cache))
   heads = sum(x.nbytes for x in jax.tree.leaves(slots.heads))

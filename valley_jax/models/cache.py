@@ -200,23 +200,19 @@ def put_prompts(
   )(cache_BMJ, new_BLJ, slot_T, row_T, count)
 
 
-def _write(
-    cache_BMJ: jax.Array, new_RKH: jax.Array, position_R: jax.Array, slot_R: jax.Array | None
-) -> jax.Array:
+def _write(cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Array) -> jax.Array:
   """Writes one position a slot, in place where the cache is donated."""
-  r, k, h = new_RKH.shape
-  new_RJ = jax.lax.reshape(new_RKH, (r, k * h), out_sharding=_NEW)
+  r, k, h = new_BKH.shape
+  new_BJ = jax.lax.reshape(new_BKH, (r, k * h), out_sharding=_NEW)
 
-  @functools.partial(
-      jax.shard_map, in_specs=(ragged.CACHE, _NEW, SLOTS, SLOTS), out_specs=ragged.CACHE
-  )
-  def write(cache_BMJ, new_RJ, position_R, slot_R):
-    slot_R = jnp.arange(cache_BMJ.shape[0]) if slot_R is None else slot_R
-    return cache_BMJ.at[slot_R, position_R].set(
-        new_RJ, unique_indices=True, indices_are_sorted=True
+  @functools.partial(jax.shard_map, in_specs=(ragged.CACHE, _NEW, SLOTS), out_specs=ragged.CACHE)
+  def write(cache_BMJ, new_BJ, position_B):
+    slot_B = jnp.arange(cache_BMJ.shape[0])
+    return cache_BMJ.at[slot_B, position_B].set(
+        new_BJ, unique_indices=True, indices_are_sorted=True
     )
 
-  return write(cache_BMJ, new_RJ, position_R, slot_R)
+  return write(cache_BMJ, new_BJ, position_B)
 
 
 def _logits(model: transformer.Transformer, hidden_BD: jax.Array, platform: str) -> jax.Array:
@@ -239,37 +235,34 @@ def step(
     student: student_lib.Student,
     params: Any,
     cache: Cache,
-    token_R: jax.Array,
-    position_R: jax.Array,
-    length_R: jax.Array,
-    slot_R: jax.Array | None = None,
+    token_B: jax.Array,
+    position_B: jax.Array,
+    length_B: jax.Array,
 ) -> tuple[Cache, jax.Array]:
   """Feeds one token a slot.
 
   Args:
     student: Static.
     params: Unstacked, or as they are trained.
-    cache: Keys and values of all positions before `position_R`.
-    token_R: Tokens.
-    position_R: Their positions, less than the cache's length.
-    length_R: Positions to attend to: `position_R` + 1, or 1 in a slot that
+    cache: Keys and values of all positions before `position_B`.
+    token_B: Tokens.
+    position_B: Their positions, less than the cache's length.
+    length_B: Positions to attend to: `position_B` + 1, or 1 in a slot that
       nobody looks at.
-    slot_R: Which R of the B slots these are, in ascending order, on a CPU
-      whose slots are not cut; None: all.
 
   Returns:
-    The cache with this position in it, and logits_RV of the next one, float32.
+    The cache with this position in it, and logits_BV of the next one, float32.
   """
   model = params_lib.bind_ends(student, params)
   platform = attention.platform()
-  x_RLD = model.embed(token_R[:, None], cache.k_BMJ[0].dtype)
+  x_BLD = model.embed(token_B[:, None], cache.k_BMJ[0].dtype)
   ks, vs = [], []
   for layer, k_BMJ, v_BMJ in zip(layers(params), *cache, strict=True):
-    block, x_RLD = bind_block(student, layer, x_RLD)
-    q_RLKGH, k_RLKH, v_RLKH = block.qkv(x_RLD, position_R[:, None])
-    ks.append(_write(k_BMJ, k_RLKH[:, 0], position_R, slot_R))
-    vs.append(_write(v_BMJ, v_RLKH[:, 0], position_R, slot_R))
-    y_RKGH = ragged.attend(q_RLKGH[:, 0], ks[-1], vs[-1], length_R, platform, slot_R)
-    x_RLD = block.finish(x_RLD, y_RKGH[:, None])
-  hidden_RD = model.final_norm(x_RLD)[:, 0]
-  return Cache(tuple(ks), tuple(vs)), _logits(model, hidden_RD, platform)
+    block, x_BLD = bind_block(student, layer, x_BLD)
+    q_BLKGH, k_BLKH, v_BLKH = block.qkv(x_BLD, position_B[:, None])
+    ks.append(_write(k_BMJ, k_BLKH[:, 0], position_B))
+    vs.append(_write(v_BMJ, v_BLKH[:, 0], position_B))
+    y_BKGH = ragged.attend(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
+    x_BLD = block.finish(x_BLD, y_BKGH[:, None])
+  hidden_BD = model.final_norm(x_BLD)[:, 0]
+  return Cache(tuple(ks), tuple(vs)), _logits(model, hidden_BD, platform)

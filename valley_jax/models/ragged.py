@@ -13,8 +13,7 @@ Who computes it goes by the mesh's devices:
     gpu    cuDNN by JAX, in bfloat16 or float16
     else   blocks of keys in plain JAX, slot by slot
 
-Letters as in `transformer.py`; m keys of a block, and R of the B slots, those
-that take a step: all, but for few on a CPU.
+Letters as in `transformer.py`; m keys of a block.
 """
 
 from typing import Any
@@ -54,30 +53,22 @@ def own_parts(y_BNJ: jax.Array, num_kv_heads: int) -> jax.Array:
   return jnp.moveaxis(jnp.diagonal(y_BKGKH, axis1=1, axis2=3), -1, 1)
 
 
-def blocks(
-    q_RNJ: jax.Array,
-    k_BMJ: jax.Array,
-    v_BMJ: jax.Array,
-    length_R: jax.Array,
-    slot_R: jax.Array | None = None,
-) -> jax.Array:
-  """Returns y_RNJ, a slot after another and a block of keys at a time.
+def blocks(q_BNJ: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.Array) -> jax.Array:
+  """Returns y_BNJ, a slot after another and a block of keys at a time.
 
   Each slot to its own length, and in products of one shape: neither how many
   slots there are nor how long the others are changes a bit.
 
   Args:
-    q_RNJ: Queries, spread and scaled.
+    q_BNJ: Queries, spread and scaled.
     k_BMJ: Keys; M is a multiple of 64.
     v_BMJ: Values.
-    length_R: Positions of each slot that count, at least 1.
-    slot_R: Which slots these are; None: all, in their order.
+    length_B: Positions of each slot that count, at least 1.
   """
   block_len = _BLOCK_LEN if k_BMJ.shape[1] % _BLOCK_LEN == 0 else 64
 
-  def of_row(row, y_RNJ):
-    q_NJ, length = q_RNJ[row], length_R[row]
-    slot = row if slot_R is None else slot_R[row]
+  def of_slot(slot, y_BNJ):
+    q_NJ, length = q_BNJ[slot], length_B[slot]
 
     def add(i, carry):
       top_N, sum_N, y_NJ = carry
@@ -100,10 +91,10 @@ def blocks(
     carry = zeros_N + _MASKED, zeros_N, zeros_NJ
     num_blocks = (length + block_len - 1) // block_len
     _, sum_N, y_NJ = jax.lax.fori_loop(0, num_blocks, add, carry)
-    return y_RNJ.at[row].set(y_NJ / sum_N[:, None])
+    return y_BNJ.at[slot].set(y_NJ / sum_N[:, None])
 
-  zeros_RNJ = jnp.zeros(q_RNJ.shape, jnp.float32)
-  return jax.lax.fori_loop(0, q_RNJ.shape[0], of_row, zeros_RNJ)
+  zeros_BNJ = jnp.zeros(q_BNJ.shape, jnp.float32)
+  return jax.lax.fori_loop(0, q_BNJ.shape[0], of_slot, zeros_BNJ)
 
 
 def dot_product(
@@ -130,36 +121,29 @@ def dot_product(
 
 
 def attend(
-    q_RKGH: jax.Array,
-    k_BMJ: jax.Array,
-    v_BMJ: jax.Array,
-    length_R: jax.Array,
-    platform: str,
-    slot_R: jax.Array | None = None,
+    q_BKGH: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.Array, platform: str
 ) -> jax.Array:
-  """Returns y_RKGH: softmax attention to the first positions of each slot.
+  """Returns y_BKGH: softmax attention to the first positions of each slot.
 
   Args:
-    q_RKGH: Queries, not scaled.
+    q_BKGH: Queries, not scaled.
     k_BMJ: Keys, cut as `CACHE` says.
     v_BMJ: Values.
-    length_R: Positions of each slot that count, at least 1.
+    length_B: Positions of each slot that count, at least 1.
     platform: Of the mesh's devices.
-    slot_R: Which slots these are; None: all, in their order. Not all only in
-      plain JAX.
   """
 
-  def local(q_RKGH, k_BMJ, v_BMJ, length_R, slot_R):
-    q_RKGH = q_RKGH * (q_RKGH.shape[-1] ** -0.5)
-    is_half = q_RKGH.dtype in (jnp.bfloat16, jnp.float16)
+  def local(q_BKGH, k_BMJ, v_BMJ, length_B):
+    q_BKGH = q_BKGH * (q_BKGH.shape[-1] ** -0.5)
+    is_half = q_BKGH.dtype in (jnp.bfloat16, jnp.float16)
     if platform == 'gpu' and is_half:
-      return dot_product(q_RKGH, k_BMJ, v_BMJ, length_R)
+      return dot_product(q_BKGH, k_BMJ, v_BMJ, length_B)
     if platform == 'tpu':
-      y_RNJ = ragged_tpu.attend(spread(q_RKGH), k_BMJ, v_BMJ, length_R)
+      y_BNJ = ragged_tpu.attend(spread(q_BKGH), k_BMJ, v_BMJ, length_B)
     else:
-      y_RNJ = blocks(spread(q_RKGH), k_BMJ, v_BMJ, length_R, slot_R)
-    return own_parts(y_RNJ, q_RKGH.shape[1]).astype(q_RKGH.dtype)
+      y_BNJ = blocks(spread(q_BKGH), k_BMJ, v_BMJ, length_B)
+    return own_parts(y_BNJ, q_BKGH.shape[1]).astype(q_BKGH.dtype)
 
   return jax.shard_map(
-      local, in_specs=(_QUERIES, CACHE, CACHE, _SLOTS, _SLOTS), out_specs=_QUERIES, check_vma=False
-  )(q_RKGH, k_BMJ, v_BMJ, length_R, slot_R)
+      local, in_specs=(_QUERIES, CACHE, CACHE, _SLOTS), out_specs=_QUERIES, check_vma=False
+  )(q_BKGH, k_BMJ, v_BMJ, length_B)

@@ -6,8 +6,7 @@ finished samples out and puts new ones in. To put one in is to prefill its
 prompt and what it has written so far, whether it begins, goes on after a
 crash, or has outgrown its slot.
 
-Letters as in `models/transformer.py`, T slots that samples are put into, and R
-slots that take a step.
+Letters as in `models/transformer.py`, and T slots that samples are put into.
 """
 
 import functools
@@ -66,12 +65,6 @@ def empty_slots(student: student_lib.Student, num_slots: int, cache_len: int, dt
       cut(jax.random.split(jax.random.key(0), num_slots)),
   )
   return Slots(heads, cache_lib.empty(student, num_slots, cache_len, dtype))
-
-
-@jax.jit
-def copy(heads: Heads) -> Heads:
-  """Returns heads that are still there when these are donated."""
-  return jax.tree.map(jnp.copy, heads)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -165,50 +158,30 @@ def prefill(
   return Slots(heads, cache_lib.Cache(tuple(ks), tuple(vs)))
 
 
-def _some(heads: Heads, slot_R: jax.Array) -> Heads:
-  """Returns the heads of some slots."""
-  return Heads(*(x.at[slot_R].get(out_sharding=cache_lib.SLOTS) for x in heads))
-
-
-def _put_some(into: Heads, slot_R: jax.Array, heads: Heads) -> Heads:
-  """Returns the heads of all slots, those of some replaced."""
-  put = lambda into, x: cache_lib.put_rows(into, slot_R, x)
-  return Heads(*map(put, into, heads))
-
-
-def _spread(x: jax.Array, slot_R: jax.Array, num_slots: int) -> jax.Array:
-  """Puts what some slots drew into columns of all; the others' are 0."""
-  zeros = jnp.zeros((*x.shape[:-1], num_slots), x.dtype)
-  return zeros.at[..., slot_R].set(x)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 4, 5), donate_argnums=2)
 def decode_chunk(
     student: student_lib.Student,
     params: Any,
     slots: Slots,
-    is_live_R: jax.Array,
+    is_live_B: jax.Array,
     method: methods.Method,
     chunk_len: int,
-    slot_R: jax.Array | None = None,
 ) -> tuple[Slots, jax.Array, jax.Array]:
-  """Takes `chunk_len` steps in every slot, or in some.
+  """Takes `chunk_len` steps in every slot.
 
   Args:
     student: Static.
     params: Unstacked, or as they are trained.
     slots: Donated; the cache is written in place.
-    is_live_R: Which slots hold a sample; what the others draw means nothing.
+    is_live_B: Which slots hold a sample; what the others draw means nothing.
     method: Static. How tokens are drawn.
     chunk_len: Static.
-    slot_R: Which slots take steps, in ascending order, on a CPU whose slots
-      are not cut; None: all.
 
   Returns:
     The slots after, and of each step and slot the token drawn,
     [chunk_len, slots], and its log-probability, raw and tempered,
     [chunk_len, 2, slots]; on every device: each process of a run has to know
-    what all slots drew. 0 for slots that took no step.
+    what all slots drew.
   """
   # By hand: a loop that ends when the slowest slot ends must not be shared.
   draw = jax.shard_map(
@@ -218,36 +191,27 @@ def decode_chunk(
       check_vma=False,
   )
   cache_len = slots.cache.k_BMJ[0].shape[1]
-  is_live_R = jax.sharding.reshard(is_live_R, cache_lib.SLOTS)
-  all_heads, stepping_R = slots.heads, slot_R
-  if slot_R is not None:
-    stepping_R = jax.sharding.reshard(slot_R, cache_lib.SLOTS)
-    slots = slots._replace(heads=_some(all_heads, slot_R))
+  is_live_B = jax.sharding.reshard(is_live_B, cache_lib.SLOTS)
 
   def step(slots: Slots, _) -> tuple[Slots, tuple[jax.Array, jax.Array]]:
     heads = slots.heads
     # A slot that is done but not yet emptied may run past the end: harmless.
-    position_R = jnp.minimum(heads.position_B, cache_len - 1)
-    cache, logits_RV = cache_lib.step(
+    position_B = jnp.minimum(heads.position_B, cache_len - 1)
+    cache, logits_BV = cache_lib.step(
         student,
         params,
         slots.cache,
         heads.token_B,
-        position_R,
-        jnp.where(is_live_R, position_R + 1, 1),
-        stepping_R,
+        position_B,
+        jnp.where(is_live_B, position_B + 1, 1),
     )
     # The key depends on the sample and the position, and on nothing else.
-    keys_R = jax.vmap(jax.random.fold_in)(heads.key_B, position_R)
-    token_R = draw(logits_RV, keys_R)
-    both = jnp.stack(methods.log_probs(method, logits_RV, token_R))
-    heads = Heads(token_R, heads.position_B + 1, heads.key_B)
-    return Slots(heads, cache), (token_R, both)
+    keys_B = jax.vmap(jax.random.fold_in)(heads.key_B, position_B)
+    token_B = draw(logits_BV, keys_B)
+    both = jnp.stack(methods.log_probs(method, logits_BV, token_B))
+    heads = Heads(token_B, heads.position_B + 1, heads.key_B)
+    return Slots(heads, cache), (token_B, both)
 
   slots, (tokens, log_probs) = jax.lax.scan(step, slots, length=chunk_len)
   tokens, log_probs = (jax.sharding.reshard(x, jax.P()) for x in (tokens, log_probs))
-  if slot_R is not None:
-    slots = slots._replace(heads=_put_some(all_heads, slot_R, slots.heads))
-    num_slots = len(all_heads.token_B)
-    tokens, log_probs = (_spread(x, slot_R, num_slots) for x in (tokens, log_probs))
   return slots, tokens, log_probs

@@ -133,14 +133,12 @@ class Engine:
       shapes |= {(stage.length, width, bucket) for bucket in buckets}
       before = stage.length
     stages = {(length, width) for length, width, _ in shapes}
-    has_few = bool(lanes_lib.few_rows(self._settings.student))
     return {
         'empty_slots': len(stages),
         '_embed': len({bucket for _, _, bucket in shapes}),
         '_prefill_layer': len(shapes),
         '_put_heads': len({(width, bucket) for _, width, bucket in shapes}),
-        'decode_chunk': len(stages) * (1 + has_few),
-        'copy': len({width for _, width in stages}) * has_few,
+        'decode_chunk': len(stages),
     }
 
   def live(self) -> list[request_lib.Sample]:

@@ -21,12 +21,6 @@ _SMALLEST_BUCKET = 64
 # rows would cost as much more: a product of 16 is as fast as a core computes.
 _CPU_SLOTS = 16
 
-# Few samples take steps of so few rows there, if these draw the same bits; of
-# fewer than a vector register holds, they would not. Only a student this wide
-# gains by it.
-_CPU_FEW = 8
-_CPU_EMBED_DIM = 256
-
 
 def width(num_slots: int) -> int:
   """Returns the slots of a lane on the current mesh: all, but for CPUs.
@@ -39,14 +33,6 @@ def width(num_slots: int) -> int:
   if platform == 'cpu':
     return _CPU_SLOTS * devices
   return -(-num_slots // devices) * devices
-
-
-def few_rows(student: student_lib.Student) -> int:
-  """Returns of how many rows a step may be that not all slots take; 0: none."""
-  platform = jax.sharding.get_mesh().devices.flat[0].platform
-  is_cut = partitioning.num_batch_devices() > 1
-  is_wide = student.embed_dim >= _CPU_EMBED_DIM
-  return _CPU_FEW if platform == 'cpu' and is_wide and not is_cut else 0
 
 
 def bucket(length: int, cache_len: int) -> int:
@@ -109,8 +95,6 @@ class Lane:
     self._settings, self._cache_len = settings, cache_len
     self._slots = decode.empty_slots(settings.student, num_slots, cache_len, settings.dtype)
     self._num_slots = num_slots
-    self._few = few_rows(settings.student)
-    self._is_compared = False
     self._free = list(range(num_used))[::-1]
     self._live: dict[int, request_lib.Sample] = {}
 
@@ -178,42 +162,9 @@ class Lane:
 
   def step(self) -> tuple[jax.Array, jax.Array]:
     """Starts a chunk; returns its tokens and log-probabilities to wait for."""
-    if len(self._live) > self._few:
-      return self._chunk(range(self._num_slots))
-    if not self._is_compared:
-      return self._compare()
-    return self._chunk(self._choose())
-
-  def _choose(self) -> list[int]:
-    """Returns a few slots, among them those that hold a sample."""
-    others = (n for n in range(self._num_slots) if n not in self._live)
-    return sorted([*self._live, *others][: self._few])
-
-  def _chunk(self, slots: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    s, is_all = self._settings, len(slots) == self._num_slots
+    s = self._settings
+    is_live_B = np.array([slot in self._live for slot in range(self._num_slots)])
     self._slots, tokens, log_probs = decode.decode_chunk(
-        s.student,
-        s.params,
-        self._slots,
-        np.array([slot in self._live for slot in slots]),
-        s.method,
-        s.chunk_len,
-        None if is_all else np.array(slots, np.int32),
+        s.student, s.params, self._slots, is_live_B, s.method, s.chunk_len
     )
     return tokens, log_probs
-
-  def _compare(self) -> tuple[jax.Array, jax.Array]:
-    """Takes a chunk twice, in few slots and in all: is it the same?
-
-    What a step reads of the cache, it or one before it has written; so to begin
-    anew takes the heads alone.
-    """
-    heads, few = decode.copy(self._slots.heads), self._choose()
-    found = jax.device_get(self._chunk(few))
-    self._slots = self._slots._replace(heads=heads)
-    arrays = self._chunk(range(self._num_slots))
-    self._is_compared = True
-    for x, y in zip(found, jax.device_get(arrays), strict=True):
-      if not np.array_equal(x[..., few], y[..., few]):
-        self._few = 0
-    return arrays
