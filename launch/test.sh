@@ -20,4 +20,5 @@ pyink --check .
 echo 'test: pyright'
 pyright --pythonpath "$venv/bin/python"
 echo 'test: pytest'
-pytest -n 2 "$@"
+# A worker takes whole files: what a file compiles once serves all of its tests.
+pytest -n 2 --dist=loadfile "$@"

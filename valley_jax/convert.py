@@ -25,13 +25,17 @@ check   Reads   DIR, ours or downloaded
 Both run on the CPU, whatever else the machine has.
 """
 
+import sys
+
+if __name__ == '__main__' and sys.argv[1:] in (['-h'], ['--help']):
+  sys.exit(print(__doc__))  # Ahead of the imports below, which take seconds.
+
 import argparse
 import functools
 import importlib.util
 import os
 import pathlib
 import shutil
-import sys
 from typing import Any
 
 import jax

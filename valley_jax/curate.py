@@ -32,6 +32,11 @@ is an error, or with config.curate.unjudged=drop dropped and counted. Killed, it
 goes on at the first question that is not done; finished, it does nothing.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 from collections.abc import Sequence
 import hashlib
 import pathlib
@@ -49,7 +54,6 @@ from valley_jax.data.subsets import corpus
 from valley_jax.data.subsets import curation
 from valley_jax.data.subsets import selections
 from valley_jax.data.tokens import tokenization
-from valley_jax.runtime import entry
 from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
 

@@ -22,6 +22,18 @@ bound is a bound: a real step takes longer, and waits for other chips besides.
 A 7B student at 32k tokens takes a minute or two a line on two cores.
 """
 
+from absl import flags
+
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  flags.DEFINE_list('topology', None, 'KIND:SHAPE,…', required=True)
+  flags.DEFINE_list('remat', [], "Policies; default: the config's.")
+  flags.DEFINE_list('rows', ['1'], 'Rows a chip takes at a time.')
+  flags.DEFINE_bool('decode', False, 'Compile a chunk of sample, too.')
+  flags.DEFINE_string('output', '', 'A JSON file for all figures.')
+  entry.answer_help(needs_workdir=False)  # Ahead of the imports below, which take seconds.
+
 from collections.abc import Sequence
 import dataclasses
 import itertools
@@ -29,7 +41,6 @@ import json
 import os
 from typing import Any
 
-from absl import flags
 import jax
 import jax.numpy as jnp
 import ml_collections as mlc
@@ -42,7 +53,6 @@ from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
 from valley_jax.planning import chips
 from valley_jax.planning import programs
-from valley_jax.runtime import entry
 from valley_jax.runtime import metrics
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
@@ -274,15 +284,11 @@ def _as_json(candidate: Candidate) -> dict[str, Any]:
 
 def main() -> None:
   """Reads the flags; see the module's docstring."""
-  topology = flags.DEFINE_list('topology', None, 'KIND:SHAPE,…', required=True)
-  remat = flags.DEFINE_list('remat', [], "Policies; default: the config's.")
-  rows = flags.DEFINE_list('rows', ['1'], 'Rows a chip takes at a time.')
-  decode = flags.DEFINE_bool('decode', False, 'Compile a chunk of sample, too.')
-  output = flags.DEFINE_string('output', '', 'A JSON file for all figures.')
 
   def verb(config: mlc.ConfigDict) -> None:
-    num_rows = [int(number) for number in rows.value]
-    plan(config, topology.value, remat.value, num_rows, decode.value, output.value)
+    num_rows = [int(number) for number in flags.FLAGS.rows]
+    topologies, remats = flags.FLAGS.topology, flags.FLAGS.remat
+    plan(config, topologies, remats, num_rows, flags.FLAGS.decode, flags.FLAGS.output)
 
   # Nothing runs here: the compiler need not look for a TPU, report that there is none, or be the
   # only process that uses it.

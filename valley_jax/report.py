@@ -19,6 +19,11 @@ with each other, in the order of config.study.subsets. Everything is made anew
 each time; the same scores give the same bytes.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -29,7 +34,6 @@ import jinja2
 import jinja2.utils
 import markupsafe
 import ml_collections as mlc
-import tensorboardX
 
 from valley_jax import jsonl
 from valley_jax import records
@@ -43,7 +47,7 @@ from valley_jax.analysis import subset_exhibits
 from valley_jax.analysis import subset_findings
 from valley_jax.analysis import subsets
 from valley_jax.data.formats import problems as problems_lib
-from valley_jax.runtime import entry
+from valley_jax.runtime import metrics
 from valley_jax.scoring import bootstrap
 
 _SAMPLES_PER_RUN = 24
@@ -221,7 +225,8 @@ def _write_events(
   """Replaces the report in TensorBoard by this one."""
   for old in directory.glob('events.out.tfevents.*'):
     old.unlink()
-  with figure_style.style(), tensorboardX.SummaryWriter(str(directory)) as writer:
+  tensorboardx = metrics.import_tensorboardx()
+  with figure_style.style(), tensorboardx.SummaryWriter(str(directory)) as writer:
     writer.add_text('report', markdown)
     for exhibit in exhibits:
       writer.add_figure(exhibit.name, exhibit.figure, close=False)

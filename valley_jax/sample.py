@@ -46,6 +46,11 @@ text; valley_jax/sampling/remote.py how to start one. VALLEY_API_KEY in the
 environment is its key, if it wants one.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
@@ -67,7 +72,6 @@ from valley_jax.data.tokens import templates
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import initial
 from valley_jax.runtime import checkpoints
-from valley_jax.runtime import entry
 from valley_jax.runtime import locks
 from valley_jax.runtime import processes
 from valley_jax.sampling import begin

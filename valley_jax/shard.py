@@ -41,6 +41,11 @@ of config.data.traces_per_shard; 0: this one. The bytes do not depend on it.
 thinking blue, the answer green, below their ids, labels and lengths.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 from collections.abc import Iterator
 import functools
 import hashlib
@@ -72,7 +77,6 @@ from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
-from valley_jax.runtime import entry
 from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
 

@@ -30,6 +30,11 @@ student is trained on its problems without thinking:
 Killed and started again, it goes on where it was; finished verbs do nothing.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 from collections.abc import Callable
 from collections.abc import Iterator
 import pathlib
@@ -52,7 +57,6 @@ from valley_jax import train
 from valley_jax.data.subsets import corpus
 from valley_jax.data.tokens import tokenization
 from valley_jax.mini import world
-from valley_jax.runtime import entry
 
 
 class _Clock:

@@ -26,6 +26,11 @@ Killed, the next run draws the missing samples; a run that is done changes
 nothing. More samples can be asked for later.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 import collections
 from collections.abc import Iterator
 import contextlib
@@ -44,7 +49,6 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax.data.formats import problems
-from valley_jax.runtime import entry
 from valley_jax.runtime import processes
 
 _ENDED = (records.FinishReason.EOS, records.FinishReason.STOP)

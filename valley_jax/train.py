@@ -61,6 +61,11 @@ that is laid out for it; with config.watch.copy_params=False they are read where
 they are, layer by layer, which takes longer and the memory of a layer or two.
 """
 
+from valley_jax.runtime import entry
+
+if __name__ == '__main__':
+  entry.answer_help()  # Ahead of the imports below, which take seconds.
+
 import contextlib
 import dataclasses
 import functools
@@ -84,7 +89,6 @@ from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import buckets
 from valley_jax.runtime import checkpoints
-from valley_jax.runtime import entry
 from valley_jax.runtime import partitioning
 from valley_jax.runtime import preemption
 from valley_jax.runtime import processes

@@ -1,7 +1,6 @@
-"""What every entry point shares: two flags, and a `--help` that teaches."""
+"""What every entry point shares: the flags `--config` and `--workdir`, `--help`, user errors."""
 
 from collections.abc import Callable
-import inspect
 import pathlib
 import shlex
 import sys
@@ -15,51 +14,70 @@ from ml_collections import config_flags
 from valley_jax import errors
 
 
-def run(verb: Callable[..., object], needs_workdir: bool = True) -> None:
-  """Parses `--config` and `--workdir` and calls `verb(config, workdir)`.
+def answer_help(needs_workdir: bool = True) -> None:
+  """Prints the docstring and flags of the program and exits, if the command line asks for `--help`.
 
-  Or without a workdir: `verb(config)`.
+  Call it ahead of imports that take seconds. The text that a reader of the code sees first is the
+  text that a user of the command sees. A subcommand, such as `shard inspect`, answers for itself.
 
-  `--help` prints the docstring of the verb's module, so that the text a
-  reader of the code sees is the text a user of the command sees.
+  Args:
+    needs_workdir: As for `run`.
   """
-  config = config_flags.DEFINE_config_file(
-      'config',
-      None,
-      'What to do: configs/FILE.py or configs/FILE.py:ARG. Any field can be'
-      ' overridden: --config.train.batch_size=32.',
-      lock_config=True,
-  )
-  workdir = flags.DEFINE_string(
-      'workdir', None, 'Where the run lives; made if absent, resumed if not.'
-  )
-  holders = (config, workdir) if needs_workdir else (config,)
-  for holder in holders:
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
-  flags.mark_flags_as_required([holder.name for holder in holders])
-  module = inspect.getmodule(verb)
-  sys.modules['__main__'].__doc__ = module.__doc__ if module else None
-  # Libraries' chatter would bury the progress; --verbosity=0 brings it back.
+  arguments = sys.argv[1:]
+  if {'--help', '-help', '--helpshort'}.isdisjoint(arguments) or arguments[0][0] != '-':
+    return
+  _define_flags(needs_workdir)
+  app.run(lambda unused_argv: None, [sys.argv[0], '--help'])
+
+
+def run(verb: Callable[..., object], needs_workdir: bool = True) -> None:
+  """Parses the command line and calls `verb(config, workdir)`.
+
+  Args:
+    verb: The entry point's function.
+    needs_workdir: Whether there is a flag `--workdir`; without it this calls `verb(config)`.
+  """
+  config, workdir = _define_flags(needs_workdir)
+  # Libraries' messages would bury the progress bars; --verbosity=0 shows them.
   logging.set_verbosity(logging.WARNING)
 
-  def main(_) -> None:
+  def call_verb(unused_argv: list[str]) -> None:
     try:
-      verb(_with_command(config.value), *[workdir.value] * needs_workdir)
+      verb(_record_command(config.value), *[workdir.value] * needs_workdir)
     except errors.UserError as error:
       if logging.get_verbosity() >= logging.INFO:
         raise
-      sys.exit(
-          f'{pathlib.Path(sys.argv[0]).stem}: {error}\n'
-          '(--verbosity=0 shows where this was raised.)'
-      )
+      sys.exit(f'{_program_name()}: {error}\n(--verbosity=0 shows where this was raised.)')
 
-  app.run(main)
+  app.run(call_verb)
 
 
-def _with_command(config: mlc.ConfigDict) -> mlc.ConfigDict:
-  """Records what was typed, for the report; the workdir is the reader's."""
-  name = pathlib.Path(sys.argv[0]).stem
-  words = [f'python -m valley_jax.{name}', '--workdir DIR']
+def _define_flags(needs_workdir: bool) -> tuple[flags.FlagHolder, flags.FlagHolder]:
+  config = config_flags.DEFINE_config_file(
+      'config',
+      None,
+      'The config, configs/FILE.py or configs/FILE.py:ARG. Any of its fields can be overridden:'
+      ' --config.train.batch_size=32.',
+      lock_config=True,
+  )
+  workdir = flags.DEFINE_string(
+      'workdir', None, "The run's directory; created if absent, resumed if present."
+  )
+  required = (config, workdir) if needs_workdir else (config,)
+  for flag in required:
+    # `--help` shows the key flags of the main module alone.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
+  flags.mark_flags_as_required([flag.name for flag in required])
+  return config, workdir
+
+
+def _program_name() -> str:
+  return pathlib.Path(sys.argv[0]).stem
+
+
+def _record_command(config: mlc.ConfigDict) -> mlc.ConfigDict:
+  """Stores the command line in the config, for the report, with `DIR` for the workdir."""
+  words = [f'python -m valley_jax.{_program_name()}', '--workdir DIR']
   skip = False
   for word in sys.argv[1:]:
     if not skip and not word.startswith('--workdir'):

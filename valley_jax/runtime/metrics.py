@@ -1,22 +1,37 @@
-"""What a run tells while it works: metrics.jsonl, TensorBoard, progress."""
+"""What a run reports while it works: metrics.jsonl, TensorBoard events, progress bars."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import importlib
 import os
 import pathlib
 import sys
 from typing import Any
 
 import numpy as np
-import tensorboardX
-from tensorboardX import summary
 import tqdm
 
 from valley_jax import jsonl
 
 
-def progress(total: int, unit: str, what: str, initial: int = 0) -> tqdm.tqdm:
-  """Returns a progress bar with rate and ETA; call `.update(n)`.
+def import_tensorboardx() -> Any:
+  """Returns the module tensorboardX, imported without torch.
+
+  tensorboardX imports torch wherever it is installed, which takes seconds and hundreds of
+  megabytes. Import it through this function alone.
+  """
+  torch = sys.modules.get('torch')
+  sys.modules['torch'] = None  # pyright: ignore[reportArgumentType]  # `import torch` now fails.
+  try:
+    return importlib.import_module('tensorboardX')
+  finally:
+    del sys.modules['torch']
+    if torch:
+      sys.modules['torch'] = torch
+
+
+def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm.tqdm:
+  """Returns a progress bar with rate and remaining time; call `.update(n)`.
 
   On a terminal it redraws in place; in a log it prints a line every 10 s.
   """
@@ -25,7 +40,7 @@ def progress(total: int, unit: str, what: str, initial: int = 0) -> tqdm.tqdm:
       total=total,
       initial=initial,
       unit=unit,
-      desc=what,
+      desc=description,
       mininterval=0.1 if interactive else 10.0,
       maxinterval=10.0,
       dynamic_ncols=interactive,
@@ -33,11 +48,11 @@ def progress(total: int, unit: str, what: str, initial: int = 0) -> tqdm.tqdm:
   )
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+def _flatten_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   flat = {}
   for name, value in config.items():
     if isinstance(value, Mapping):
-      flat |= _flatten(value, f'{prefix}{name}.')
+      flat |= _flatten_config(value, f'{prefix}{name}.')
     else:
       is_plain = isinstance(value, int | float | str)
       flat[prefix + name] = value if is_plain else str(value)
@@ -47,9 +62,9 @@ def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 class Writer:
   """Writes each step's scalars to metrics.jsonl and to TensorBoard.
 
-  A run that was killed after step 120 and resumes from its checkpoint at 100
-  writes steps 101 to 120 again: `first_step` cuts the older copies off, so
-  that every step stands in the file once.
+  A run that was killed after step 120 and resumes from its checkpoint at 100 writes steps 101 to
+  120 again. Rows and events after `first_step` are therefore removed, so that every step is in the
+  file once.
   """
 
   def __init__(self, workdir: str | os.PathLike, first_step: int = 0):
@@ -60,7 +75,7 @@ class Writer:
       rows = list(jsonl.read_rows(path, dict))
       jsonl.write_rows(path, [r for r in rows if r['step'] <= first_step])
     self._rows = jsonl.Appender(path)
-    self._events = tensorboardX.SummaryWriter(
+    self._events = import_tensorboardx().SummaryWriter(
         str(workdir / 'tensorboard'), purge_step=first_step + 1
     )
     assert self._events.file_writer  # It is None when closed.
@@ -78,35 +93,36 @@ class Writer:
     self._events.add_text(name, text, step)
 
   def write_hparams(self, config: Mapping[str, Any], scalars: Sequence[str]) -> None:
-    """Tells TensorBoard what the run is, to be compared with others.
+    """Writes the run's config to TensorBoard's table of hyper-parameters.
 
     Args:
-      config: Values by name, or mappings of such; `train.epochs` is made of
-        names. What is neither number nor text becomes text.
-      scalars: Names of those to show beside it, each by its last value.
+      config: Nested mappings; a value's name is its path, such as `train.epochs`. Values that are
+        neither numbers nor strings are shown as strings.
+      scalars: Names of the scalars whose last values are shown beside the config.
     """
-    # Not `add_hparams`: it would make another run, in a directory below. The
-    # third event would say that the run has ended.
-    shown = summary.hparams(_flatten(config), dict.fromkeys(scalars))
-    for event in shown[:2]:
+    # `add_hparams` would create a second run in a sub-directory. The third of the events says that
+    # the run has ended, so it is left out.
+    summary = import_tensorboardx().summary
+    events = summary.hparams(_flatten_config(config), dict.fromkeys(scalars))
+    for event in events[:2]:
       self._file.add_summary(event)
 
   def close(self) -> None:
-    """Flushes both."""
+    """Flushes and closes both files."""
     self._rows.__exit__()
     self._events.close()
 
 
 def write_samples(workdir: pathlib.Path, lengths: np.ndarray, texts: Mapping[str, str]) -> None:
-  """Writes to TensorBoard how long samples are, and some of them to read.
+  """Writes a histogram of sample lengths and a few sample texts to TensorBoard.
 
   Args:
-    workdir: Of the run.
-    lengths: Tokens.
-    texts: By name; they are shown as they are.
+    workdir: The run's directory.
+    lengths: Tokens of each sample.
+    texts: Sample texts by name, shown verbatim.
   """
-  with tensorboardX.SummaryWriter(str(workdir / 'tensorboard')) as events:
+  with import_tensorboardx().SummaryWriter(str(workdir / 'tensorboard')) as events:
     events.add_histogram('sample/tokens', lengths, 0)
     for name, text in texts.items():
-      fence = '~' * 12  # Longer than any that a student writes.
+      fence = '~' * 12  # Longer than any fence that a student writes.
       events.add_text(f'sample/{name}', f'{fence}\n{text}\n{fence}', 0)
