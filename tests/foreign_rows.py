@@ -10,13 +10,13 @@ from valley_jax import records
 from valley_jax.data.formats import problems
 
 
-def packed(text: str, protocol: int = 4) -> str:
+def pack_tests(text: str, protocol: int = 4) -> str:
   """The form of LiveCodeBench's private tests."""
   data = zlib.compress(pickle.dumps(text, protocol))
   return base64.b64encode(data).decode()
 
 
-def lcb_tests(*tests: tuple[str, str], testtype: str = 'stdin') -> str:
+def encode_lcb_tests(*tests: tuple[str, str], testtype: str = 'stdin') -> str:
   return json.dumps([{'input': i, 'output': o, 'testtype': testtype} for i, o in tests])
 
 
@@ -55,8 +55,8 @@ ROWS = {
         'contest_date': '2023-04-29T00:00:00',
         'starter_code': '',
         'difficulty': 'easy',
-        'public_test_cases': lcb_tests(('1\n', '2\n')),
-        'private_test_cases': packed(lcb_tests(('2\n', '3\n'))),
+        'public_test_cases': encode_lcb_tests(('1\n', '2\n')),
+        'private_test_cases': pack_tests(encode_lcb_tests(('2\n', '3\n'))),
         'metadata': '{}',
     },
     'apps': {
@@ -115,13 +115,13 @@ ROWS = {
 }
 
 
-def write(path: pathlib.Path, *rows: dict) -> pathlib.Path:
+def write_rows(path: pathlib.Path, *rows: dict) -> pathlib.Path:
   """Writes rows as JSONL."""
   path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
   return path
 
 
-def read(tmp_path: pathlib.Path, name: str, /, **changes) -> list[records.Problem]:
+def read_changed_row(tmp_path: pathlib.Path, name: str, /, **changes) -> list[records.Problem]:
   """The problems of the format's row with some columns changed."""
-  path = write(tmp_path / 'rows.jsonl', {**ROWS[name], **changes})
+  path = write_rows(tmp_path / 'rows.jsonl', {**ROWS[name], **changes})
   return problems.read_problems(f'{name}:{path}')

@@ -152,19 +152,19 @@ ROWS = {
 }
 
 
-def line(row: dict | bytes) -> bytes:
+def encode_row(row: dict | bytes) -> bytes:
   """Returns a row as JSON, if it is not bytes already."""
   return row if isinstance(row, bytes) else json.dumps(row).encode()
 
 
-def write(path: pathlib.Path, *rows: dict | bytes) -> pathlib.Path:
+def write_rows(path: pathlib.Path, *rows: dict | bytes) -> pathlib.Path:
   """Writes rows in the form that the suffix says, a row group each row."""
   path.parent.mkdir(parents=True, exist_ok=True)
   if path.suffix == '.parquet':
     table = pa.Table.from_pylist(list(rows))
     pq.write_table(table, path, row_group_size=1)
     return path
-  data = b''.join(line(row) + b'\n' for row in rows)
+  data = b''.join(encode_row(row) + b'\n' for row in rows)
   if path.suffix == '.gz':
     data = gzip.compress(data, mtime=0)
   elif path.suffix == '.zst':
@@ -173,7 +173,7 @@ def write(path: pathlib.Path, *rows: dict | bytes) -> pathlib.Path:
   return path
 
 
-def many(name: str, number: int) -> list[dict]:
+def copy_row(name: str, number: int) -> list[dict]:
   """Returns copies of the format's row that differ in their response."""
   texts = [f'{RESPONSE} {i:05d}' for i in range(number)]
   row = ROWS[name]
@@ -182,7 +182,7 @@ def many(name: str, number: int) -> list[dict]:
   return [{'prompt': row['prompt'], 'response': text} for text in texts]
 
 
-def to_json(trace) -> dict:
+def list_changed_fields(trace) -> dict:
   """Returns a trace's fields that are not as by default."""
   fields = {f.name: f.default for f in msgspec.structs.fields(type(trace))}
   found = msgspec.structs.asdict(trace)

@@ -62,20 +62,6 @@ def test_a_bad_row_raises_with_file_line_field_and_remedy(tmp_path, row, reason)
     next(rows)
 
 
-@bad_rows
-def test_a_bad_row_goes_to_the_quarantine_and_reading_goes_on(tmp_path, row, reason):
-  del reason
-  path = tmp_path / 'rows.jsonl'
-  _write_bad_row(path, row)
-  quarantine = []
-  rows = list(jsonl.read_rows(path, records.Submission, quarantine))
-  assert rows == [SUBMISSION] * 2
-  [bad] = quarantine
-  assert (bad['file'], bad['line']) == (str(path), 2)
-  assert bad['reason']
-  assert bad['row'].rstrip('\n') == row.decode('utf-8', 'replace')
-
-
 # --- Appending. ---------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """Reads and writes files of rows (JSONL) and single JSON documents.
 
-Reading validates: a bad row raises `records.BadRowError` with file, line, field and remedy, unless
-the caller passes a `quarantine` list, which collects bad rows while reading continues. No row is
+Reading validates: a bad row raises `records.BadRowError` with file, line, field and remedy. No row is
 dropped silently.
 
 Writing is safe at any moment: `write_rows`, `write_json` and `write_atomically` replace whole
@@ -23,24 +22,14 @@ import msgspec
 from valley_jax import records
 
 
-def read_rows(
-    path: str | os.PathLike, record_type: Any, quarantine: list[dict[str, Any]] | None = None
-) -> Iterator[Any]:
-  """Yields the records of a JSONL file; see `read_numbered_rows`."""
-  for _, row in read_numbered_rows(path, record_type, quarantine):
-    yield row
+def read_rows(path: str | os.PathLike, record_type: Any) -> Iterator[Any]:
+  """Yields the records of a JSONL (or .jsonl.gz) file of our own, validated.
 
-
-def read_numbered_rows(
-    path: str | os.PathLike, record_type: Any, quarantine: list[dict[str, Any]] | None = None
-) -> Iterator[tuple[int, Any]]:
-  """Yields (line number, record) of a JSONL (or .jsonl.gz) file, validated.
+  Files of others, whose bad rows may be quarantined, are read by `data/sources/rows.py`.
 
   Args:
     path: The file. Blank lines are skipped.
-    record_type: A record class, or any type that msgspec can decode to (`dict` for foreign rows).
-    quarantine: If given, bad rows are appended to it as {file, line, reason, row} instead of being
-      raised.
+    record_type: A record class, or any type that msgspec can decode to (`dict` for any row).
 
   Raises:
     BadRowError: a row does not fit `record_type`; names file, line, field and remedy.
@@ -52,15 +41,12 @@ def read_numbered_rows(
     try:
       row = decoder.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as e:
-      if quarantine is None:
-        name = getattr(record_type, '__name__', str(record_type))
-        raise records.BadRowError(
-            f'{path}, line {number}: not a valid {name}: {e}. Correct or remove this row.'
-        ) from e
-      text = line[:1000].decode('utf-8', 'replace')
-      quarantine.append({'file': str(path), 'line': number, 'reason': str(e), 'row': text})
+      name = getattr(record_type, '__name__', str(record_type))
+      raise records.BadRowError(
+          f'{path}, line {number}: not a valid {name}: {e}. Correct or remove this row.'
+      ) from e
     else:  # Outside `try`: an error in the caller's loop body is not a bad row.
-      yield number, row
+      yield row
 
 
 def _read_lines(path: pathlib.Path) -> Iterator[bytes]:

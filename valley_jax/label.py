@@ -74,8 +74,8 @@ class _Sources:
   def read(self, quarantine: rows.Quarantine) -> Iterator[labels.Asked]:
     """Yields them anew, with a bar that tells how many a second."""
     config = self._config
-    found = traces.read(config.traces, config.questions, quarantine)
-    num_rows = traces.num_rows(config.traces)
+    found = traces.read_traces(config.traces, config.questions, quarantine)
+    num_rows = traces.estimate_num_rows(config.traces)
     with metrics.progress(num_rows, 'trace', 'label') as bar:
       for asked in labels.ask(found, self._problems):
         yield asked
@@ -98,7 +98,7 @@ def _write_submissions(sources: _Sources, directory: pathlib.Path) -> None:
       jsonl.open_atomically(directory / 'asked.jsonl') as asked,
       jsonl.open_atomically(directory / 'quarantine.jsonl') as file,
   ):
-    bad = rows.Written(file)
+    bad = rows.QuarantineFile(file)
     for trace, submission, reason in sources.read(bad):
       row: dict[str, Any] = {'trace_id': trace.trace_id}
       if submission is None:

@@ -9,7 +9,7 @@ Reads   config.traces      FORMAT:PATH or [FORMAT:PATH,...], as
                            valley_jax/data/sources/traces.py says
         config.questions   local copies of the sets of OCR-1 and OCR-2 rows
                            whose question is "-"
-                           (valley_jax/data/sources/questions.py)
+                           (valley_jax/data/sources/ocr.py)
         config.filters     which traces are fit; data/cleaning/filters.py
         config.contamination  evaluations whose problems nobody shall have seen
         config.duplicates  traces, and questions, that were there before
@@ -83,7 +83,7 @@ from valley_jax.runtime import metrics
 
 def _read(questions: str, source: str, quarantine: rows.Quarantine) -> Iterator[records.Trace]:
   """Yields the traces of one source."""
-  return traces.read(source, questions, quarantine)
+  return traces.read_traces(source, questions, quarantine)
 
 
 Statements = list[tuple[str, str]]  # Problem ids and statements.
@@ -167,7 +167,7 @@ def _settings(
   """What the shards depend on, besides the tokenizer's files."""
   settings = {
       'traces': sources,
-      'traces_sha256': [traces.digest(source) for source in sources],
+      'traces_sha256': [traces.hash_source(source) for source in sources],
       'prompt': prompt.name,
       'prompt_text_sha256': prompts.sha256(prompt),
       'max_len': config.data.max_len,
@@ -180,7 +180,7 @@ def _settings(
       },
       'evaluation_sha256': hashlib.sha256(json.dumps(evaluation).encode()).hexdigest(),
   }
-  if any(map(traces.looks_up, sources)):  # Others carry their questions.
+  if any(map(traces.needs_questions, sources)):  # Others carry their questions.
     settings['questions'] = config.questions
   if config.data.min_len:
     settings['min_len'] = config.data.min_len
@@ -224,9 +224,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         f'{config.data.max_len:,}: no trace would be left; lower it.'
     )
   prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
-  sources = list(traces.several(config.traces))
+  sources = list(traces.parse_sources(config.traces))
   for source in sources:  # Hashing them may take minutes.
-    names = traces.file_names(source)
+    names = traces.list_files(source)
     print(f'shard: {source} is {len(names):,} files, from {names[0]} on.')
   evaluation = _evaluation(config)
   settings = _settings(config, sources, evaluation, prompt, chat_template)
@@ -244,7 +244,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
     _tokenizer(directory, prompt)  # What is wrong with it is said at once.
   read = functools.partial(_read, config.questions)
   decide = functools.partial(decisions.write, directory, sources, read)
-  num_rows, num_workers = traces.num_rows(sources), config.data.num_workers
+  num_rows, num_workers = traces.estimate_num_rows(sources), config.data.num_workers
   with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
     decide(_steps(config, evaluation), bar.update, num_workers)
   steps.write_contaminated(directory)

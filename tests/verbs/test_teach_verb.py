@@ -91,7 +91,7 @@ def _completions(workdir):
 def _traces(workdir):
   """As `shard` reads them."""
   bad = []
-  found = list(traces.read(f'jsonl:{workdir}/traces.jsonl', '', bad))
+  found = list(traces.read_traces(f'jsonl:{workdir}/traces.jsonl', '', bad))
   assert not bad
   return found
 

@@ -22,7 +22,7 @@ def read(tmp_path_factory):
   path = tmp_path_factory.mktemp('planted') / 'traces.jsonl'
   path.write_bytes(b'\n'.join(_planted().lines) + b'\n')
   quarantine = []
-  return list(traces.read(f'jsonl:{path}', '', quarantine)), quarantine
+  return list(traces.read_traces(f'jsonl:{path}', '', quarantine)), quarantine
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ def _read(tmp_path, inputs, outputs, fn_name=None, starter_code=''):
   found = {'inputs': inputs, 'outputs': outputs}
   if fn_name:
     found['fn_name'] = fn_name
-  (problem,) = foreign_rows.read(
+  (problem,) = foreign_rows.read_changed_row(
       tmp_path, 'apps', input_output=json.dumps(found), starter_code=starter_code
   )
   return problem
@@ -57,7 +57,7 @@ def test_a_value_that_is_too_deep_is_refused(tmp_path):
   for inputs, outputs in ((deep, '1'), ('[1]', deep)):
     text = f'{{"inputs": [{inputs}], "outputs": [{outputs}], "fn_name": "f"}}'
     with pytest.raises(records.BadRowError, match='over 1,000 deep'):
-      foreign_rows.read(tmp_path, 'apps', input_output=text)
+      foreign_rows.read_changed_row(tmp_path, 'apps', input_output=text)
 
 
 def test_arguments_may_be_one_a_line(tmp_path):
@@ -68,11 +68,11 @@ def test_arguments_may_be_one_a_line(tmp_path):
 def test_an_integer_of_any_length_survives(tmp_path):
   digits = '7' * 10_000
   text = f'{{"inputs": [[{digits}]], "outputs": [{digits}], "fn_name": "f"}}'
-  (problem,) = foreign_rows.read(tmp_path, 'apps', input_output=text)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'apps', input_output=text)
   assert problem.tests[0].input == f'[{digits}]'
   assert problem.tests[0].expected == digits
   text = f'{{"inputs": [{digits}], "outputs": ["1"]}}'
-  (problem,) = foreign_rows.read(tmp_path, 'apps', input_output=text)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'apps', input_output=text)
   assert problem.tests[0].input == digits
 
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_judged_is_left_out_loudly(tmp_path, found, reason):
       foreign_rows.ROWS['apps'],
       foreign_rows.ROWS['apps'] | {'problem_id': 6, 'input_output': json.dumps(found)},
   ]
-  path = foreign_rows.write(tmp_path / 'train.jsonl', *rows)
+  path = foreign_rows.write_rows(tmp_path / 'train.jsonl', *rows)
   with pytest.warns(UserWarning, match=f'1 left out: .*{reason}.*/6'):
     read = problems.read_problems(f'apps:{path}')
   assert [p.problem_id for p in read] == ['apps/train/5']
@@ -131,22 +131,22 @@ def test_what_cannot_be_judged_is_left_out_loudly(tmp_path, found, reason):
 )
 def test_a_broken_column_is_named(tmp_path, text, reason):
   with pytest.raises(records.BadRowError, match=f'line 1: `input_output`: .*({reason})'):
-    foreign_rows.read(tmp_path, 'apps', input_output=text)
+    foreign_rows.read_changed_row(tmp_path, 'apps', input_output=text)
 
 
 def test_ids_go_by_split_and_by_id_or_index(tmp_path):
   row = foreign_rows.ROWS['taco']
-  path = foreign_rows.write(tmp_path / 'train.jsonl', row, row)
+  path = foreign_rows.write_rows(tmp_path / 'train.jsonl', row, row)
   read = problems.read_problems(f'taco:{path}')
   assert [p.problem_id for p in read] == ['taco/train/0', 'taco/train/1']
 
 
 def test_the_columns_of_taco_are_kept(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'taco')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'taco')
   assert problem.limits == records.Limits(cpu_seconds=2.0, memory_mib=256)
   assert (problem.difficulty, problem.platform) == ('easy', 'codechef')
   assert problem.date == '2021-03-20'
-  (problem,) = foreign_rows.read(tmp_path, 'apps')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'apps')
   assert (problem.source, problem.platform) == ('apps', 'codeforces')
 
 
@@ -164,10 +164,10 @@ def test_the_columns_of_taco_are_kept(tmp_path):
     ],
 )
 def test_a_limit_in_words_is_a_number(said, value):
-  assert apps.quantity(said) == value
+  assert apps.parse_quantity(said) == value
 
 
 def test_a_limit_that_is_not_understood_is_said(tmp_path):
   with pytest.warns(UserWarning, match="kept.*'a while' is not understood"):
-    (problem,) = foreign_rows.read(tmp_path, 'taco', time_limit='a while')
+    (problem,) = foreign_rows.read_changed_row(tmp_path, 'taco', time_limit='a while')
   assert problem.limits == records.Limits()

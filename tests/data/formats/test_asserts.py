@@ -4,7 +4,7 @@ import pytest
 
 from tests import foreign_rows
 from valley_jax import records
-from valley_jax.data.formats import mbpp
+from valley_jax.data.formats import asserts
 
 CORRECT = {
     'humaneval': 'def f(x): return x + 1',
@@ -22,7 +22,7 @@ def _run(problem: records.Problem, submission: str) -> None:
 
 @pytest.mark.parametrize('name', CORRECT)
 def test_a_right_program_passes_and_a_wrong_one_fails(tmp_path, name):
-  (problem,) = foreign_rows.read(tmp_path, name)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, name)
   assert problem.mode is records.Mode.ASSERT
   _run(problem, CORRECT[name])
   with pytest.raises(AssertionError):
@@ -31,12 +31,12 @@ def test_a_right_program_passes_and_a_wrong_one_fails(tmp_path, name):
 
 @pytest.mark.parametrize('name', CORRECT)
 def test_a_solution_is_not_part_of_the_problem(tmp_path, name):
-  (problem,) = foreign_rows.read(tmp_path, name)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, name)
   assert b'return x + 1' not in records.to_json(problem)
 
 
 def test_every_assert_of_mbpp_is_a_test_and_the_first_is_shown(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'mbpp')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'mbpp')
   assert problem.problem_id == 'mbpp/7'
   assert [t.is_sample for t in problem.tests] == [True, False]
   assert 'assert f(a) == 2' in problem.statement
@@ -44,7 +44,7 @@ def test_every_assert_of_mbpp_is_a_test_and_the_first_is_shown(tmp_path):
 
 
 def test_the_sanitized_mbpp_has_a_prompt_and_imports(tmp_path):
-  (problem,) = foreign_rows.read(
+  (problem,) = foreign_rows.read_changed_row(
       tmp_path,
       'mbpp',
       text='',
@@ -71,27 +71,27 @@ def test_the_sanitized_mbpp_has_a_prompt_and_imports(tmp_path):
     ],
 )
 def test_the_entry_point_is_what_an_assert_calls(test, name):
-  assert mbpp.entry_point(test) == name
+  assert asserts.find_entry_point(test) == name
 
 
 def test_a_leetcode_problem_knows_its_method_and_its_day(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'leetcode')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'leetcode')
   assert problem.entry_point == 'addOne'
   assert problem.date == '2024-01-21'
   assert (problem.difficulty, problem.platform) == ('easy', 'leetcode')
-  (problem,) = foreign_rows.read(tmp_path, 'leetcode', start_time=None)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'leetcode', start_time=None)
   assert problem.date == ''
 
 
 def test_a_node_class_ahead_of_the_solution_is_not_its_method(tmp_path):
   node = 'class ListNode:\n    def __init__(self, val=0):\n        pass\n'
   prompt = node + foreign_rows.ROWS['leetcode']['prompt']
-  (problem,) = foreign_rows.read(tmp_path, 'leetcode', prompt=prompt)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'leetcode', prompt=prompt)
   assert problem.entry_point == 'addOne'
 
 
 def test_leetcode_provides_its_node_and_the_imports(tmp_path):
-  (problem,) = foreign_rows.read(
+  (problem,) = foreign_rows.read_changed_row(
       tmp_path, 'leetcode', test='assert Solution().last(ListNode(1, ListNode(2))) == 2'
   )
   _run(
@@ -119,9 +119,9 @@ def test_leetcode_provides_its_node_and_the_imports(tmp_path):
 )
 def test_a_bad_column_is_named(tmp_path, name, changes, names):
   with pytest.raises(records.BadRowError, match=f'line 1.*`?{names}.*[Mm]end'):
-    foreign_rows.read(tmp_path, name, **changes)
+    foreign_rows.read_changed_row(tmp_path, name, **changes)
 
 
 def test_a_row_of_mbpp_without_tests_is_said(tmp_path):
   with pytest.raises(ValueError, match='1 left out: no tests .mbpp/7'):
-    foreign_rows.read(tmp_path, 'mbpp', test_list=[])
+    foreign_rows.read_changed_row(tmp_path, 'mbpp', test_list=[])

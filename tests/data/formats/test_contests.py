@@ -7,7 +7,7 @@ from valley_jax import records
 
 
 def test_the_three_sets_of_codecontests_come_in_order(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'codecontests')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'codecontests')
   assert [(t.input, t.expected, t.is_sample) for t in problem.tests] == [
       ('1\n', '2\n', True),
       ('2\n', '3\n', False),
@@ -19,12 +19,14 @@ def test_the_three_sets_of_codecontests_come_in_order(tmp_path):
 
 
 def test_a_problem_without_rating_has_its_letter(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'codecontests', cf_rating=0)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'codecontests', cf_rating=0)
   assert problem.difficulty == 'A'
 
 
 def test_limits_that_codecontests_does_not_know_are_the_configs(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'codecontests', time_limit=None, memory_limit_bytes=0)
+  (problem,) = foreign_rows.read_changed_row(
+      tmp_path, 'codecontests', time_limit=None, memory_limit_bytes=0
+  )
   assert problem.limits == records.Limits()
 
 
@@ -41,7 +43,7 @@ NONE = {'input': [], 'output': []}
 )
 def test_nothing_to_judge_in_codecontests_is_said(tmp_path, changes, reason):
   with pytest.raises(ValueError, match=f'no problem that can be judged: 1 left out: .*{reason}'):
-    foreign_rows.read(tmp_path, 'codecontests', **changes)
+    foreign_rows.read_changed_row(tmp_path, 'codecontests', **changes)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +60,11 @@ def test_nothing_to_judge_in_codecontests_is_said(tmp_path, changes, reason):
 )
 def test_a_bad_column_of_codecontests_is_named(tmp_path, changes, names):
   with pytest.raises(records.BadRowError, match=f'line 1.*{names}'):
-    foreign_rows.read(tmp_path, 'codecontests', **changes)
+    foreign_rows.read_changed_row(tmp_path, 'codecontests', **changes)
 
 
 def test_examples_of_codeforces_are_samples_and_not_repeated(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'codeforces')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'codeforces')
   assert [(t.input, t.expected, t.is_sample) for t in problem.tests] == [
       ('1', '2', True),
       ('2\n', '3\n', False),
@@ -74,7 +76,7 @@ def test_examples_of_codeforces_are_samples_and_not_repeated(tmp_path):
 
 
 def test_the_statement_has_all_parts_in_order(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'codeforces', note='Easy.')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'codeforces', note='Easy.')
   parts = ['Add one.', 'A number.', 'One more.', '\n1\n', '\n2\n', 'Easy.']
   places = [problem.statement.index(part) for part in parts]
   assert places == sorted(places)
@@ -82,7 +84,7 @@ def test_the_statement_has_all_parts_in_order(tmp_path):
 
 def test_a_generated_checker_judges(tmp_path):
   code = 'import sys\nprint(1)\n'
-  (problem,) = foreign_rows.read(tmp_path, 'codeforces', generated_checker=code)
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'codeforces', generated_checker=code)
   assert problem.checker == 'program'
   assert problem.program == records.Program(
       language='python', files={'checker.py': code}, protocol=records.Protocol.PYTHON
@@ -101,10 +103,12 @@ def test_a_generated_checker_judges(tmp_path):
 )
 def test_nothing_to_judge_in_codeforces_is_said(tmp_path, changes, reason):
   with pytest.raises(ValueError, match=f'1 left out: .*{reason}.*1/A'):
-    foreign_rows.read(tmp_path, 'codeforces', **changes)
+    foreign_rows.read_changed_row(tmp_path, 'codeforces', **changes)
 
 
 def test_missing_tests_of_codeforces_are_said(tmp_path):
   with pytest.warns(UserWarning, match='1 kept, .* missing .1/A'):
-    (problem,) = foreign_rows.read(tmp_path, 'codeforces', official_tests_complete=False)
+    (problem,) = foreign_rows.read_changed_row(
+        tmp_path, 'codeforces', official_tests_complete=False
+    )
   assert len(problem.tests) == 2

@@ -54,7 +54,7 @@ def test_any_value_in_any_column(scratch, data, name):
   row = dict(foreign_rows.ROWS[name])
   column = data.draw(st.sampled_from(sorted(row)))
   row[column] = data.draw(values)
-  path = foreign_rows.write(scratch / 'rows.jsonl', row)
+  path = foreign_rows.write_rows(scratch / 'rows.jsonl', row)
   _reads_or_names(f'{name}:{path}', f'{path}, line 1', spec_of(name, path))
 
 
@@ -74,7 +74,7 @@ JSON_COLUMNS = [
 def test_any_json_in_a_column_of_json(scratch, place, value):
   name, column = place
   row = foreign_rows.ROWS[name] | {column: json.dumps(value)}
-  path = foreign_rows.write(scratch / 'rows.jsonl', row)
+  path = foreign_rows.write_rows(scratch / 'rows.jsonl', row)
   _reads_or_names(f'{name}:{path}', f'{path}, line 1: `{column}`', spec_of(name, path))
 
 
@@ -90,7 +90,7 @@ def test_any_tests_of_apps(scratch, inputs, outputs, fn_name, starter_code):
       'input_output': json.dumps(found),
       'starter_code': starter_code,
   }
-  path = foreign_rows.write(scratch / 'rows.jsonl', row)
+  path = foreign_rows.write_rows(scratch / 'rows.jsonl', row)
   _reads_or_names(f'apps:{path}', f'{path}, line 1: `', spec_of('apps', path))
 
 

@@ -16,11 +16,11 @@ from valley_jax import records
 from valley_jax.data.formats import livecodebench
 from valley_jax.data.formats import problems
 
-lcb_tests = foreign_rows.lcb_tests
+encode_lcb_tests = foreign_rows.encode_lcb_tests
 
 
 def _read(tmp_path, **changes):
-  return foreign_rows.read(tmp_path, 'livecodebench', **changes)
+  return foreign_rows.read_changed_row(tmp_path, 'livecodebench', **changes)
 
 
 def _pack(data: bytes) -> str:
@@ -41,12 +41,12 @@ def test_public_tests_come_first_and_are_samples(tmp_path):
 
 
 def test_private_tests_may_also_be_plain_json(tmp_path):
-  plain = _read(tmp_path, private_test_cases=lcb_tests(('2\n', '3\n')))
+  plain = _read(tmp_path, private_test_cases=encode_lcb_tests(('2\n', '3\n')))
   assert plain == _read(tmp_path)
 
 
 def _functional(tmp_path, given: str, expected: str) -> records.Problem:
-  tests = lcb_tests((given, expected), testtype='functional')
+  tests = encode_lcb_tests((given, expected), testtype='functional')
   (problem,) = _read(
       tmp_path,
       public_test_cases='[]',
@@ -110,7 +110,7 @@ def test_many_brackets_are_not_deep(tmp_path):
 )
 def test_the_file_says_the_release(tmp_path, file, release):
   row = foreign_rows.ROWS['livecodebench']
-  path = foreign_rows.write(tmp_path / f'{file}.jsonl', row)
+  path = foreign_rows.write_rows(tmp_path / f'{file}.jsonl', row)
   (problem,) = problems.read_problems(f'livecodebench:{path}')
   assert problem.release == release
 
@@ -119,19 +119,19 @@ def test_a_directory_is_read_release_by_release(tmp_path):
   row = foreign_rows.ROWS['livecodebench']
   for name in ('test2', 'test', 'test3'):
     row = row | {'question_id': name}
-    foreign_rows.write(tmp_path / f'{name}.jsonl', row)
+    foreign_rows.write_rows(tmp_path / f'{name}.jsonl', row)
   read = problems.read_problems(f'livecodebench:{tmp_path}')
   assert [p.release for p in read] == ['v1', 'v2', 'v3']
 
 
 def test_tests_of_two_kinds_in_one_problem_are_refused(tmp_path):
-  tests = lcb_tests(('1', '1'), testtype='functional')
+  tests = encode_lcb_tests(('1', '1'), testtype='functional')
   with pytest.raises(records.BadRowError, match='`testtype`'):
     _read(tmp_path, private_test_cases=tests)
 
 
 def test_a_functional_problem_without_a_name_is_refused(tmp_path):
-  tests = lcb_tests(('1', '1'), testtype='functional')
+  tests = encode_lcb_tests(('1', '1'), testtype='functional')
   with pytest.raises(records.BadRowError, match='line 1: `entry_point`'):
     _read(tmp_path, private_test_cases=tests, public_test_cases='[]')
 
@@ -143,7 +143,7 @@ def test_a_functional_problem_without_a_name_is_refused(tmp_path):
 @pytest.mark.parametrize('text', ['', 'a', 'ä\n\\\0😀' * 100])
 def test_a_pickled_string_is_read_as_pickle_would(text, protocol):
   data = pickle.dumps(text, protocol)
-  assert livecodebench.unpickle_string(data) == text
+  assert livecodebench.read_pickled_string(data) == text
 
 
 class _Touch:
@@ -169,28 +169,28 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path, protocol)
 @pytest.mark.parametrize('value', [None, 1, b'a', ['a'], ('a', 'b'), {'a': 1}, 1.5, True])
 def test_a_pickle_of_anything_but_a_string_is_refused(value):
   with pytest.raises(ValueError, match='opcode'):
-    livecodebench.unpickle_string(pickle.dumps(value))
+    livecodebench.read_pickled_string(pickle.dumps(value))
 
 
 def test_two_strings_or_none_are_refused():
   two = pickle.dumps('a')[:-1] + pickle.dumps('b', 0)
   with pytest.raises(ValueError, match='2 strings'):
-    livecodebench.unpickle_string(two)
+    livecodebench.read_pickled_string(two)
   with pytest.raises(ValueError, match='0 strings'):
-    livecodebench.unpickle_string(b'.')
+    livecodebench.read_pickled_string(b'.')
 
 
 def test_a_bomb_is_refused_before_it_bursts():
   bomb = _pack(pickle.dumps('a' * 10**7))
   assert len(bomb) < 20_000
   with pytest.raises(ValueError, match='more than max_bytes=1,000,000'):
-    livecodebench.unpack(bomb, max_bytes=10**6)
-  assert len(livecodebench.unpack(bomb, max_bytes=2 * 10**7)) == 10**7
+    livecodebench.unpack_tests(bomb, max_bytes=10**6)
+  assert len(livecodebench.unpack_tests(bomb, max_bytes=2 * 10**7)) == 10**7
 
 
 @pytest.mark.parametrize('cut', [1, 10, -1])
 def test_a_stream_that_is_cut_off_is_refused(tmp_path, cut):
-  data = base64.b64decode(foreign_rows.packed(lcb_tests(('1', '2'))))
+  data = base64.b64decode(foreign_rows.pack_tests(encode_lcb_tests(('1', '2'))))
   text = base64.b64encode(data[:cut]).decode()
   with pytest.raises(records.BadRowError, match='`private_test_cases`'):
     _read(tmp_path, private_test_cases=text)
@@ -199,7 +199,7 @@ def test_a_stream_that_is_cut_off_is_refused(tmp_path, cut):
 @hypothesis.given(data=st.binary(max_size=200))
 def test_any_bytes_unpickle_to_a_string_or_a_value_error(data):
   try:
-    assert isinstance(livecodebench.unpickle_string(data), str)
+    assert isinstance(livecodebench.read_pickled_string(data), str)
   except ValueError:
     pass
 
@@ -217,7 +217,7 @@ def test_a_changed_pickle_unpickles_to_a_string_or_a_value_error(value, protocol
   for position, byte in flips:
     data[position % len(data)] = byte
   try:
-    assert isinstance(livecodebench.unpickle_string(bytes(data)), str)
+    assert isinstance(livecodebench.read_pickled_string(bytes(data)), str)
   except ValueError:
     pass
 
@@ -225,6 +225,6 @@ def test_a_changed_pickle_unpickles_to_a_string_or_a_value_error(value, protocol
 @hypothesis.given(text=st.text() | st.binary().map(_pack))
 def test_any_text_unpacks_or_is_refused(text):
   try:
-    assert isinstance(livecodebench.unpack(text), str)
+    assert isinstance(livecodebench.unpack_tests(text), str)
   except (ValueError, zlib.error):
     pass

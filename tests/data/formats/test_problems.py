@@ -17,7 +17,7 @@ from valley_jax.mini import world
 DATA = pathlib.Path(__file__).parents[4] / 'shared/data'
 ROW = foreign_rows.ROWS['humaneval']
 
-_write = foreign_rows.write
+_write_rows = foreign_rows.write_rows
 every_format = pytest.mark.parametrize('name', foreign_rows.ROWS)
 
 
@@ -37,7 +37,7 @@ def test_a_mini_world_is_read_by_its_directory_or_its_file(tmp_path):
 
 
 def test_a_humaneval_row_is_tested_by_its_check_of_its_function(tmp_path):
-  (problem,) = foreign_rows.read(tmp_path, 'humaneval')
+  (problem,) = foreign_rows.read_changed_row(tmp_path, 'humaneval')
   assert problem.problem_id == 'HumanEval/0'
   assert problem.statement == problem.starter_code == ROW['prompt']
   assert problem.mode is records.Mode.ASSERT
@@ -46,7 +46,7 @@ def test_a_humaneval_row_is_tested_by_its_check_of_its_function(tmp_path):
 @every_format
 def test_plain_gzip_and_parquet_files_are_the_same(tmp_path, name):
   row = foreign_rows.ROWS[name]
-  plain = _write(tmp_path / 'test.jsonl', row)
+  plain = _write_rows(tmp_path / 'test.jsonl', row)
   packed = tmp_path / 'test.jsonl.gz'
   packed.write_bytes(gzip.compress(plain.read_bytes()))
   table = tmp_path / 'test.parquet'
@@ -57,14 +57,14 @@ def test_plain_gzip_and_parquet_files_are_the_same(tmp_path, name):
 
 @every_format
 def test_what_is_read_is_written_and_read_again(tmp_path, name):
-  read = foreign_rows.read(tmp_path, name)
+  read = foreign_rows.read_changed_row(tmp_path, name)
   jsonl.write_rows(tmp_path / 'own.jsonl', read)
   assert problems.read_problems(f'jsonl:{tmp_path}/own.jsonl') == read
 
 
 def test_a_directory_is_read_by_the_names_of_its_files(tmp_path):
   for name in ('b.jsonl', 'c.jsonl', 'a.jsonl'):
-    _write(tmp_path / name, ROW | {'task_id': name})
+    _write_rows(tmp_path / name, ROW | {'task_id': name})
   (tmp_path / 'README.md').write_text('of no matter')
   read = problems.read_problems(f'humaneval:{tmp_path}')
   assert [p.problem_id for p in read] == ['a.jsonl', 'b.jsonl', 'c.jsonl']
@@ -89,19 +89,19 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_file_without_problems_is_refused(tmp_path):
-  path = _write(tmp_path / 'p.jsonl')
+  path = _write_rows(tmp_path / 'p.jsonl')
   with pytest.raises(ValueError, match='no row'):
     problems.read_problems(f'jsonl:{path}')
 
 
 def test_one_id_twice_is_refused(tmp_path):
-  path = _write(tmp_path / 'h.jsonl', ROW, ROW)
+  path = _write_rows(tmp_path / 'h.jsonl', ROW, ROW)
   with pytest.raises(ValueError, match="'HumanEval/0' occurs twice"):
     problems.read_problems(f'humaneval:{path}')
 
 
 def test_a_row_of_another_format_is_refused_with_its_line(tmp_path):
-  path = _write(tmp_path / 'h.jsonl', ROW, {'task_id': 'x'})
+  path = _write_rows(tmp_path / 'h.jsonl', ROW, {'task_id': 'x'})
   with pytest.raises(records.BadRowError, match='line 2.*prompt'):
     problems.read_problems(f'humaneval:{path}')
 
@@ -110,14 +110,14 @@ def test_a_bad_row_of_a_parquet_file_is_named(tmp_path):
   path = tmp_path / 'h.parquet'
   rows = [ROW, ROW | {'prompt': None}]
   pq.write_table(pa.Table.from_pylist(rows), path)
-  with pytest.raises(records.BadRowError, match='row 2: .*prompt'):
+  with pytest.raises(records.BadRowError, match='line 2: .*prompt'):
     problems.read_problems(f'humaneval:{path}')
 
 
 def test_a_missing_column_of_a_parquet_file_is_named(tmp_path):
   path = tmp_path / 'h.parquet'
   pq.write_table(pa.Table.from_pylist([{'prompt': 'x'}]), path)
-  with pytest.raises(records.BadRowError, match='row 1: .*task_id'):
+  with pytest.raises(records.BadRowError, match='line 1: .*lack the column.*task_id'):
     problems.read_problems(f'humaneval:{path}')
 
 
@@ -131,14 +131,14 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, name):
     pq.write_table(pa.Table.from_pylist([ROW]), path)
     whole = path.read_bytes()
   path.write_bytes(whole[:-20])
-  with pytest.raises(records.BadRowError, match=f'{name}: .*Fetch it again'):
+  with pytest.raises(records.BadRowError, match=f'{name}, line 1: damaged.*fetch the file again'):
     problems.read_problems(f'humaneval:{path}')
 
 
 def test_what_is_left_out_is_counted_and_named_in_one_warning(tmp_path):
   row = foreign_rows.ROWS['codeforces']
   odd = row | {'interaction_format': 'Ask.'}
-  path = _write(
+  path = _write_rows(
       tmp_path / 'c.jsonl',
       row,
       *(odd | {'id': f'{i}/B'} for i in range(12)),

@@ -123,7 +123,7 @@ del _WANTED['ocr2 cpp']['pass_rate']  # "-1"
 
 def _read(source, questions=QUESTIONS):
   quarantine = []
-  return list(traces.read([source], questions, quarantine)), quarantine
+  return list(traces.read_traces([source], questions, quarantine)), quarantine
 
 
 def _one(source):
@@ -135,8 +135,8 @@ def _one(source):
 @pytest.mark.parametrize('suffix', ['jsonl', 'parquet'])
 @pytest.mark.parametrize('name', source_rows.ROWS)
 def test_the_columns_become_the_fields_of_a_trace(tmp_path, name, suffix):
-  path = source_rows.write(tmp_path / f'x.{suffix}', source_rows.ROWS[name])
-  found = source_rows.to_json(_one(f'{name.split()[0]}:{path}'))
+  path = source_rows.write_rows(tmp_path / f'x.{suffix}', source_rows.ROWS[name])
+  found = source_rows.list_changed_fields(_one(f'{name.split()[0]}:{path}'))
   wanted = dict(_WANTED[name])
   for field in ('trace_id', 'problem_id'):
     if wanted[field].endswith('-') or not wanted[field]:
@@ -147,7 +147,7 @@ def test_the_columns_become_the_fields_of_a_trace(tmp_path, name, suffix):
 
 def test_gemini_is_read_of_both_s1ks_when_it_is_asked_for(tmp_path):
   for name in ('s1k', 's1k 1.1'):
-    path = source_rows.write(tmp_path / 'x.jsonl', source_rows.ROWS[name])
+    path = source_rows.write_rows(tmp_path / 'x.jsonl', source_rows.ROWS[name])
     trace = _one(f's1k_gemini:{path}')
     assert trace.teacher == 'Gemini-Flash-Thinking'
     assert trace.response == '<think>\nOne and one are two.\n</think>\n\n2'
@@ -157,9 +157,9 @@ def test_gemini_is_read_of_both_s1ks_when_it_is_asked_for(tmp_path):
 @pytest.mark.parametrize('name', ['ocr1', 'chat', 's1k', 'table'])
 def test_a_hashed_id_tells_responses_apart_wherever_they_stand(tmp_path, name):
   row = source_rows.ROWS[name]
-  other = source_rows.line(row).replace(b'```', b'~~~').replace(b'One ', b'1 ')
-  a = source_rows.write(tmp_path / 'a.jsonl', row, other, row)
-  b = source_rows.write(tmp_path / 'b.parquet', row)
+  other = source_rows.encode_row(row).replace(b'```', b'~~~').replace(b'One ', b'1 ')
+  a = source_rows.write_rows(tmp_path / 'a.jsonl', row, other, row)
+  b = source_rows.write_rows(tmp_path / 'b.parquet', row)
   first, second, again = _read(f'{name}:{a}')[0]
   assert first.problem_id == second.problem_id
   assert first.trace_id != second.trace_id
@@ -180,7 +180,7 @@ def test_a_hashed_id_tells_responses_apart_wherever_they_stand(tmp_path, name):
 )
 def test_a_table_has_the_columns_that_it_is_said_to_have(tmp_path, spec):
   row = dict(q='Why?', a='<think>x</think>So.', t='x', b='So.', n=3, l='mit')
-  path = source_rows.write(tmp_path / 'x.jsonl', row)
+  path = source_rows.write_rows(tmp_path / 'x.jsonl', row)
   if 'id=n' in spec:
     trace = _one(f'{spec}:{path}')
     assert trace.response == '<think>\nx\n</think>\n\nSo.'
@@ -193,7 +193,7 @@ def test_a_table_has_the_columns_that_it_is_said_to_have(tmp_path, spec):
 
 
 def test_a_column_serves_one_field(tmp_path):
-  path = source_rows.write(tmp_path / 'x.jsonl', {'prompt': 'a', 'response': 'b', 'id': 'p'})
+  path = source_rows.write_rows(tmp_path / 'x.jsonl', {'prompt': 'a', 'response': 'b', 'id': 'p'})
   trace = _one(f'table/problem=id:{path}')
   assert trace.problem_id == 'p'
   assert trace.trace_id.startswith('table-')
@@ -206,13 +206,13 @@ def test_the_mini_world_is_read_by_its_directory(tmp_path):
   assert _one(f'mini:{tmp_path}') == trace
   file = tmp_path / 'train_traces.jsonl'
   assert _one(f'mini:{file}') == trace
-  assert traces.digest(f'mini:{tmp_path}') == traces.digest(f'mini:{file}')
+  assert traces.hash_source(f'mini:{tmp_path}') == traces.hash_source(f'mini:{file}')
 
 
 def test_a_null_of_parquet_is_a_column_that_is_left_out(tmp_path):
   row = source_rows.ROWS['jsonl']
   short = {k: v for k, v in row.items() if k != 'language'}
-  path = source_rows.write(tmp_path / 'x.parquet', row, short)
+  path = source_rows.write_rows(tmp_path / 'x.parquet', row, short)
   (first, second), quarantine = _read(f'jsonl:{path}')
   assert not quarantine
   assert (first.language, second.language) == ('cpp17', '')
@@ -243,8 +243,8 @@ _UNUSABLE = {
     'no statement': ('codeforces_cots', {'description': None}, 'is empty'),
     'no thought': ('s1k', {'thinking_trajectories': []}, 'of Gemini'),
     'no attempt': ('s1k 1.1', {'deepseek_attempt': None}, 'of DeepSeek'),
-    'pass rate': ('ocr2', {'pass_rate': 'nan'}, "pass_rate 'nan' is none"),
-    'rate over 1': ('ocr2', {'pass_rate': '75'}, "pass_rate '75' is none"),
+    'pass rate': ('ocr2', {'pass_rate': 'nan'}, "pass_rate 'nan' is neither"),
+    'rate over 1': ('ocr2', {'pass_rate': '75'}, "pass_rate '75' is neither"),
     'digits': ('ocr2', {'index': '1' * 5000}, 'is none of the 4 rows'),
     'climbing': ('ocr2', {'split': '../taco/train.jsonl'}, 'no local copy'),
     'no index': ('ocr1', {'input': '-'}, "index '' is none"),
@@ -257,7 +257,7 @@ _UNUSABLE = {
 @pytest.mark.parametrize(('name', 'changes', 'reason'), _UNUSABLE.values(), ids=_UNUSABLE)
 def test_a_row_that_is_no_trace_is_named(tmp_path, name, changes, reason):
   row = source_rows.ROWS[name] | changes
-  path = source_rows.write(tmp_path / 'x.jsonl', row)
+  path = source_rows.write_rows(tmp_path / 'x.jsonl', row)
   found, (bad,) = _read(f'{name.split()[0]}:{path}')
   assert not found
   assert reason in bad['reason']
@@ -267,7 +267,7 @@ def test_a_row_that_is_no_trace_is_named(tmp_path, name, changes, reason):
 @pytest.mark.parametrize('chars', [4_000_000, 10_000_000])
 def test_texts_that_no_student_could_read_are_refused(tmp_path, chars):
   row = source_rows.ROWS['table'] | {'response': 'x' * chars}
-  path = source_rows.write(tmp_path / 'x.jsonl', row, source_rows.ROWS['table'])
+  path = source_rows.write_rows(tmp_path / 'x.jsonl', row, source_rows.ROWS['table'])
   found, quarantine = _read(f'table:{path}')
   assert len(found) + len(quarantine) == 2
   if chars > traces.MAX_CHARS:
@@ -290,7 +290,7 @@ _PYTHON = '```python\nprint(1)\n```'
 )
 def test_a_trace_s_language_is_that_of_the_program_that_is_judged(tmp_path, response, language):
   row = {'prompt': 'Why?', 'response': response}
-  path = source_rows.write(tmp_path / 'x.jsonl', row)
+  path = source_rows.write_rows(tmp_path / 'x.jsonl', row)
   trace = _one(f'table:{path}')
   assert trace.language == language
   assert programs.extract_from_trace(trace)[0] == (language or 'python')
@@ -299,7 +299,7 @@ def test_a_trace_s_language_is_that_of_the_program_that_is_judged(tmp_path, resp
 def test_a_language_has_the_names_that_blocks_have(tmp_path):
   names = ('Python3', 'pypy3', 'C', 'C++20', 'cpp', 'java')
   rows = [{'prompt': 'Why?', 'response': 'So.', 'language': name} for name in names]
-  path = source_rows.write(tmp_path / 'x.jsonl', *rows)
+  path = source_rows.write_rows(tmp_path / 'x.jsonl', *rows)
   found, _ = _read(f'table:{path}')
   assert [trace.language for trace in found] == [
       'python', 'python', 'c', 'cpp20', 'cpp17', ''

@@ -38,7 +38,7 @@ def _read(name, path):
   """Reads; what is bad must be named with file, row and reason."""
   quarantine = []
   source = f'{name.split()[0]}:{path}'
-  found = list(traces.read([source], QUESTIONS, quarantine))
+  found = list(traces.read_traces([source], QUESTIONS, quarantine))
   assert all(isinstance(trace, records.Trace) for trace in found)
   for bad in quarantine:
     assert bad['file'] == str(path)
@@ -64,8 +64,8 @@ def test_any_value_in_any_column_between_two_good_rows(scratch, data, name):
   bad = good | {column: data.draw(values) for column in columns}
   for column in data.draw(st.sets(st.sampled_from(sorted(good)), max_size=1)):
     del bad[column]
-  path = source_rows.write(scratch / 'value.jsonl', good, bad, good)
-  (wanted,), _ = _read(name, source_rows.write(scratch / 'x.jsonl', good))
+  path = source_rows.write_rows(scratch / 'value.jsonl', good, bad, good)
+  (wanted,), _ = _read(name, source_rows.write_rows(scratch / 'x.jsonl', good))
   found, quarantine = _read(name, path)
   assert len(found) + len(quarantine) == 3
   assert found[0] == found[-1] == wanted
@@ -103,7 +103,7 @@ def test_any_type_in_any_column_of_parquet(tmp_path, name, kind):
 @pytest.mark.parametrize('suffix', SUFFIXES[1:])
 def test_damage_anywhere_in_a_file(scratch, suffix, seed, flips, cut):
   path = scratch / f'damage.{suffix}'
-  source_rows.write(path, *source_rows.many('table', 12))
+  source_rows.write_rows(path, *source_rows.copy_row('table', 12))
   data, chance = bytearray(path.read_bytes()), random.Random(seed)
   if cut:
     del data[chance.randrange(len(data)) :]
@@ -132,11 +132,11 @@ BAD_ROWS = {
 
 @pytest.mark.parametrize('suffix', SUFFIXES[:3])
 def test_each_planted_row_is_named_and_each_good_one_kept(tmp_path, suffix):
-  rows = source_rows.many('table', 60)
+  rows = source_rows.copy_row('table', 60)
   planted = {5 * i + 3: bad for i, bad in enumerate(BAD_ROWS.values())}
   for place, bad in planted.items():
     rows.insert(place - 1, bad)
-  path = source_rows.write(tmp_path / f'x.{suffix}', *rows)
+  path = source_rows.write_rows(tmp_path / f'x.{suffix}', *rows)
   found, quarantine = _read('table', path)
   assert [bad['line'] for bad in quarantine] == list(planted)
   assert [int(trace.response[-5:]) for trace in found] == list(range(60))
@@ -163,7 +163,7 @@ def test_each_planted_row_of_parquet_is_named(tmp_path):
 
 def test_no_byte_of_a_footer_hides_a_row(tmp_path):
   path = tmp_path / 'x.parquet'
-  table = pa.Table.from_pylist(source_rows.many('table', 2))
+  table = pa.Table.from_pylist(source_rows.copy_row('table', 2))
   # As small a footer as there is.
   pq.write_table(table, path, 1, write_statistics=False, store_schema=False)
   data = path.read_bytes()

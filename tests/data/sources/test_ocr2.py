@@ -8,7 +8,7 @@ import pytest
 
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.data.sources import questions
+from valley_jax.data.sources import ocr
 from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 
@@ -26,7 +26,7 @@ def _write(path, *lines):
 
 def _read(source, copies=QUESTIONS):
   quarantine = []
-  return list(traces.read(source, copies, quarantine)), quarantine
+  return list(traces.read_traces(source, copies, quarantine)), quarantine
 
 
 def _trace(**changes):
@@ -50,7 +50,7 @@ def test_each_row_of_the_file_is_read_or_quarantined_with_its_line():
 
 
 def test_a_codeforces_statement_is_put_together_as_ocr2_does():
-  copies = questions.Questions(QUESTIONS)
+  copies = ocr.QuestionCopies(QUESTIONS)
   assert copies.look_up('open-r1/codeforces', 'train', '0') == (
       'Vasya writes the numbers from 1 to n one after another. How many digits'
       ' does he write?\n\nInput\n\nA single integer n (1 ≤ n ≤ $10^9$).\n\n'
@@ -70,7 +70,7 @@ def test_a_codeforces_statement_is_put_together_as_ocr2_does():
     ],
 )
 def test_a_question_is_looked_up_in_its_own_set(dataset, index, start):
-  copies = questions.Questions(QUESTIONS)
+  copies = ocr.QuestionCopies(QUESTIONS)
   assert copies.look_up(dataset, 'train', index).startswith(start)
 
 
@@ -186,7 +186,7 @@ def test_an_unknown_format_names_the_known_ones(source):
 def test_an_index_just_behind_the_last_row_is_unusable(tmp_path):
   (tmp_path / 'taco').mkdir()
   _write(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'})
-  copies = questions.Questions(str(tmp_path))
+  copies = ocr.QuestionCopies(str(tmp_path))
   assert copies.look_up('taco', 'train', '0') == 'A'
-  with pytest.raises(rows.UnusableError, match="index '1' is none of the 1 "):
+  with pytest.raises(rows.UnusableRowError, match="index '1' is none of the 1 "):
     copies.look_up('taco', 'train', '1')

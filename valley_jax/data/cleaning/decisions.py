@@ -204,7 +204,7 @@ def write(
       jsonl.open_atomically(directory / 'decisions.jsonl') as rows,
       jsonl.open_atomically(directory / 'quarantine.jsonl') as quarantine,
   ):
-    bad = rows_lib.Written(quarantine, done)
+    bad = rows_lib.QuarantineFile(quarantine, done)
     numbered = (
         (source, number, trace)
         for source in sources

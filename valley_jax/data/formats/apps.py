@@ -1,8 +1,8 @@
 """APPS (2105.09938) and TACO (2312.14852), which have the same columns.
 
-`input_output` is a JSON string {inputs, outputs, fn_name?}. Without `fn_name`,
-a text may be a list of lines. With it, inputs are lists of arguments, and the
-outputs of some problems are each wrapped in one more list: see `is_wrapped`.
+`input_output` is a JSON string {inputs, outputs, fn_name?}. Without `fn_name`, tests are texts, and
+a text may be a list of lines. With it, inputs are lists of arguments, and the outputs of some
+problems are each wrapped in one more list: see `are_outputs_wrapped`.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ import msgspec
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import leetcode
-from valley_jax.data.formats import rows
+from valley_jax.data.formats import asserts
+from valley_jax.data.formats import conversion
 
 _UNITS = {
     **dict.fromkeys(('second', 'seconds', 'secs', 'sec', 's'), 1.0),
@@ -27,18 +27,14 @@ _UNITS = {
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _UnjudgeableError(Exception):
-  """Why a well-formed row makes no problem."""
-
-
 class _InputOutput(msgspec.Struct):
   inputs: list[msgspec.Raw]
   outputs: list[msgspec.Raw]
   fn_name: str | None = None
 
 
-class Row(msgspec.Struct):
-  """The columns that both have; those that one lacks are optional."""
+class AppsRow(msgspec.Struct):
+  """The columns of APPS and TACO; those that one of them lacks are optional."""
 
   question: str
   input_output: str | None
@@ -53,43 +49,42 @@ class Row(msgspec.Struct):
   memory_limit: str | float | None = None  # '256.0 megabytes'
 
 
-def _decode(text: str | None) -> _InputOutput:
+def _decode_input_output(text: str | None) -> _InputOutput:
   if not text:
     return _InputOutput(inputs=[], outputs=[])
   return msgspec.json.decode(text, type=_InputOutput)
 
 
-def _text(raw: bytes) -> str:
-  """A text, a list of its lines, or a number that someone left bare."""
+def _read_text_value(raw: bytes) -> str:
+  """Returns a text, given as a string, a list of lines, or a number without quotes."""
   if raw.startswith(b'['):
-    return '\n'.join(_line(bytes(line)) for line in _RAWS.decode(raw))
-  return _line(raw)
+    return '\n'.join(_read_line_value(bytes(line)) for line in _RAWS.decode(raw))
+  return _read_line_value(raw)
 
 
-def _line(raw: bytes) -> str:
+def _read_line_value(raw: bytes) -> str:
   if raw.startswith((b'[', b'{')):
     raise errors.UserError(f'{raw[:40]!r} stands where a text should')
   return msgspec.json.decode(raw, type=str) if raw[:1] == b'"' else raw.decode()
 
 
-def _arguments(raw: bytes) -> str:
-  """A list of arguments, or a text with one JSON value a line."""
+def _read_arguments(raw: bytes) -> str:
+  """Returns the JSON list of arguments, given as such or as a text with one value a line."""
   if raw.startswith(b'['):
-    return rows.check_depth(raw.decode())
+    return conversion.check_json_depth(raw.decode())
   try:
-    return rows.json_arguments(_line(raw))
-  except rows.FAULTS as e:
-    raise _UnjudgeableError('its inputs are no arguments of a function') from e
+    return conversion.join_json_lines(_read_line_value(raw))
+  except conversion.FAULTS as e:
+    raise conversion.UnjudgeableError('its inputs are no arguments of a function') from e
 
 
-def is_wrapped(outputs: list[bytes], starter_code: str) -> bool:
+def are_outputs_wrapped(outputs: list[bytes], starter_code: str) -> bool:
   """Whether every output is a list around the value that is meant.
 
-  Only if all of them are lists of one element, and then only if the starter
-  code does not speak against it: where it says `-> List[int]`, they must also
-  be nested deeper than that. A function without annotations that always
-  returns one element cannot be told from a wrapped one and counts as wrapped,
-  as in APPS's own grader.
+  All of them must be lists of one element. If the starter code has an annotation, such as
+  `-> List[int]`, they must also be nested deeper than that. A function without annotations that
+  always returns a list of one element cannot be told from a wrapped one; it counts as wrapped, as
+  in APPS's own grader.
   """
   for output in outputs:
     if not output.startswith(b'[') or len(_RAWS.decode(output)) != 1:
@@ -98,87 +93,93 @@ def is_wrapped(outputs: list[bytes], starter_code: str) -> bool:
   if not annotation:
     return True
   nested = len(re.findall(r'\b[Ll]ist\b', annotation[1]))
-  return max(map(_depth, outputs)) > nested
+  return max(map(_measure_depth, outputs)) > nested
 
 
-def _depth(raw: bytes) -> int:
+def _measure_depth(raw: bytes) -> int:
   opening = re.match(rb'[\[\s]*', raw)
   return opening[0].count(b'[') if opening else 0
 
 
-def _function_tests(found: _InputOutput, starter_code: str) -> Iterator[records.TestCase]:
-  inputs = list(map(bytes, found.inputs))
-  outputs = list(map(bytes, found.outputs))
+def _list_function_tests(pairs: _InputOutput, starter_code: str) -> Iterator[records.TestCase]:
+  inputs = list(map(bytes, pairs.inputs))
+  outputs = list(map(bytes, pairs.outputs))
   if any(re.search(rb'[{,]\s*"-?\d+"\s*:', raw) for raw in inputs + outputs):
-    raise _UnjudgeableError('a dict with integer keys, which JSON cannot carry')
-  if is_wrapped(outputs, starter_code):
+    raise conversion.UnjudgeableError('a dict with integer keys, which JSON cannot carry')
+  if are_outputs_wrapped(outputs, starter_code):
     outputs = [bytes(_RAWS.decode(output)[0]) for output in outputs]
   for given, expected in zip(inputs, outputs, strict=True):
-    yield records.TestCase(input=_arguments(given), expected=rows.check_depth(expected.decode()))
+    yield records.TestCase(
+        input=_read_arguments(given), expected=conversion.check_json_depth(expected.decode())
+    )
 
 
-def _tests(found: _InputOutput, starter_code: str) -> tuple[records.TestCase, ...]:
-  if len(found.inputs) != len(found.outputs):
-    raise errors.UserError(f'{len(found.inputs)} inputs, but {len(found.outputs)} outputs')
-  if not found.inputs:
-    raise _UnjudgeableError('no tests')
-  if found.fn_name:
-    return tuple(_function_tests(found, starter_code))
+def _build_tests(pairs: _InputOutput, starter_code: str) -> tuple[records.TestCase, ...]:
+  if len(pairs.inputs) != len(pairs.outputs):
+    raise errors.UserError(f'{len(pairs.inputs)} inputs, but {len(pairs.outputs)} outputs')
+  if not pairs.inputs:
+    raise conversion.UnjudgeableError('no tests')
+  if pairs.fn_name:
+    return tuple(_list_function_tests(pairs, starter_code))
   return tuple(
-      records.TestCase(input=_text(bytes(given)), expected=_text(bytes(said)))
-      for given, said in zip(found.inputs, found.outputs, strict=True)
+      records.TestCase(
+          input=_read_text_value(bytes(given)), expected=_read_text_value(bytes(expected))
+      )
+      for given, expected in zip(pairs.inputs, pairs.outputs, strict=True)
   )
 
 
-def quantity(said: str | float | None) -> float | None:
-  """Returns the number of seconds or MiB in '256.0 megabytes'.
+def parse_quantity(quantity: str | float | None) -> float | None:
+  """Returns seconds or MiB: 256.0 for '256.0 megabytes'; None if nothing is stated.
 
   Raises:
-    ValueError: it says something else.
+    UserError: no number, or a unit that is not known.
   """
-  text = str(said or '').strip().lower()
+  text = str(quantity or '').strip().lower()
   if text in ('', 'none'):
     return None
-  found = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([a-z]*)', text)
-  if not found or found[2] and found[2] not in _UNITS:
-    raise errors.UserError(f'{said!r} is not understood')
-  return float(found[1]) * _UNITS.get(found[2], 1.0)
+  match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([a-z]*)', text)
+  if not match or match[2] and match[2] not in _UNITS:
+    raise errors.UserError(f'{quantity!r} is not understood')
+  return float(match[1]) * _UNITS.get(match[2], 1.0)
 
 
-def _platform(row: Row) -> str:
+def _find_platform(row: AppsRow) -> str:
   host = urllib.parse.urlsplit(row.url or '').hostname or ''
   return (row.source or ''.join(host.split('.')[-2:-1])).lower()
 
 
-def _limits(row: Row) -> records.Limits:
-  return rows.limits(quantity(row.time_limit), quantity(row.memory_limit))
+def _build_row_limits(row: AppsRow) -> records.Limits:
+  return conversion.build_limits(parse_quantity(row.time_limit), parse_quantity(row.memory_limit))
 
 
-def problems(row: Row, place: rows.Place, source: str) -> Iterator[rows.Item]:
+def convert_apps_row(
+    row: AppsRow, place: conversion.Place, source: str
+) -> Iterator[conversion.Item]:
   """Yields the problem `source/split/id`; `source` is apps or taco."""
   number = next((x for x in (row.problem_id, row.id) if x is not None), None)
-  # An index from 0, as OpenCodeReasoning-2 counts them.
+  # Without an id, the index from 0, as OpenCodeReasoning-2 counts.
   number = place.index if number is None else number
   problem_id = f'{source}/{place.stem}/{number}'
   starter_code = row.starter_code or ''
-  with rows.field('input_output'):
-    found = _decode(row.input_output)
+  with conversion.naming_column('input_output'):
+    pairs = _decode_input_output(row.input_output)
     try:
-      tests = _tests(found, starter_code)
-    except _UnjudgeableError as e:
-      yield rows.Remark(problem_id, f'left out: {e}')
+      tests = _build_tests(pairs, starter_code)
+    except conversion.UnjudgeableError as e:
+      yield conversion.Remark(problem_id, f'left out: {e}')
       return
   try:
-    limits = _limits(row)
+    limits = _build_row_limits(row)
   except ValueError as e:
-    yield rows.Remark(problem_id, f"kept, with the config's limits: {e}")
+    yield conversion.Remark(problem_id, f"kept, with the config's limits: {e}")
     limits = records.Limits()
-  with rows.field('date, url'):
-    date, platform = rows.date(row.date or ''), _platform(row)
-  statement, stub, name = row.question, '', found.fn_name or ''
+  with conversion.naming_column('date, url'):
+    date, platform = conversion.format_iso_day(row.date or ''), _find_platform(row)
+  statement, stub, name = row.question, '', pairs.fn_name or ''
   if name:
-    statement, stub = rows.ask_for(name, statement, starter_code)
-  provided = leetcode.PROVIDED if 'class Solution' in starter_code else ''
+    statement, stub = conversion.ask_for_function(name, statement, starter_code)
+  provided = asserts.LEETCODE_PRELUDE if 'class Solution' in starter_code else ''
   yield records.Problem(
       problem_id=problem_id,
       statement=statement,

@@ -8,14 +8,18 @@
     humaneval mbpp leetcode livecodebench
     kattis         a problem package, or a tree of packages
 
-PATH is a .jsonl, .jsonl.gz or .parquet file, or a directory of such files,
-which are read by name; only `kattis` reads something else. The problems come
-in the same order whenever they are read.
+PATH is a .jsonl, .jsonl.gz, .jsonl.zst or .parquet file, or a directory of such files, which are
+read in the order of their names; only `kattis` reads something else. The problems always come in
+the same order.
+
+To add a format: write the struct of its row and a function that yields problems of a row, and name
+both in `_READERS`.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 import functools
+import os
 import pathlib
 from typing import Any
 import warnings
@@ -23,55 +27,53 @@ import warnings
 from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.formats import apps
-from valley_jax.data.formats import codecontests
-from valley_jax.data.formats import codeforces
-from valley_jax.data.formats import humaneval
+from valley_jax.data.formats import asserts
+from valley_jax.data.formats import contests
+from valley_jax.data.formats import conversion
 from valley_jax.data.formats import kattis
-from valley_jax.data.formats import leetcode
 from valley_jax.data.formats import livecodebench
-from valley_jax.data.formats import mbpp
-from valley_jax.data.formats import rows
 
-_MOST_NAMED = 10  # Ids in a warning; the others are counted.
+_MAX_NAMED = 10  # Ids in a warning; the others are counted.
 
-
-Reader = Callable[[pathlib.Path], Iterator[rows.Item]]
+Reader = Callable[[str], Iterator[conversion.Item]]
 
 
-def _of(row_type: Any, convert: rows.Convert) -> Reader:
-  return lambda path: rows.read(path, row_type, convert)
+def _row_reader(row_type: Any, convert: conversion.Convert) -> Reader:
+  return lambda path: conversion.read_items(path, row_type, convert)
 
 
-_read_own = _of(records.Problem, lambda row, place: [row])
+_read_own_rows = _row_reader(records.Problem, lambda row, place: [row])
 
 
-def _read_mini(path: pathlib.Path) -> Iterator[rows.Item]:
-  return _read_own(path / 'problems.jsonl' if path.is_dir() else path)
+def _read_mini_world(path: str) -> Iterator[conversion.Item]:
+  return _read_own_rows(os.path.join(path, 'problems.jsonl') if os.path.isdir(path) else path)
 
 
 _READERS: dict[str, Reader] = {
-    'apps': _of(apps.Row, functools.partial(apps.problems, source='apps')),
-    'codecontests': _of(codecontests.Row, codecontests.problems),
-    'codeforces': _of(codeforces.Row, codeforces.problems),
-    'humaneval': _of(humaneval.Row, humaneval.problems),
-    'jsonl': _read_own,
-    'kattis': kattis.read,
-    'leetcode': _of(leetcode.Row, leetcode.problems),
-    'livecodebench': _of(livecodebench.Row, livecodebench.problems),
-    'mbpp': _of(mbpp.Row, mbpp.problems),
-    'mini': _read_mini,
-    'taco': _of(apps.Row, functools.partial(apps.problems, source='taco')),
+    'apps': _row_reader(apps.AppsRow, functools.partial(apps.convert_apps_row, source='apps')),
+    'codecontests': _row_reader(contests.CodeContestsRow, contests.convert_codecontests_row),
+    'codeforces': _row_reader(contests.CodeforcesRow, contests.convert_codeforces_row),
+    'humaneval': _row_reader(asserts.HumanEvalRow, asserts.convert_humaneval_row),
+    'jsonl': _read_own_rows,
+    'kattis': lambda path: kattis.read_packages(pathlib.Path(path)),
+    'leetcode': _row_reader(asserts.LeetCodeRow, asserts.convert_leetcode_row),
+    'livecodebench': _row_reader(
+        livecodebench.LiveCodeBenchRow, livecodebench.convert_livecodebench_row
+    ),
+    'mbpp': _row_reader(asserts.MbppRow, asserts.convert_mbpp_row),
+    'mini': _read_mini_world,
+    'taco': _row_reader(apps.AppsRow, functools.partial(apps.convert_apps_row, source='taco')),
 }
 
 
 def read_problems(spec: str) -> list[records.Problem]:
   """Returns the problems of `FORMAT:PATH`, in the file's order.
 
-  Warns once, with ids, of problems that are left out since they could not be
-  judged honestly, and of those that are kept with a flaw.
+  Warns once, with ids, of problems that are left out because they could not be judged fairly, and
+  of those that are kept with a flaw.
 
   Raises:
-    ValueError: an unknown format, no file, no problem, or one id twice.
+    UserError: an unknown format, no file, no problem, or one id twice.
     records.BadRowError: a row that is not of the format.
   """
   name, colon, path = spec.partition(':')
@@ -82,37 +84,37 @@ def read_problems(spec: str) -> list[records.Problem]:
     )
   if not path or not pathlib.Path(path).exists():
     raise errors.UserError(
-        f'Problems {spec!r}: there is no file {path}; set `problems` of the'
-        ' config to one that exists.'
+        f'Problems {spec!r}: there is no file {path}; set `problems` of the config to one that'
+        ' exists.'
     )
   problems, remarks = [], {}
-  for item in _READERS[name](pathlib.Path(path)):
-    if isinstance(item, rows.Remark):
+  for item in _READERS[name](path):
+    if isinstance(item, conversion.Remark):
       remarks.setdefault(item.text, []).append(item.problem_id)
     else:
       problems.append(item)
-  said = '; '.join(_count(text, ids) for text, ids in remarks.items())
+  summary = '; '.join(_summarise_remark(text, ids) for text, ids in remarks.items())
   if not problems:
-    why = f'no problem that can be judged: {said}' if said else 'no row'
+    why = f'no problem that can be judged: {summary}' if summary else 'no row'
     raise errors.UserError(f'Problems {spec!r}: {path} has {why}.')
-  _refuse_doubles(spec, problems)
-  if said:
-    warnings.warn(f'Problems {spec!r}: {said}.')
+  _refuse_repeated_ids(spec, problems)
+  if summary:
+    warnings.warn(f'Problems {spec!r}: {summary}.')
   return problems
 
 
-def _count(text: str, ids: list[str]) -> str:
-  named = ', '.join(ids[:_MOST_NAMED])
-  more = f' and {len(ids) - _MOST_NAMED:,} more' if ids[_MOST_NAMED:] else ''
+def _summarise_remark(text: str, ids: list[str]) -> str:
+  named = ', '.join(ids[:_MAX_NAMED])
+  more = f' and {len(ids) - _MAX_NAMED:,} more' if ids[_MAX_NAMED:] else ''
   return f'{len(ids):,} {text} ({named}{more})'
 
 
-def _refuse_doubles(spec: str, problems: list[records.Problem]) -> None:
+def _refuse_repeated_ids(spec: str, problems: list[records.Problem]) -> None:
   seen = set()
   for problem in problems:
     if problem.problem_id in seen:
       raise errors.UserError(
-          f'Problems {spec!r}: {problem.problem_id!r} occurs twice; give each'
-          ' problem an id of its own.'
+          f'Problems {spec!r}: {problem.problem_id!r} occurs twice; give each problem an id of'
+          ' its own.'
       )
     seen.add(problem.problem_id)

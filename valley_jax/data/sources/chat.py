@@ -4,23 +4,23 @@
     codeforces_cots  open-r1/codeforces-cots, its configs `solutions...`
     chat             any other rows of this form; the teacher is the row's
 
-The last turn is the teacher's, thinking inline (`<think>`) or apart, as
-`reasoning_content` or `reasoning`. A system message says how the teacher was
-asked, not what, and is left out. So is, of codeforces-cots, the prompt around
-the statement, whose parts are columns.
+The last turn is the teacher's. Its thinking is inline (`<think>`) or apart, as
+`reasoning_content` or `reasoning`. A system message is left out: it says how the teacher was
+asked, not what. So is the prompt that codeforces-cots puts around a statement, whose parts are
+columns of their own.
 """
 
 import msgspec
 
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data.sources import questions
+from valley_jax.data.sources import ocr
 from valley_jax.data.sources import responses
 from valley_jax.data.sources import rows
 
 
 class Message(msgspec.Struct):
-  """A turn; what a server calls its thought depends on the server."""
+  """A turn; the name of the field of its thought depends on the server."""
 
   role: str
   content: str | None = None
@@ -28,11 +28,11 @@ class Message(msgspec.Struct):
   reasoning: str | None = None
 
 
-class Row(msgspec.Struct):
-  """`messages`, and what the sets and others may say of them.
+class ChatRow(msgspec.Struct):
+  """`messages`, and the optional columns of the sets.
 
-  Not read of Mixture-of-Thoughts: num_tokens; of OpenR1-Math-220k: problem,
-  solution, answer, generations, and what became of each of them.
+  Columns that are not read: `num_tokens` of Mixture-of-Thoughts; `problem`, `solution`, `answer`
+  and `generations` of OpenR1-Math-220k with their verdicts.
   """
 
   messages: list[Message]
@@ -48,43 +48,39 @@ class Row(msgspec.Struct):
   is_correct: bool | None = None
 
 
-class CodeforcesRow(questions.Codeforces, kw_only=True):
-  """The columns of codeforces-cots that a trace needs.
-
-  Not read: the contest, limits, editorial, prompt, generation, finish_reason,
-  api_metadata.
-  """
+class CodeforcesCotsRow(ocr.CodeforcesStatement, kw_only=True):
+  """The columns of codeforces-cots that a trace needs."""
 
   id: str  # Of the problem, which has up to five rows.
   messages: list[Message]
 
 
-def _response(message: Message) -> str:
+def _join_response(message: Message) -> str:
   thought = message.reasoning_content or message.reasoning
   content = message.content or ''
   if thought and thought.strip() and '</think>' in content:
-    raise rows.UnusableError('the answer thinks both inline and apart')
-  return responses.join(thought, content)
+    raise rows.UnusableRowError('the answer thinks both inline and apart')
+  return responses.join_thought(thought, content)
 
 
-def _turns(messages: list[Message]) -> tuple[str, str]:
+def _split_turns(messages: list[Message]) -> tuple[str, str]:
   """Returns question and response."""
   turns = [m for m in messages if m.role not in ('system', 'developer')]
   roles = [message.role for message in turns]
   if roles != ['user', 'assistant']:
-    said = ', '.join(role[:20] for role in roles[:9]) or 'none'
-    raise rows.UnusableError(f'its turns are {said}; want user, assistant')
-  return turns[0].content or '', _response(turns[1])
+    shown = ', '.join(role[:20] for role in roles[:9]) or 'none'
+    raise rows.UnusableRowError(f'its turns are {shown}; want user, assistant')
+  return turns[0].content or '', _join_response(turns[1])
 
 
-def trace(row: Row, teacher: str = '') -> records.Trace:
-  """Returns the trace; a hash of question and response is its id."""
-  question, response = _turns(row.messages)
+def build_chat_trace(row: ChatRow, teacher: str = '') -> records.Trace:
+  """Returns the trace; its id is a hash of question and response."""
+  question, response = _split_turns(row.messages)
   problem = row.uuid or '' if row.id is None else str(row.id)
-  language = responses.language_called(row.language)
+  language = responses.parse_language(row.language)
   return records.Trace(
-      trace_id=f'chat-{responses.identity(question, response)}',
-      problem_id=problem or responses.identity(question),
+      trace_id=f'chat-{responses.hash_texts(question, response)}',
+      problem_id=problem or responses.hash_texts(question),
       question=question,
       response=response,
       teacher=row.teacher or row.model or teacher,
@@ -97,18 +93,18 @@ def trace(row: Row, teacher: str = '') -> records.Trace:
   )
 
 
-def codeforces_trace(row: CodeforcesRow) -> records.Trace:
-  """Returns the trace of a row of codeforces-cots, with such an id too.
+def build_codeforces_cots_trace(row: CodeforcesCotsRow) -> records.Trace:
+  """Returns the trace; its id is a hash of question and response.
 
   Raises:
-    rows.UnusableError: it has no statement, or not the turns of a trace.
+    rows.UnusableRowError: it has no statement, or not the turns of a trace.
   """
   question = row.statement
   if not question:
-    raise rows.UnusableError('its description is empty')
-  _, response = _turns(row.messages)
+    raise rows.UnusableRowError('its description is empty')
+  _, response = _split_turns(row.messages)
   return records.Trace(
-      trace_id=f'codeforces_cots-{responses.identity(question, response)}',
+      trace_id=f'codeforces_cots-{responses.hash_texts(question, response)}',
       problem_id=row.id,
       question=question,
       response=response,

@@ -1,96 +1,121 @@
-"""Rows of JSONL and Parquet files, and the names of those that are bad.
+"""The reader of rows: JSONL (also .gz, .zst) and Parquet files, validated, bad rows quarantined.
 
-Both are streamed: a line, or `_BATCH` rows of a Parquet file, is in memory at
-a time. What is wrong with a row is quarantined as {file, line, reason, row};
-so is, once, what is wrong with a file.
+Files are streamed: one line, or `_BATCH` rows of a Parquet file, is in memory at a time. Whatever
+is wrong with a row is appended to a quarantine as {file, line, reason, row}, and reading goes on;
+a damaged file is one such row. The quarantine decides what a bad row means: `shard` writes it
+down, and readers of problems raise it, since a lost problem would change every score.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
+import zlib
 
 import msgspec
 
 from valley_jax import records
 from valley_jax.data.sources import files
 
+MAX_BYTES = 1 << 26  # Of a line: far above any trace, far below the memory.
+_BATCH = 32  # Rows of a Parquet file.
+_BUFFER = 1 << 20  # Bytes that are read from a Parquet file at once.
+_MAX_SHOWN = 1000  # Bytes of a bad row that go into the quarantine.
+
+# Errors of decoding that are the row's fault.
+FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, zlib.error)
+
+
+class UnusableRowError(Exception):
+  """Why a well-formed row cannot become a trace."""
+
 
 class Quarantine(Protocol):
-  """Where bad rows go: a list, or what keeps none of them in memory."""
+  """Where bad rows go: a list, or something that keeps none of them in memory."""
 
   def append(self, row: dict[str, Any], /) -> object:
     ...
 
 
-class Written:
-  """A quarantine that is a file of JSONL."""
+class QuarantineFile:
+  """A quarantine that writes bad rows to a JSONL file.
 
-  def __init__(self, file: BinaryIO, done: Callable[[int], object] = lambda number: None):
+  Args:
+    file: The open file.
+    report: Is called with 1 for each bad row.
+  """
+
+  def __init__(self, file: BinaryIO, report: Callable[[int], object] = lambda number: None):
     self._file = file
-    self._done = done
+    self._report = report
     self.num_rows = 0
 
   def append(self, row: dict[str, Any], /) -> None:
     self._file.write(records.to_json(row) + b'\n')
     self.num_rows += 1
-    self._done(1)
+    self._report(1)
 
 
-MAX_BYTES = 1 << 26  # Of a line: far above any trace, far below the memory.
-_BATCH = 32  # Rows of a Parquet file.
-_BUFFER = 1 << 20  # Bytes that are read of a Parquet file at once.
-_SHOWN = 1000  # Bytes of a bad row that are kept.
-
-# What decoding a row can raise that is the row's fault.
-FAULTS = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
-
-
-class UnusableError(Exception):
-  """Why a well-formed row cannot become a trace."""
-
-
-def refuse(quarantine: Quarantine, file: str, line: int, reason: str, row: Any = b'') -> None:
-  """Writes down a bad row, or damage to a file from this row on."""
-  if not isinstance(row, bytes):
-    row = repr(row).encode() if isinstance(row, dict) else records.to_json(row)
-  quarantine.append(
-      {'file': file, 'line': line, 'reason': reason, 'row': row[:_SHOWN].decode('utf-8', 'replace')}
-  )
-
-
-def read(
-    file: str, row_type: Any, quarantine: Quarantine, max_bytes: int | None = MAX_BYTES
-) -> Iterator[tuple[int, Any]]:
-  """Yields (number, row) of a file, validated; blank lines are skipped.
+class StrictQuarantine:
+  """A quarantine that raises the first bad row.
 
   Args:
-    file: .parquet, or else JSONL, also .gz or .zst.
-    row_type: A msgspec struct. Columns that it does not have are not read.
-    quarantine: Receives what is bad; all other rows are yielded.
-    max_bytes: Of a line of JSONL.
+    remedy: What the user should do; the end of the message.
+  """
+
+  def __init__(self, remedy: str):
+    self._remedy = remedy
+
+  def append(self, row: dict[str, Any], /) -> None:
+    reason = row['reason'].rstrip('.')
+    raise records.BadRowError(f'{row["file"]}, line {row["line"]}: {reason}. {self._remedy}')
+
+
+def quarantine_row(
+    quarantine: Quarantine, file: str, line: int, reason: str, row: Any = b''
+) -> None:
+  """Quarantines a bad row, or a file that is damaged from this row on."""
+  if not isinstance(row, bytes):
+    row = repr(row).encode() if isinstance(row, dict) else records.to_json(row)
+  shown = row[:_MAX_SHOWN].decode('utf-8', 'replace')
+  quarantine.append({'file': file, 'line': line, 'reason': reason, 'row': shown})
+
+
+def read_rows(
+    file: str, row_type: Any, quarantine: Quarantine, max_bytes: int | None = MAX_BYTES
+) -> Iterator[tuple[int, Any]]:
+  """Yields (line, row) for each good row of a file; blank lines are skipped.
+
+  Args:
+    file: Parquet if its name ends in .parquet, else JSONL, which may end in .gz or .zst.
+    row_type: A msgspec struct. Columns that it does not declare are not read.
+    quarantine: Receives the bad rows.
+    max_bytes: Limit of a line of JSONL; None for no limit.
   """
   if file.endswith('.parquet'):
-    return _parquet_rows(file, row_type, quarantine)
-  return _json_rows(file, row_type, quarantine, max_bytes)
+    return _read_parquet_rows(file, row_type, quarantine)
+  return _read_json_rows(file, row_type, quarantine, max_bytes)
 
 
-def count(file: str) -> int | None:
-  """Returns about how many rows a file has; None: only reading it would tell.
+def estimate_num_rows(file: str) -> int | None:
+  """Returns about how many rows a file has; None if only reading it would tell.
 
-  Bad and blank ones count; a damaged file has none.
+  Bad and blank rows count; a damaged file has none.
   """
   if file.endswith('.parquet'):
     with files.open_binary(file) as f:
-      table = _open_table(file, f, [])
+      table = _open_parquet_table(file, f, [])
       return table.metadata.num_rows if table else 0
   if file.endswith(('.gz', '.zst')) or '://' in file:
     return None
-  return sum(chunk.count(b'\n') for chunk in files.chunks(file))
+  return sum(chunk.count(b'\n') for chunk in files.read_chunks(file))
 
 
-def _lines(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes | None]:
-  """Yields the lines, without their ends; None is one over `max_bytes`."""
+def split_lines(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes | None]:
+  """Yields the lines of a file without their ends; None for a line over `max_bytes`.
+
+  Example: split_lines([b'a', b'b\\nc'], None) yields b'ab' and b'c'.
+  """
   parts: list[bytes] = []
   size = 0
   for chunk in chunks:
@@ -104,23 +129,22 @@ def _lines(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes | N
     if max_bytes is None or size <= max_bytes:
       parts.append(rest)
     else:
-      parts.clear()
+      parts.clear()  # An endless line must not fill the memory.
   if size:
     is_kept = max_bytes is None or size <= max_bytes
     yield b''.join(parts) if is_kept else None
 
 
-def _json_rows(
+def _read_json_rows(
     file: str, row_type: Any, quarantine: Quarantine, max_bytes: int | None
 ) -> Iterator[tuple[int, Any]]:
   decoder = msgspec.json.Decoder(row_type)
   number = 0
   try:
-    lines = _lines(files.chunks(file), max_bytes)
+    lines = split_lines(files.read_chunks(file), max_bytes)
     for number, line in enumerate(lines, start=1):
       if line is None:
-        reason = f'the line has over {max_bytes:,} bytes'
-        refuse(quarantine, file, number, reason)
+        quarantine_row(quarantine, file, number, f'the line has over {max_bytes:,} bytes')
         continue
       if number == 1:
         line = line.removeprefix(b'\xef\xbb\xbf')  # A byte order mark.
@@ -129,76 +153,79 @@ def _json_rows(
       try:
         row = decoder.decode(line)
       except FAULTS as e:
-        refuse(quarantine, file, number, str(e), line)
-      else:
+        quarantine_row(quarantine, file, number, str(e), line)
+      else:  # Outside of `try`: an error of the caller is no fault of the row.
         yield number, row
   except files.DamagedError as e:
     reason = f'damaged from this row on, the rest is lost: {e}'
-    refuse(quarantine, file, number + 1, reason)
+    quarantine_row(quarantine, file, number + 1, reason)
 
 
-def _parquet_rows(file: str, row_type: Any, quarantine: Quarantine) -> Iterator[tuple[int, Any]]:
+def _read_parquet_rows(
+    file: str, row_type: Any, quarantine: Quarantine
+) -> Iterator[tuple[int, Any]]:
   fields = msgspec.structs.fields(row_type)
-  optional = {f.encode_name for f in fields if not f.required}
+  optional = {field.encode_name for field in fields if not field.required}
   wanted = [field.encode_name for field in fields]
   with files.open_binary(file) as f:
-    table = _open_table(file, f, quarantine)
+    table = _open_parquet_table(file, f, quarantine)
     if table is None:
       return
     names = table.schema_arrow.names
     if lacking := sorted({*wanted} - {*names} - optional):
       reason = f'all rows lack the column {", ".join(lacking)}'
-      refuse(quarantine, file, 1, reason)
+      quarantine_row(quarantine, file, 1, reason)
       return
+    # Only these: solutions and tests, which nobody asked for, are most of such a file.
     columns = [name for name in wanted if name in names]
-    for number, row, fault in _group_rows(file, table, columns, quarantine):
+    for number, row, fault in _read_row_groups(file, table, columns, quarantine):
       try:
         if fault is not None:
           raise fault
-        # Parquet has no other way to leave a column out.
+        # Parquet has no other way than null to leave a column out.
         given = {
             name: value for name, value in row.items() if value is not None or name not in optional
         }
         value = msgspec.convert(given, row_type)
       except FAULTS as e:
-        refuse(quarantine, file, number, str(e), row)
+        quarantine_row(quarantine, file, number, str(e), row)
       else:
         yield number, value
 
 
-def _open_table(file: str, f: BinaryIO, quarantine: Quarantine) -> Any:
+def _open_parquet_table(file: str, f: BinaryIO, quarantine: Quarantine) -> Any:
   """Returns the ParquetFile, or None if it is damaged."""
-  import pyarrow as pa  # Half a second that JSONL need not wait for.
+  import pyarrow as pa  # Half a second, which JSONL need not wait for.
   import pyarrow.parquet as pq
 
   try:
     table = pq.ParquetFile(
         f,
         buffer_size=_BUFFER,
-        pre_buffer=False,  # True reads a row group as a whole.
+        pre_buffer=False,  # True would read a row group as a whole.
         page_checksum_verification=True,
     )
-    _ = table.schema_arrow  # Which is decoded only now.
+    _ = table.schema_arrow  # It is decoded only when it is asked for.
   except (pa.ArrowException, OSError, ValueError) as e:
-    _raise_unless_damage(e)
-    refuse(quarantine, file, 1, f'damaged, all rows are lost: {e}')
+    _raise_if_not_damage(e)
+    quarantine_row(quarantine, file, 1, f'damaged, all rows are lost: {e}')
     return None
   return table
 
 
-def _raise_unless_damage(error: Exception) -> None:
-  """Raises what is of the disk or the network, and not of the file.
+def _raise_if_not_damage(error: Exception) -> None:
+  """Raises an error of the disk or the network; returns for one of the file's content.
 
-  Arrow tells of most damage by an OSError, which then has no errno.
+  Arrow reports most damage as an OSError, which then has no errno.
   """
   if isinstance(error, OSError) and not (type(error) is OSError and error.errno is None):
     raise error
 
 
-def _group_rows(
+def _read_row_groups(
     file: str, table: Any, columns: list[str], quarantine: Quarantine
 ) -> Iterator[tuple[int, dict[str, Any], Exception | None]]:
-  """Yields (number, row, what is wrong with it) of each undamaged row group."""
+  """Yields (number, row, the row's fault or None) of each undamaged row group."""
   import pyarrow as pa
 
   number = end = 0
@@ -206,23 +233,23 @@ def _group_rows(
     number, end = end, end + table.metadata.row_group(group).num_rows
     try:
       for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
-        for row, fault in _batch_rows(batch):
+        for row, fault in _convert_batch(batch):
           number += 1
           yield number, row, fault
       why = 'fewer rows than it says'
     except (pa.ArrowException, OSError) as e:
-      _raise_unless_damage(e)
+      _raise_if_not_damage(e)
       why = str(e)
     if number < end:
       reason = f'damaged, rows {number + 1:,} to {end:,} are lost: {why}'
-      refuse(quarantine, file, number + 1, reason)
+      quarantine_row(quarantine, file, number + 1, reason)
   if end != table.metadata.num_rows:
-    said = f'{table.metadata.num_rows:,} rows, its row groups {end:,}'
-    refuse(quarantine, file, end + 1, f'damaged: the file has {said}')
+    counts = f'{table.metadata.num_rows:,} rows, its row groups {end:,}'
+    quarantine_row(quarantine, file, end + 1, f'damaged: the file has {counts}')
 
 
-def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any], Exception | None]]:
-  """Yields the rows; one that is not UTF-8 shall not spoil the others."""
+def _convert_batch(batch: Any) -> Iterator[tuple[dict[str, Any], Exception | None]]:
+  """Yields (row, fault or None); a row that is not UTF-8 does not spoil the others."""
   try:
     rows = batch.to_pylist()
   except FAULTS as e:
@@ -230,6 +257,6 @@ def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any], Exception | None]]
       yield {}, e
       return
     for i in range(batch.num_rows):
-      yield from _batch_rows(batch.slice(i, 1))
+      yield from _convert_batch(batch.slice(i, 1))
   else:
     yield from ((row, None) for row in rows)

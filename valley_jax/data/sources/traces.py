@@ -1,23 +1,25 @@
-"""Reads traces: `read(['ocr2:python-*.parquet', 's1k:DIR'], ...)`.
+"""Reads traces: `read_traces(['ocr2:python-*.parquet', 's1k:DIR'], ...)`.
 
     jsonl            our own rows, `records.Trace`
     mini             the directory of an embedded world: its training traces
-    ocr1 ocr2        OpenCodeReasoning 1 and 2; a question "-" is looked up
-    openr1           Mixture-of-Thoughts, OpenR1-Math: `messages`, teacher R1
+    ocr1 ocr2        OpenCodeReasoning 1 and 2; a question "-" is looked up (ocr.py)
+    openr1           Mixture-of-Thoughts, OpenR1-Math: `messages`, teacher R1 (chat.py)
     codeforces_cots  codeforces-cots: `messages` and the parts of a statement
     chat             other rows with `messages`
-    s1k s1k_gemini   s1K and s1K-1.1: by R1 where it wrote them, and by Gemini
+    s1k s1k_gemini   s1K and s1K-1.1: by R1 where it wrote them, and by Gemini (columns.py)
     table            prompt and response, in columns named as you like
     math             question, trace and answer, the same
 
-A source is FORMAT:PATH. PATH is a file, a glob, or a directory; local, or at
-any address that fsspec knows (gs://, s3://, ...); .parquet or JSONL, also .gz
-or .zst. Files are read by name, so that the traces come in the same order
-whenever they are read.
+A source is FORMAT:PATH. PATH is a file, a glob, or a directory; local, or at any address that
+fsspec knows (gs://, s3://, ...); .parquet or JSONL, also .gz or .zst. Files are read in the order
+of their names, so that the traces always come in the same order.
 
-Ids are the rows' own where the set has some for its traces: jsonl, mini, ocr2,
-table. All others are a hash of the trace's texts, so that they depend on
-neither place nor order, and the same trace in two rows has one id.
+Ids are the rows' own where the set gives its traces ids: jsonl, mini, ocr2, table. All others are
+a hash of the trace's texts, so that they depend on neither place nor order, and the same trace in
+two rows has one id.
+
+To add a format: write the struct of its row and a function that makes a trace of it, and name both
+in `_FORMATS`.
 """
 
 from collections.abc import Callable
@@ -31,12 +33,10 @@ from typing import Any
 from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.sources import chat
+from valley_jax.data.sources import columns
 from valley_jax.data.sources import files
 from valley_jax.data.sources import ocr
-from valley_jax.data.sources import questions as questions_lib
 from valley_jax.data.sources import rows
-from valley_jax.data.sources import s1k
-from valley_jax.data.sources import table
 
 MAX_CHARS = 4_000_000  # Of question and response: a million tokens.
 _MAX_LABEL_CHARS = 1000
@@ -50,165 +50,169 @@ _LABELS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
-  """A row type, and what makes a trace of a row."""
+  """A row type, and the function that makes a trace of a row."""
 
-  row: Any
-  to_trace: Callable[..., records.Trace]
-  looks_up: bool = False  # to_trace takes the local copies too.
+  row_type: Any
+  build_trace: Callable[..., records.Trace]
+  needs_questions: bool = False  # build_trace takes the local copies, too.
 
 
 _FORMATS: dict[str, _Format] = {
-    'chat': _Format(chat.Row, chat.trace),
-    'codeforces_cots': _Format(chat.CodeforcesRow, chat.codeforces_trace),
+    'chat': _Format(chat.ChatRow, chat.build_chat_trace),
+    'codeforces_cots': _Format(chat.CodeforcesCotsRow, chat.build_codeforces_cots_trace),
     'jsonl': _Format(records.Trace, lambda row: row),
     'mini': _Format(records.Trace, lambda row: row),
-    'ocr1': _Format(ocr.Row1, ocr.trace1, looks_up=True),
-    'ocr2': _Format(ocr.Row2, ocr.trace2, looks_up=True),
-    'openr1': _Format(chat.Row, functools.partial(chat.trace, teacher='DeepSeek-R1')),
-    's1k': _Format(s1k.Row, s1k.trace),
-    's1k_gemini': _Format(s1k.Row, functools.partial(s1k.trace, teacher=s1k.GEMINI)),
+    'ocr1': _Format(ocr.Ocr1Row, ocr.build_ocr1_trace, needs_questions=True),
+    'ocr2': _Format(ocr.Ocr2Row, ocr.build_ocr2_trace, needs_questions=True),
+    'openr1': _Format(
+        chat.ChatRow, functools.partial(chat.build_chat_trace, teacher='DeepSeek-R1')
+    ),
+    's1k': _Format(columns.S1kRow, columns.build_s1k_trace),
+    's1k_gemini': _Format(
+        columns.S1kRow, functools.partial(columns.build_s1k_trace, teacher=columns.GEMINI)
+    ),
 }
-_TABLES = {'math': table.MATH, 'table': {}}
+_TABLES = {'math': columns.MATH, 'table': {}}
 
 
-def several(sources: str | Sequence[str]) -> tuple[str, ...]:
+def parse_sources(sources: str | Sequence[str]) -> tuple[str, ...]:
   """Returns the sources of config.traces.
 
   Args:
-    sources: FORMAT:PATH, several of them, or as a flag has them, [A,B].
+    sources: FORMAT:PATH, several of them, or the text of a flag, [A,B].
 
   Raises:
-    ValueError: one stands there twice.
+    UserError: a source is named twice.
   """
   if not isinstance(sources, str):
-    found = tuple(sources)
+    parsed = tuple(sources)
   elif sources.startswith('[') and sources.endswith(']'):
     parts = (part.strip().strip('\'"') for part in sources[1:-1].split(','))
-    found = tuple(filter(None, parts))
+    parsed = tuple(filter(None, parts))
   else:
-    found = (sources,)
-  twice = next((x for x in found if found.count(x) > 1), '')
+    parsed = (sources,)
+  twice = next((x for x in parsed if parsed.count(x) > 1), '')
   if twice:
     raise errors.UserError(f'config.traces names {twice} twice; name it once.')
-  return found
+  return parsed
 
 
-def split(source: str) -> tuple[str, str]:
+def split_source(source: str) -> tuple[str, str]:
   """Returns format and path of `FORMAT:PATH`.
 
   Raises:
-    ValueError: an unknown format, or no file there.
+    UserError: an unknown format, or no file there.
   """
   spec, _, path = source.partition(':')
-  _open(source)
+  _open_source(source)
   return spec.partition('/')[0], path
 
 
-def looks_up(source: str) -> bool:
+def needs_questions(source: str) -> bool:
   """Whether rows of this source may need local copies of their questions."""
-  return _open(source)[0].looks_up
+  return _open_source(source)[0].needs_questions
 
 
-def digest(source: str) -> str:
-  """Returns the sha256 of a source's bytes: `sha256sum` of its file.
+def hash_source(source: str) -> str:
+  """Returns the SHA-256 of a source's bytes: `sha256sum` of its file.
 
-  Of several files it is the hash of their hashes, a line each, by name. A
+  The hash of several files is that of their hashes, one a line, in the order of their names. A
   remote source is read as a whole.
   """
-  return files.sha256(file_names(source))
+  return files.hash_files(list_files(source))
 
 
-def file_names(source: str) -> list[str]:
+def list_files(source: str) -> list[str]:
   """Returns the files of a source, in the order in which they are read."""
-  return _open(source)[1]
+  return _open_source(source)[1]
 
 
-def num_rows(sources: str | Sequence[str]) -> int:
-  """Returns about how many rows sources have, to tell how long they will take.
+def estimate_num_rows(sources: str | Sequence[str]) -> int:
+  """Returns about how many rows the sources have, for a progress bar.
 
-  0 if that cannot be told but by unpacking all of one, or fetching it.
+  0 if only unpacking or fetching one of them would tell.
   """
-  found = [file for source in several(sources) for file in file_names(source)]
-  numbers = [rows.count(file) for file in found]
+  names = [name for source in parse_sources(sources) for name in list_files(source)]
+  numbers = [rows.estimate_num_rows(name) for name in names]
   return 0 if None in numbers else sum(filter(None, numbers))
 
 
-def _format(spec: str) -> _Format | None:
+def _find_format(spec: str) -> _Format | None:
   name, *fields = spec.split('/')
   if name in _TABLES:
     parts = [field.partition('=') for field in fields]
     given = {field: column for field, _, column in parts}
-    return _Format(table.row_type(_TABLES[name] | given), table.trace)
+    row_type = columns.build_table_row_type(_TABLES[name] | given)
+    return _Format(row_type, columns.build_table_trace)
   return _FORMATS.get(spec)
 
 
-def _open(source: str) -> tuple[_Format, list[str]]:
-  """Returns how to read `FORMAT:PATH`, and its files, at least one."""
+def _open_source(source: str) -> tuple[_Format, list[str]]:
+  """Returns the format of `FORMAT:PATH`, and its files, at least one."""
   spec, colon, path = source.partition(':')
   if spec == 'mini' and not path.endswith('.jsonl'):
     path = os.path.join(path, 'train_traces.jsonl')
   try:
-    made, found = _format(spec), files.find(path)
+    trace_format, names = _find_format(spec), files.find_files(path)
   except ValueError as e:
     raise errors.UserError(f'Traces {source!r}: {e}.') from e
-  if not colon or made is None:
+  if not colon or trace_format is None:
     raise errors.UserError(
         f'Traces {source!r}: want FORMAT:PATH with FORMAT one of'
         f' {", ".join(sorted({*_FORMATS, *_TABLES}))}.'
     )
-  if not found:
+  if not names:
     raise errors.UserError(
-        f'Traces {source!r}: there is no file {path}; give a file, a glob (**'
-        ' looks into subdirectories), or a directory of files that end in'
+        f'Traces {source!r}: there is no file {path}; give a file, a glob (** searches'
+        ' subdirectories), or a directory of files that end in'
         f' {", ".join(files.SUFFIXES)}.'
     )
-  return made, found
+  return trace_format, names
 
 
-def read(
+def read_traces(
     sources: str | Sequence[str], questions: str, quarantine: rows.Quarantine
 ) -> Iterator[records.Trace]:
   """Yields the traces of all sources in order; bad rows go to `quarantine`.
 
   Args:
     sources: FORMAT:PATH each.
-    questions: Directory of local copies for rows whose question is "-".
-    quarantine: Receives {file, line, reason, row} for each bad row, and for
-      each file that is damaged; they may be as many as the rows.
+    questions: Directory of local copies, for rows whose question is "-".
+    quarantine: Receives {file, line, reason, row} for each bad row and for each damaged file;
+      they may be as many as the rows.
 
   Raises:
-    ValueError: an unknown format, or a file or a directory of questions that
-      does not exist.
+    UserError: an unknown format, or a file or a directory of questions that does not exist.
     records.BadRowError: a bad row in a local copy.
   """
-  opened = [_open(source) for source in several(sources)]
+  opened = [_open_source(source) for source in parse_sources(sources)]
   if not opened:
     raise errors.UserError('config.traces names no source; want FORMAT:PATH.')
-  copies = questions_lib.Questions(questions)
-  for made, found in opened:
-    to_trace = made.to_trace
-    if made.looks_up:
-      to_trace = functools.partial(to_trace, copies=copies)
-    for file in found:
-      for line, row in rows.read(file, made.row, quarantine):
+  copies = ocr.QuestionCopies(questions)
+  for trace_format, names in opened:
+    build_trace = trace_format.build_trace
+    if trace_format.needs_questions:
+      build_trace = functools.partial(build_trace, copies=copies)
+    for name in names:
+      for line, row in rows.read_rows(name, trace_format.row_type, quarantine):
         try:
-          trace = to_trace(row)
-          _check(trace)
-        except rows.UnusableError as e:
-          rows.refuse(quarantine, file, line, str(e), row)
+          trace = build_trace(row)
+          _check_trace(trace)
+        except rows.UnusableRowError as e:
+          rows.quarantine_row(quarantine, name, line, str(e), row)
         else:
           yield trace
 
 
-def _check(trace: records.Trace) -> None:
-  """Refuses what no step behind could use, or could not bear."""
+def _check_trace(trace: records.Trace) -> None:
+  """Refuses what no later step could use: no id, NUL bytes, texts without end."""
   for name in ('trace_id', 'problem_id'):
     if not getattr(trace, name):
-      raise rows.UnusableError(f'its {name} is empty')
+      raise rows.UnusableRowError(f'its {name} is empty')
   for name in (*_TEXTS, *_LABELS):
     text = getattr(trace, name)
     if '\0' in text:
-      raise rows.UnusableError(f'its {name} contains a NUL byte')
+      raise rows.UnusableRowError(f'its {name} contains a NUL byte')
     limit = MAX_CHARS if name in _TEXTS else _MAX_LABEL_CHARS
     if len(text) > limit:
-      raise rows.UnusableError(f'its {name} has {len(text):,} characters, over {limit:,}')
+      raise rows.UnusableRowError(f'its {name} has {len(text):,} characters, over {limit:,}')
