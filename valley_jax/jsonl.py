@@ -1,7 +1,7 @@
 """Reads and writes files of rows (JSONL) and single JSON documents.
 
-Reading validates: a bad row raises `records.BadRowError` with file, line, field and remedy. No row is
-dropped silently.
+Reading validates: a bad row raises `records.BadRowError` with file, line, field and remedy. No row
+is dropped silently.
 
 Writing is safe at any moment: `write_rows`, `write_json` and `write_atomically` replace whole
 files, `Appender` adds rows. If a crash tears the last line of an append-only file, that line is cut
