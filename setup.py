@@ -15,7 +15,11 @@ setuptools.setup(
     version='0.1.0',
     description='Data-scaling studies of code-reasoning distillation in JAX.',
     license='Apache-2.0',
-    packages=setuptools.find_packages(include=['valley_jax', 'valley_jax.*']),
+    packages=[
+        *setuptools.find_packages(include=['valley_jax', 'valley_jax.*']),
+        'valley_jax.configs',
+    ],
+    package_dir={'valley_jax.configs': 'configs'},
     package_data={'valley_jax': ['**/*.j2', '**/*.css', '**/*.js', '**/*.toml']},
     python_requires='>=3.11,<3.14',
     install_requires=[

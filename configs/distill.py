@@ -7,7 +7,7 @@
     configs/distill.py:student=qwen2_5_7b   another student
     configs/distill.py:mini                 the same flow on two cores
 
-The whole table, with each of V's fields as it is for you:
+The whole table; fill in the fields of V:
 
     V="--config configs/distill.py:seeds=3 --workdir STUDY
        --config.traces=… --config.problems=…
@@ -20,22 +20,21 @@ The whole table, with each of V's fields as it is for you:
 The shards hold several traces a question of both teachers, R1 and QwQ, with the
 label `is_correct`. The paper's corpora of its table for code, and two controls:
 
-    r1, qwq    one trace a question of that teacher, as it comes
-    right      of QwQ, one right trace a question that has any, of at most 16k
-               tokens
+    r1, qwq    one trace a question of that teacher, the first
+    right      one correct trace of QwQ a question, of at most 16k tokens
     hard       of these, the questions that the student seldom solves
-    diverse    of each hard question the traces that are farthest apart
-    mixed      as many of math as of code, both curated like this
-    random     control: of each hard question as many traces at random
-    nearest    control: as many that are closest together
+    diverse    for each hard question the traces that are farthest apart
+    mixed      as many traces of math as of code, both curated like this
+    random     control: for each hard question as many traces at random
+    nearest    control: as many traces, those closest together
 
-All that is not said here stands in valley.py and comes from there. What the
-paper leaves open is chosen as follows: 4 traces a question; hard is a pass rate
-of at most a half; distances of tokens, from the medoid; warmup over 10 % of the
-steps and a cosine to 10 %, as in the sister study, so that the two can be
-compared; loss on the response only; packing by best fit. A corpus has about a
-thousand traces, a packed batch holds more of them than a padded one: 10 epochs
-of 925 traces of 8k tokens are about a hundred steps.
+All other fields come from valley.py. What the paper leaves open is chosen as
+follows: 4 traces a question; hard is a pass rate of at most a half; edit distance
+in tokens, from the medoid; warmup over 10 % of the steps and cosine decay to 10 %,
+as in valley.py, so that the two studies can be compared; loss on the response only;
+best-fit packing. A corpus has about a thousand traces, and a packed batch holds
+more of them than a padded one: 10 epochs of 925 traces of 8k tokens are about a
+hundred steps.
 """
 
 import ml_collections as mlc
@@ -50,38 +49,34 @@ _TABLE = ('r1', 'qwq', 'right', 'hard', 'diverse', 'random', 'nearest')
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One corpus of the paper's table, and one student."""
-  a = config_arg.parse(
+  a = config_arg.parse_config_arg(
       arg,
       mini=False,
       student='r1_qwen_32b',
-      num_traces=-1,  # All that the subset has; without one, 925.
+      num_traces=-1,  # -1: the whole subset; without a subset, 925.
       subset='',
       traces_per_question=4,
-      r1='DeepSeek-R1',  # As the traces name their teachers.
+      r1='DeepSeek-R1',  # The teachers' names in the traces.
       qwq='QwQ-32B',
       seed=0,
       seeds=1,
   )
-  c = config_arg.read_beside(
-      __file__,
-      'valley.py',
-      f'mini={a.mini},student={a.student},num_traces={a.num_traces}'
-      f',seed={a.seed},seeds={a.seeds}',
-  ).unlock()
+  arg = f'mini={a.mini},student={a.student},num_traces={a.num_traces},seed={a.seed},seeds={a.seeds}'
+  c = config_arg.read_sibling_config(__file__, 'valley.py', arg).unlock()
   c.name = 'distill-mini' if a.mini else 'distill'
   c.num_traces = a.num_traces
   if not a.subset and a.num_traces < 0:
     c.num_traces = 925
   c.subset = a.subset
-  c.subsets = _subsets(a.r1, a.qwq, a.traces_per_question)
+  c.subsets = _get_subsets(a.r1, a.qwq, a.traces_per_question)
   c.curate = dict(
       pool='pool',  # The subset to choose from.
-      judgements='',  # Of the student before training, on these questions.
+      judgements='',  # A file: the student's before training, on these questions.
       max_pass_rate=0.5,  # A question that it solves more often is too easy.
-      unjudged='refuse',  # Questions without a judgement; or drop them.
+      unjudged='refuse',  # What to do with questions without a judgement; or drop.
       traces_per_question=a.traces_per_question,
-      unit='tokens',  # Whose edits are counted; or characters.
-      start='medoid',  # A question's first trace; or longest.
+      unit='tokens',  # Of the edit distance; or characters.
+      start='medoid',  # The first trace that is chosen of a question; or longest.
   )
   if not a.mini:
     c.data.max_len = 16_384
@@ -93,7 +88,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
   return c.lock()
 
 
-def _subsets(r1: str, qwq: str, traces_per_question: int) -> dict[str, tuple[dict, ...]]:
+def _get_subsets(r1: str, qwq: str, traces_per_question: int) -> dict[str, tuple[dict, ...]]:
   """The corpora, as valley_jax/data/subsets/selections.py reads them."""
   one = {'per_question': 1}
   hard = {'ids': 'hard.json'}
@@ -105,7 +100,7 @@ def _subsets(r1: str, qwq: str, traces_per_question: int) -> dict[str, tuple[dic
       {'where': 'is_correct', 'equals': True},
   )
   return {
-      'pool': pool,  # Of which `curate` makes the files that are named below.
+      'pool': pool,  # `curate` chooses from it what the files below name.
       'r1': ({'where': 'teacher', 'equals': r1}, one),
       'qwq': (of_qwq, one),
       'right': (*pool, one),

@@ -17,41 +17,18 @@ Programs that were written elsewhere need no student: `execute` and `score`
 with --config.submissions=PROGRAMS.jsonl, rows {problem_id, sample_index,
 source}.
 
-What is the same as in training stands in valley.py and comes from there: the
-prompt, the decoding, the limits.
+Prompt, decoding and limits are those of configs/valley.py.
 """
 
 import ml_collections as mlc
 
 from valley_jax.runtime import config_arg
-
-_FIELDS = (
-    'student',
-    'problems',
-    'submissions',
-    'checkpoint',
-    'shards',
-    'prompt',
-    'vocab_multiple',
-    'mesh',
-    'sample',
-    'cpu_seconds',
-    'multipliers',
-    'profile',
-    'all_tests',
-    'tier',
-    'waivers',
-    'num_workers',
-    'ray',
-    'cache',
-    'ks',
-    'num_bootstrap',
-)
+from valley_jax.runtime import config_groups
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One evaluation of one student."""
-  a = config_arg.parse(
+  a = config_arg.parse_config_arg(
       arg,
       mini=False,
       student='qwen2_5_7b',
@@ -59,11 +36,21 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       seed=0,
       num_samples=0,  # 0: as many as in valley.py.
   )
-  valley = config_arg.read_beside(__file__, 'valley.py', f'mini={a.mini},student={a.student}')
-  c = mlc.ConfigDict({name: valley[name] for name in _FIELDS})
-  c.name = f'evaluate-{c.student}'
+  c = mlc.ConfigDict()
+  c.student = a.student
   c.num_traces = a.num_traces
   c.seed = a.seed
-  c.command = ''
-  c.sample.num_samples = a.num_samples or c.sample.num_samples
+  c.command = ''  # The command line; the entry point fills it in.
+  paths = config_groups.get_path_fields()
+  c.update({name: paths[name] for name in ('problems', 'submissions', 'checkpoint', 'shards')})
+  c.prompt = 'ocr'
+  c.vocab_multiple = 128
+  c.mesh = config_groups.get_mesh_group()
+  c.sample = config_groups.get_sample_group()
+  c.update(config_groups.get_judge_fields())
+  if a.mini:
+    config_groups.use_mini_student(c)
+  c.name = f'evaluate-{c.student}'
+  if a.num_samples:
+    c.sample.num_samples = a.num_samples
   return c.lock()

@@ -4,18 +4,18 @@ import ast
 import importlib.util
 import json
 import pathlib
+import re
 
 import pytest
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
 
 
-def _arguments(path: pathlib.Path) -> set[str]:
-  """The names that the file hands to config_arg.parse."""
+def _find_argument_names(path: pathlib.Path) -> set[str]:
   return {
       keyword.arg
       for node in ast.walk(ast.parse(path.read_text()))
-      if isinstance(node, ast.Call) and ast.unparse(node.func) == 'config_arg.parse'
+      if isinstance(node, ast.Call) and ast.unparse(node.func) == 'config_arg.parse_config_arg'
       for keyword in node.keywords
       if keyword.arg
   }
@@ -32,7 +32,7 @@ def _get_config(path: pathlib.Path, arg: str | None):
 def _points():
   for path in CONFIGS:
     yield pytest.param(path, None, id=path.stem)
-    if 'mini' in _arguments(path):
+    if 'mini' in _find_argument_names(path):
       yield pytest.param(path, 'mini', id=f'{path.stem}:mini')
 
 
@@ -86,8 +86,19 @@ def test_two_reads_give_the_same_config(path, arg):
 def test_an_unknown_argument_names_the_known_ones(path):
   with pytest.raises(ValueError, match='nonsense') as error:
     _get_config(path, 'nonsense=1')
-  for name in _arguments(path):
+  for name in _find_argument_names(path):
     assert name in str(error.value)
+
+
+def test_the_valley_config_sets_what_its_study_decides_and_no_more():
+  tree = ast.parse((CONFIGS[0].parent / 'valley.py').read_text())
+  num_fields = 0
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Assign):
+      num_fields += isinstance(node.targets[0], ast.Attribute)
+    elif isinstance(node, ast.Call) and re.fullmatch(r'dict|c\..*update', ast.unparse(node.func)):
+      num_fields += len(node.keywords)
+  assert 30 < num_fields <= 60
 
 
 @files

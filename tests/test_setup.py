@@ -56,7 +56,7 @@ def test_what_is_installed_is_within_the_bounds(extra):
 def test_every_requirement_has_a_lower_bound():
   unbound = [
       required.name
-      for extra in ('', 'test', 'parity', 'ray', 'serve')
+      for extra in ('', 'test', 'parity', 'ray')
       for required in _required(extra)
       if not any(bound.operator in ('>=', '==') for bound in required.specifier)
   ]
@@ -71,15 +71,14 @@ def _imported(path: pathlib.Path) -> set[str]:
       names |= {alias.name.split('.')[0] for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
       names.add((node.module or '').split('.')[0])
-  # Programs that run in the sandbox import the files that lie beside them.
-  beside = {file.stem for file in path.parent.glob('*.py')}
-  return names - sys.stdlib_module_names - beside - {'valley_jax'}
+  # Programs that run in the sandbox import the files next to them.
+  siblings = {file.stem for file in path.parent.glob('*.py')}
+  return names - sys.stdlib_module_names - siblings - {'valley_jax'}
 
 
 def test_every_package_that_the_code_imports_is_required():
   providers = metadata.packages_distributions()
   listed = _required() + _required('ray') + _required('parity')
-  listed += _required('serve')
   required = {utils.canonicalize_name(each.name) for each in listed}
   required.add('jaxlib')  # It comes with jax, at jax's version.
   missing = [
@@ -93,10 +92,13 @@ def test_every_package_that_the_code_imports_is_required():
 
 def test_every_extra_can_be_named():
   extras = _setup()['extras_require']
-  names = {'test', 'parity', 'dev', 'gpu', 'tpu', 'ray', 'serve'}
-  assert extras.keys() == names
-  assert set(extras['serve']) <= set(extras['test'])
+  assert extras.keys() == {'test', 'parity', 'dev', 'gpu', 'tpu', 'ray'}
   assert 'valley_jax[test]' in extras['dev']
+
+
+def test_configs_are_packaged():
+  assert _setup()['package_dir'] == {'valley_jax.configs': 'configs'}
+  assert "'valley_jax.configs'" in (ROOT / 'setup.py').read_text()
 
 
 def test_templates_travel_with_the_package():
@@ -125,20 +127,20 @@ def test_a_script_passes_shellcheck(script):
 
 
 @pytest.mark.parametrize(
-    ('python', 'said'),
+    ('python', 'message'),
     [
         ('python3.99', 'PYTHON=python3.99: no such Python that runs'),
         ('/bin/false', 'PYTHON=/bin/false: no such Python that runs'),
         ('{old}', 'is Python 3.10; valley_jax needs Python 3.11, 3.12 or 3.13'),
     ],
 )
-def test_a_python_that_will_not_do_is_refused_with_a_remedy(tmp_path, python, said):
+def test_a_python_that_will_not_do_is_refused_with_a_remedy(tmp_path, python, message):
   old = tmp_path / 'python'
   old.write_text(f'#!/bin/sh\necho 3.10 {old}\n')
   old.chmod(0o755)
   shutil.copytree(ROOT / 'launch', tmp_path / 'launch')
   (tmp_path / 'setup.py').touch()
-  # These are there, so that nothing is installed on the machine.
+  # With these in the path, nothing is installed on the machine.
   for name in ('bwrap', 'g++'):
     (tmp_path / name).symlink_to('/bin/true')
   run = subprocess.run(
@@ -150,7 +152,7 @@ def test_a_python_that_will_not_do_is_refused_with_a_remedy(tmp_path, python, sa
       timeout=30,
   )
   assert run.returncode == 1
-  assert said in run.stderr
+  assert message in run.stderr
   assert 'PYTHON=/path' in run.stderr
   assert not (tmp_path / '.venv').exists()
 
@@ -162,9 +164,9 @@ def test_what_the_judge_needs_is_installed_at_once(tmp_path):
   programs.mkdir()
   for name in ('cat', 'dirname', 'env', 'flock', 'mkdir', 'sha256sum'):
     (programs / name).symlink_to(shutil.which(name) or '')
-  asked = tmp_path / 'asked'
+  apt_log = tmp_path / 'apt_log'
   apt = programs / 'apt-get'
-  apt.write_text(f'#!/bin/bash\necho "$@" >>{asked}\n')
+  apt.write_text(f'#!/bin/bash\necho "$@" >>{apt_log}\n')
   apt.chmod(0o755)
   run = subprocess.run(
       ['/bin/bash', 'launch/setup.sh'],
@@ -174,5 +176,5 @@ def test_what_the_judge_needs_is_installed_at_once(tmp_path):
       text=True,
       timeout=30,
   )
-  said = asked.read_text() if asked.exists() else run.stderr
-  assert 'install -y' in said and 'bubblewrap g++' in said
+  commands = apt_log.read_text() if apt_log.exists() else run.stderr
+  assert 'install -y' in commands and 'bubblewrap g++' in commands
