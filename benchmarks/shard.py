@@ -120,11 +120,11 @@ def _map(directory: pathlib.Path, size: int, with_weights: bool):
   import datasets  # pyright: ignore  # Not in every environment.
 
   datasets.disable_progress_bars()
-  tokenizer = tokenization.load(directory / 'tokenizer')
+  tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
 
   def to_tokens(rows):
     turns = zip(rows['question'], rows['response'], strict=True)
-    texts = [templates.turn(tokenizer, q, r).text for q, r in turns]
+    texts = [templates.render_turn(tokenizer, q, r).text for q, r in turns]
     if not with_weights:
       ids = tokenizer(texts, add_special_tokens=False)['input_ids']
       return {'input_ids': ids}
@@ -158,7 +158,7 @@ def _check(directory: pathlib.Path, size: int) -> None:
   _, theirs = _map(directory, size, True)
   ours = shards.Shards(directory / f'shard{size}_0' / 'shards')
   assert len(ours) == len(theirs) == size
-  for row, example in zip(theirs, ours.read(range(size))):
+  for row, example in zip(theirs, ours.read_examples(range(size))):
     assert row['input_ids'] == example.tokens.tolist()
     assert row['weights'] == example.weights.tolist()
 

@@ -55,7 +55,7 @@ class Completions:
   """Answers one request after another."""
 
   def __init__(self, directory: str):
-    self._tokenizer = tokenization.load(directory)
+    self._tokenizer = tokenization.load_tokenizer(directory)
     self._student = pretrained.read_student(directory)
     like = params_lib.abstract(self._student)
     self._params = pretrained.load_params(directory, like)

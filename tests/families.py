@@ -5,10 +5,14 @@ cutting text, its control tokens and its special cases. The templates are
 written to the published formats, without tools.
 """
 
+from collections.abc import Sequence
 import pathlib
 
 import tokenizers
 import transformers
+
+from valley_jax.data.tokens import templates
+from valley_jax.data.tokens import tokenization
 
 # How Qwen2.5 and Llama 3 cut text; they part at numbers.
 _CUT = (
@@ -187,3 +191,11 @@ def write(directory: pathlib.Path, name: str) -> pathlib.Path:
   tokenizer.chat_template = f['template']
   tokenizer.save_pretrained(directory)
   return directory
+
+
+def encode_traces(
+    tokenizer: tokenization.Tokenizer, traces: Sequence[tuple[str, str]], system: str | None = None
+) -> list[tokenization.Example]:
+  """Renders and tokenises (question, response) pairs."""
+  turns = [templates.render_turn(tokenizer, *trace, system) for trace in traces]
+  return tokenization.encode_turns(tokenizer, turns)

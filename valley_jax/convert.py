@@ -67,10 +67,10 @@ def _tokenizer(
   """Returns the tokenizer that the student was trained with, and its place."""
   config = jsonl.read_json(run / 'config.json')
   directory = pathlib.Path(config['shards'] or run / 'shards') / 'tokenizer'
-  tokenizer = tokenization.load(directory)
+  tokenizer = tokenization.load_tokenizer(directory)
   hashes = {
-      'tokenizer': tokenization.tokenizer_hash(tokenizer),
-      'template': tokenization.template_hash(tokenizer),
+      'tokenizer': tokenization.hash_tokenizer(tokenizer),
+      'template': tokenization.hash_chat_template(tokenizer),
   }
   for name, now in hashes.items():
     if now != (then := identity[f'{name}_sha256']):
@@ -146,7 +146,7 @@ def _tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.n
   """Returns the tokens to compare on: of a text, or random ones."""
   if not text:
     return np.random.default_rng(0).integers(0, vocab_size, num_tokens)
-  tokenizer = tokenization.load(directory)
+  tokenizer = tokenization.load_tokenizer(directory)
   words = pathlib.Path(text).read_text()
   tokens = np.asarray(tokenizer(words)['input_ids'][:num_tokens])
   if len(tokens) < MIN_TOKENS:

@@ -131,7 +131,7 @@ def _choose(
   c = config.curate
   tokenizer = None
   if c.unit == 'characters':
-    tokenizer = tokenization.load(shards.directory / 'tokenizer')
+    tokenizer = tokenization.load_tokenizer(shards.directory / 'tokenizer')
   questions: dict[str, list[int]] = {}
   for row in sorted(rows, key=lambda row: table.ids[row]):
     questions.setdefault(table.problem_ids[row], []).append(row)

@@ -85,9 +85,9 @@ Requests = list[request_lib.Request]
 
 def _requests(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> Requests:
   """Returns every sample of the run, in the order of the file."""
-  requests, prompt = [], prompts.load(config.prompt)
+  requests, prompt = [], prompts.load_prompt(config.prompt)
   for problem in problems.read_problems(config.problems):
-    text = prompts.words(prompt, problem)
+    text = prompts.render_problem(prompt, problem)
     tokens = tokenization.encode_prompt(tokenizer, text, prompt.system)
     requests += [
         request_lib.Request(problem.problem_id, i, tuple(tokens))
@@ -105,8 +105,8 @@ def _part(request: request_lib.Request, num_parts: int) -> int:
 
 def _opened(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
   """Returns the `<think>` that prompts end with, if the template opens it."""
-  system = prompts.load(config.prompt).system
-  return templates.opened(templates.render_prompt(tokenizer, 'Why?', system))
+  system = prompts.load_prompt(config.prompt).system
+  return templates.find_opened_think(templates.render_prompt(tokenizer, 'Why?', system))
 
 
 def _completion(
@@ -130,11 +130,11 @@ def _completion(
 def _method_settings(config: mlc.ConfigDict, template_sha256: str) -> dict[str, Any]:
   kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
   kept += ('stop_after', 'loop_tokens')
-  prompt = prompts.load(config.prompt)
+  prompt = prompts.load_prompt(config.prompt)
   return {
       'seed': config.seed,
       'prompt': prompt.name,
-      'prompt_sha256': prompts.sha256(prompt, template_sha256),
+      'prompt_sha256': prompts.hash_prompt(prompt, template_sha256),
       **{f'sample.{name}': config.sample[name] for name in kept},
       'sample.stop': list(config.sample.stop),
   }
@@ -176,12 +176,12 @@ def _server_settings(
 
   Its address is not among it: the same model may be served elsewhere.
   """
-  template_sha256 = tokenization.template_hash(tokenizer)
+  template_sha256 = tokenization.hash_chat_template(tokenizer)
   return {
       **{f'server.{k}': v for k, v in dataclasses.asdict(facts).items()},
       **_method_settings(config, template_sha256),
       'template_sha256': template_sha256,
-      'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
+      'tokenizer_sha256': tokenization.hash_tokenizer(tokenizer),
   }
 
 
@@ -299,9 +299,9 @@ def read_tokenizer(config: mlc.ConfigDict, workdir: str) -> tuple[pathlib.Path, 
   """Returns the shards, and the tokenizer that belongs to them."""
   if config.sample.server and config.shards.startswith('hf:'):
     directory = config.shards.removeprefix('hf:')
-    return pathlib.Path(directory), tokenization.load(directory)
+    return pathlib.Path(directory), tokenization.load_tokenizer(directory)
   shards = pathlib.Path(config.shards or f'{workdir}/shards')
-  return shards, tokenization.load(shards / 'tokenizer')
+  return shards, tokenization.load_tokenizer(shards / 'tokenizer')
 
 
 def sample(config: mlc.ConfigDict, workdir: str) -> None:

@@ -144,7 +144,7 @@ def _copy_tokenizer(config: mlc.ConfigDict, chat_template: str, directory: pathl
   if kind == 'hf' and not directory.exists():
     scratch = directory.with_name('tokenizer.tmp')
     shutil.rmtree(scratch, ignore_errors=True)
-    tokenization.load(what, chat_template).save_pretrained(scratch)
+    tokenization.load_tokenizer(what, chat_template).save_pretrained(scratch)
     scratch.rename(directory)
   elif kind != 'hf' and not (kind == 'bpe' and what.isdecimal()):
     raise errors.UserError(f'config.tokenizer={config.tokenizer!r}: want hf:DIR or bpe:SIZE.')
@@ -152,8 +152,8 @@ def _copy_tokenizer(config: mlc.ConfigDict, chat_template: str, directory: pathl
 
 def _tokenizer(directory: pathlib.Path, prompt: prompts.Prompt) -> tokenization.Tokenizer:
   """Returns that of the shards; raises ValueError if it cannot ask so."""
-  tokenizer = tokenization.load(directory / 'tokenizer')
-  tokenization.encode_prompt(tokenizer, prompts.ask(prompt, ''), prompt.system)
+  tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
+  tokenization.encode_prompt(tokenizer, prompts.render_question(prompt, ''), prompt.system)
   return tokenizer
 
 
@@ -169,7 +169,7 @@ def _settings(
       'traces': sources,
       'traces_sha256': [traces.hash_source(source) for source in sources],
       'prompt': prompt.name,
-      'prompt_text_sha256': prompts.sha256(prompt),
+      'prompt_text_sha256': prompts.hash_prompt(prompt),
       'max_len': config.data.max_len,
       'traces_per_shard': config.data.traces_per_shard,
       'format': shards.FORMAT,
@@ -223,7 +223,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         f'data.min_len={config.data.min_len:,} is over data.max_len='
         f'{config.data.max_len:,}: no trace would be left; lower it.'
     )
-  prompt, chat_template = prompts.load(config.prompt), _chat_template(config)
+  prompt, chat_template = prompts.load_prompt(config.prompt), _chat_template(config)
   sources = list(traces.parse_sources(config.traces))
   for source in sources:  # Hashing them may take minutes.
     names = traces.list_files(source)

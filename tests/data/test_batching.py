@@ -32,14 +32,14 @@ def data(tmp_path_factory) -> shards.Shards:
       for i in range(NUM_TRACES)
   ]
   tokenization.train_bpe(directory / 'tokenizer', traces, 300)
-  tokenizer = tokenization.load(directory / 'tokenizer')
+  tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
   for number in range(3):
     shards.write_block(
         pathlib.Path(directory),
         number,
         traces[number * 8 : number * 8 + 8],
-        encoder=encoding.Encoder(tokenizer),
-        prompt=prompts.load('plain'),
+        encoder=encoding.TurnEncoder(tokenizer),
+        prompt=prompts.load_prompt('plain'),
         max_len=100,
     )
   jsonl.write_json(directory / 'manifest.json', {'format': shards.FORMAT})

@@ -99,7 +99,7 @@ def test_vectors_equal_those_of_transformers(tmp_path):
   model.save_pretrained(directory)
   names = safetensors.load_file(directory / 'model.safetensors')
   assert 'embed_tokens.weight' in names
-  tokenizer = tokenization.load(directory)
+  tokenizer = tokenization.load_tokenizer(directory)
   ours = embedding.load(directory)(TEXTS[:3])
   for text, vector_D in zip(TEXTS, ours):
     tokens = torch.tensor([tokenizer(text)['input_ids']])

@@ -70,7 +70,7 @@ def _rows(workdir):
 
 
 def _server(world, url, **changes):
-  tokenizer = tokenization.load(world / 'hf')
+  tokenizer = tokenization.load_tokenizer(world / 'hf')
   encode = lambda text: tokenizer(text)['input_ids']
   names = ('method', 'stops', 'max_new_tokens', 'seed')
   asked = {name: changes.pop(name) for name in names if name in changes}
@@ -168,7 +168,7 @@ def test_without_seeds_a_run_says_so(world, url, tmp_path):
   found = jsonl.read_json(tmp_path / 'sampling.json')
   assert found['server.seeded'] is False
   assert found['server.tokens_from'] == 'text'
-  rows, tokenizer = _rows(tmp_path), tokenization.load(world / 'hf')
+  rows, tokenizer = _rows(tmp_path), tokenization.load_tokenizer(world / 'hf')
   assert len(rows) == 12
   for row in rows:
     assert row.log_prob is None and row.log_prob_tempered is None
@@ -180,7 +180,7 @@ def test_without_seeds_a_run_says_so(world, url, tmp_path):
 @pytest.mark.parametrize('has_after', [True, False])
 def test_stops_are_those_of_the_engine(world, url, has_after):
   """With `after` the server is told of no string, and the sample cut here."""
-  tokenizer, requests = tokenization.load(world / 'hf'), _requests(3)
+  tokenizer, requests = tokenization.load_tokenizer(world / 'hf'), _requests(3)
   free = _by_problem(_server(world, url), requests)
   decode = lambda tokens: str(tokenizer.decode(tokens))
   stop = stops.Stops(

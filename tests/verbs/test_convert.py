@@ -57,10 +57,10 @@ def test_an_export_holds_the_students_parameters(run):
 
 
 def test_an_export_has_tokenizer_template_and_end_token(run):
-  ours = tokenization.load(run / 'shards/tokenizer')
+  ours = tokenization.load_tokenizer(run / 'shards/tokenizer')
   theirs = transformers.AutoTokenizer.from_pretrained(run / 'hf')
   assert isinstance(theirs, tokenization.Tokenizer)
-  assert tokenization.tokenizer_hash(theirs) == tokenization.tokenizer_hash(ours)
+  assert tokenization.hash_tokenizer(theirs) == tokenization.hash_tokenizer(ours)
   assert theirs.chat_template == ours.chat_template
   for name in ('config.json', 'generation_config.json'):
     config = json.loads((run / 'hf' / name).read_text())
@@ -104,7 +104,7 @@ def test_another_tokenizer_than_in_training_is_refused(run, tmp_path):
   there = tmp_path / 'run'
   there.mkdir()
   os.symlink(run / 'checkpoints', there / 'checkpoints')
-  tokenizer = tokenization.load(run / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(run / 'shards/tokenizer')
   tokenizer.chat_template = '{{ messages }}'
   tokenizer.save_pretrained(tmp_path / 'shards/tokenizer')
   config['shards'] = f'{tmp_path}/shards'

@@ -117,7 +117,7 @@ def test_killed_it_ends_with_the_same_files(world, curated, tmp_path):
 
 def test_characters_are_those_of_the_responses(world):
   shards = shards_lib.Shards(f'{world}/shards')
-  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   rows = [shards.ids.index('p1t3'), shards.ids.index('p2t0')]
   responses = [_trace('p1', 3).response, _trace('p2', 0).response]
   assert curate._texts(shards, rows, tokenizer) == responses
@@ -134,7 +134,7 @@ def test_arms_by_characters_have_as_many_traces(world, tmp_path):
 
 
 def test_train_reads_what_was_curated(world, curated):
-  table = shards_lib.Shards(f'{world}/shards').table()
+  table = shards_lib.Shards(f'{world}/shards').read_table()
   subsets = _config(world).subsets.to_dict()
   found = {
       name: corpus.choose(

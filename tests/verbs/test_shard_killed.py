@@ -141,7 +141,7 @@ def test_few_blocks_are_on_their_way(tmp_path):
   ]
   tokenization.train_bpe(tmp_path / 'tokenizer', traces, 270)
   settings = blocks.Settings(
-      tmp_path, prompts.load('plain'), max_len=384, traces_per_shard=2, num_workers=1
+      tmp_path, prompts.load_prompt('plain'), max_len=384, traces_per_shard=2, num_workers=1
   )
   ended = []
 

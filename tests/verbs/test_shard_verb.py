@@ -99,7 +99,7 @@ def test_the_manifest_counts_what_lies_in_the_shards(done):
 
 def test_a_trace_is_whole_in_its_shard(done):
   data = shards.Shards(done / 'shards')
-  tokenizer = tokenization.load(done / 'shards' / 'tokenizer')
+  tokenizer = tokenization.load_tokenizer(done / 'shards' / 'tokenizer')
   (row,) = (
       json.loads(line)
       for line in (OCR2 / 'python.jsonl').read_text().splitlines()
@@ -223,7 +223,7 @@ def test_a_trace_id_that_comes_again_is_dropped(tmp_path, traces_per_shard):
   data = shards.Shards(tmp_path / 'shards')
   assert data.ids == ['a', 'b']
   assert data.manifest['dropped'] == {'duplicate_trace_id': 2}
-  tokenizer = tokenization.load(tmp_path / 'shards' / 'tokenizer')
+  tokenizer = tokenization.load_tokenizer(tmp_path / 'shards' / 'tokenizer')
   first, _ = data.read_examples([0, 1])
   assert 'So.' in tokenizer.decode(first.tokens)
 
@@ -240,7 +240,7 @@ def test_text_that_would_end_a_turn_is_dropped_and_named(tmp_path, field):
 
 def test_every_turn_ends_once_and_at_its_end(done):
   data = shards.Shards(done / 'shards')
-  end = tokenization.load(done / 'shards' / 'tokenizer').eos_token_id
+  end = tokenization.load_tokenizer(done / 'shards' / 'tokenizer').eos_token_id
   for example in data.read_examples(range(len(data))):
     assert (example.tokens == end).nonzero()[0].tolist() == [len(example.tokens) - 1]
 
@@ -255,8 +255,8 @@ def test_empty_traces_are_dropped_by_reason(tmp_path, text):
 
 def test_braces_in_a_question_are_text(tmp_path):
   shard.shard(_own(tmp_path, _trace(question='{x} {0} {')), str(tmp_path))
-  (example,) = shards.Shards(tmp_path / 'shards').read([0])
-  tokenizer = tokenization.load(tmp_path / 'shards' / 'tokenizer')
+  (example,) = shards.Shards(tmp_path / 'shards').read_examples([0])
+  tokenizer = tokenization.load_tokenizer(tmp_path / 'shards' / 'tokenizer')
   assert '{x} {0} {' in tokenizer.decode(example.tokens)
 
 
@@ -364,7 +364,7 @@ def test_what_has_no_tokens_is_counted_with_its_ids(tmp_path):
 def test_a_text_that_the_tokenizer_changes_is_dropped(tmp_path):
   trained = [_trace(response='So it is e\u0301.')]
   tokenization.train_bpe(tmp_path / 'bpe', trained, 300)
-  tokenizer = tokenization.load(tmp_path / 'bpe')
+  tokenizer = tokenization.load_tokenizer(tmp_path / 'bpe')
   tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
   tokenizer.save_pretrained(tmp_path / 'nfc')
   config = _own(

@@ -161,9 +161,9 @@ def test_the_traces_can_be_learnt_from(world, whole, tmp_path):
   )
   shard.shard(config, str(tmp_path))
   data = shards.Shards(tmp_path / 'shards')
-  tokenizer = tokenization.load(tmp_path / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(tmp_path / 'shards/tokenizer')
   # This teacher says whatever it likes, control tokens too.
-  special = templates.control_texts(tokenizer)
+  special = templates.list_control_texts(tokenizer)
   fit = [trace for trace in _traces(whole) if not any(text in trace.response for text in special)]
   assert data.ids == [trace.trace_id for trace in fit] != []
   for trace, example in zip(fit, data.read_examples(range(len(data))), strict=True):

@@ -221,7 +221,7 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
 
 
 def test_rates_are_of_the_samples(world):
-  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   texts = ['<think>a</think>b', '<think>a', 'c', '<think></think>']
   reasons = [records.FinishReason(r) for r in ('eos', 'length', 'eos', 'eos')]
   requests = [request_lib.Request(f'p{i}', 0, (i,)) for i in range(4)]
@@ -245,12 +245,12 @@ def test_rates_are_of_the_samples(world):
 
 def test_a_prompt_of_a_trace_is_the_one_of_its_problem(world):
   data = shards_lib.Shards(world / 'shards')
-  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   (of_trace,) = samples.of_traces(data, [3])
   problem = records.Problem(
       problem_id='p', statement='Add 3 and 3.', tests=(records.TestCase(input='', expected='6'),)
   )
-  plain = prompts.load('plain')
+  plain = prompts.load_prompt('plain')
   (of_problem,) = samples.of_problems([problem], tokenizer, plain)
   assert of_trace.prompt == of_problem.prompt
   assert tokenizer.decode(of_trace.prompt).endswith('3.<|assistant|>')
@@ -281,7 +281,7 @@ def test_only_steps_that_follow_a_step_are_timed(tmp_path):
 
 
 def test_code_in_a_thinking_that_the_prompt_began_is_no_program(world):
-  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   encode = lambda text: tokenizer(text, add_special_tokens=False)['input_ids']
   request = request_lib.Request('p', 0, tuple(encode('Add.<think>\n')))
   drawn = request_lib.Sample(

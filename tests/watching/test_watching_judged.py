@@ -76,7 +76,7 @@ def _judged(world, **settings):
 
 def _look(world, texts, judged):
   """Looks at completions by problem and sample, in the order of a dict."""
-  tokenizer = tokenization.load(world / 'shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   requests = [request_lib.Request(*key, (1,)) for key in texts]
   drawn = [
       request_lib.Sample(

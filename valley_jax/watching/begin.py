@@ -77,11 +77,11 @@ def _samples(
 ) -> samples_lib.Samples:
   """Returns what answers the first problems, or else held-out traces."""
   w = config.watch
-  tokenizer = tokenization.load(shards.directory / 'tokenizer')
+  tokenizer = tokenization.load_tokenizer(shards.directory / 'tokenizer')
   requests, asked = [], []
   if config.problems:
     asked = problems.read_problems(config.problems)[: w.prompts]
-    requests = samples_lib.of_problems(asked, tokenizer, prompts.load(config.prompt))
+    requests = samples_lib.of_problems(asked, tokenizer, prompts.load_prompt(config.prompt))
   elif len(traces):
     requests = samples_lib.of_traces(shards, traces[: w.prompts])
   if not requests:

@@ -31,7 +31,7 @@ def of_problems(
     chosen: Sequence[records.Problem], tokenizer: tokenization.Tokenizer, prompt: prompts.Prompt
 ) -> list[request_lib.Request]:
   """Returns a request a problem, in the words that `sample` will use."""
-  texts = [prompts.words(prompt, problem) for problem in chosen]
+  texts = [prompts.render_problem(prompt, problem) for problem in chosen]
   return [
       request_lib.Request(
           problem.problem_id, 0, tuple(tokenization.encode_prompt(tokenizer, text, prompt.system))
@@ -118,7 +118,7 @@ class Samples:
   def _begun(self, request: request_lib.Request) -> str:
     """Returns the `<think>` that the prompt ends with, if it opens it."""
     tail = self._tokenizer.decode(list(request.prompt[-_TAIL:]))
-    return templates.opened(str(tail))
+    return templates.find_opened_think(str(tail))
 
   def _page(self, request: request_lib.Request, text: str) -> str:
     prompt = str(self._tokenizer.decode(list(request.prompt)))

@@ -102,13 +102,13 @@ def test_what_matches_an_evaluation_is_shown_beside_it(directory):
 
 
 def test_a_question_under_two_names_is_one_problem(directory):
-  table = shards_lib.Shards(directory).table()
+  table = shards_lib.Shards(directory).read_table()
   problem_of = dict(zip(table.ids, table.problem_ids, strict=True))
   assert problem_of['other name'] == problem_of['first'] == 'p1'
 
 
 def test_labels_are_in_the_table_in_one_language(directory):
-  table = shards_lib.Shards(directory).table()
+  table = shards_lib.Shards(directory).read_table()
   difficulty = dict(zip(table.ids, table.difficulty, strict=True))
   assert difficulty == {
       'first': 'hard', 'other name': 'hard', 'easy': 'easy',

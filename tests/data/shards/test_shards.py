@@ -44,10 +44,10 @@ def directory(tmp_path_factory):
   path = tmp_path_factory.mktemp('run') / 'shards'
   path.mkdir()
   tokenization.train_bpe(path / 'tokenizer', _TRACES, 300)
-  encoder = encoding.Encoder(tokenization.load(path / 'tokenizer'))
+  encoder = encoding.TurnEncoder(tokenization.load_tokenizer(path / 'tokenizer'))
   for number, traces in enumerate((_TRACES[:2], _TRACES[2:])):
     shards.write_block(
-        path, number, traces, encoder=encoder, prompt=prompts.load('plain'), max_len=100
+        path, number, traces, encoder=encoder, prompt=prompts.load_prompt('plain'), max_len=100
     )
   jsonl.write_json(path / 'manifest.json', {'format': shards.FORMAT})
   return path
@@ -55,8 +55,8 @@ def directory(tmp_path_factory):
 
 def _texts(directory, row):
   """Returns the text of each kind of tokens of a row."""
-  (example,) = shards.Shards(directory).read([row])
-  tokenizer = tokenization.load(directory / 'tokenizer')
+  (example,) = shards.Shards(directory).read_examples([row])
+  tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
   kinds = shards.kinds(example)
   return [tokenizer.decode(example.tokens[kinds == k]) for k in shards.Kind]
 
@@ -74,7 +74,7 @@ def test_kinds_are_prompt_thinking_and_answer(directory, row, prompt, think, ans
 
 
 def test_kinds_are_a_byte_a_token(directory):
-  (example,) = shards.Shards(directory).read([0])
+  (example,) = shards.Shards(directory).read_examples([0])
   assert shards.kinds(example).dtype == np.uint8
   assert (shards.kinds(example) > 0).tolist() == (example.weights > 0).tolist()
 
@@ -97,8 +97,8 @@ def test_the_table_has_the_labels_of_every_trace_in_order(directory):
 
 
 def test_inspect_colours_prompt_thinking_and_answer(directory):
-  (example,) = shards.Shards(directory).read([0])
-  tokenizer = tokenization.load(directory / 'tokenizer')
+  (example,) = shards.Shards(directory).read_examples([0])
+  tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
   assert inspection.show(example, tokenizer, True) == (
       '\x1b[90m<|user|>Why?<|assistant|>\x1b[0m'
       '\x1b[34m<think>Hm.</think>\x1b[0m'

@@ -10,7 +10,6 @@ import transformers
 from valley_jax.data.tokens import encoding
 from valley_jax.data.tokens import templates
 from valley_jax.data.tokens import tokenization
-from valley_jax.data.tokens import words
 
 _QUESTION = 'Is naïve “x” 日本 odd?'
 _RESPONSES = [
@@ -64,7 +63,7 @@ def _train(directory, normalizer=None, trim=False, template='', cut=None):
   tokenizer.add_tokens([transformers.AddedToken(text, normalized=False) for text in whole])
   tokenizer.chat_template = template or tokenization.CHAT_TEMPLATE
   tokenizer.save_pretrained(directory)
-  return tokenization.load(directory)
+  return tokenization.load_tokenizer(directory)
 
 
 def _split(pattern):
@@ -103,9 +102,9 @@ def tokenizer_of(tmp_path_factory):
 
 
 def _assert_equal(tokenizer, turns, system=None):
-  rendered = [templates.turn(tokenizer, *turn, system) for turn in turns]
+  rendered = [templates.render_turn(tokenizer, *turn, system) for turn in turns]
   plain = tokenization.encode_turns(tokenizer, rendered)
-  fast = list(encoding.Encoder(tokenizer).encode(rendered))
+  fast = list(encoding.TurnEncoder(tokenizer).encode_stream(rendered))
   for a, b in zip(plain, fast, strict=True):
     assert a.tokens.tolist() == b.tokens.tolist()
     assert a.weights.tolist() == b.weights.tolist()
@@ -175,47 +174,47 @@ def test_a_tokenizer_that_is_not_of_bytes_goes_the_plain_way(tmp_path):
 def test_many_texts_are_tokenised_in_order(tokenizer_of):
   texts = ['ab' * 100_000, 'c', 'de' * 300_000, 'f'] * 2
   tokenizer = tokenizer_of['plain']
-  turns = [templates.turn(tokenizer, 'Why?', text) for text in texts]
+  turns = [templates.render_turn(tokenizer, 'Why?', text) for text in texts]
   found = [
       tokenizer.decode(example.tokens[example.weights == 1])
-      for example in encoding.Encoder(tokenizer).encode(turns)
+      for example in encoding.TurnEncoder(tokenizer).encode_stream(turns)
   ]
   assert found == [f'{text}<|end|>' for text in texts]
 
 
 @pytest.mark.parametrize('kind', _KINDS)
 def test_common_tokenizers_have_a_memory_of_words(tokenizer_of, kind):
-  is_made = words.make(tokenizer_of[kind]) is not None
+  is_made = encoding.build_word_encoder(tokenizer_of[kind]) is not None
   assert is_made == (kind not in ('lower', 'other'))
 
 
 def test_added_tokens_with_rules_of_their_own_go_to_the_tokenizer(tmp_path):
   tokenizer = _train(tmp_path / 'tokenizer')
   tokenizer.add_tokens([transformers.AddedToken('So', rstrip=True)])
-  assert words.make(tokenizer) is None
+  assert encoding.build_word_encoder(tokenizer) is None
   _assert_equal(tokenizer, [(_QUESTION, 'So  it is.')])
 
 
 def test_a_memory_that_is_full_begins_anew(tokenizer_of, monkeypatch):
-  memory = words.make(tokenizer_of['plain'])
-  assert memory is not None
-  monkeypatch.setattr(words, '_MAX_WORDS', 3)
+  words = encoding.build_word_encoder(tokenizer_of['plain'])
+  assert words is not None
+  monkeypatch.setattr(encoding, '_MAX_WORDS', 3)
   text = 'So we say: (it is) = 12; so we say it is.'
   for _ in range(2):
-    assert memory.encode(text) == memory.plain(text)
-  assert len(memory._ids) <= 3
+    assert words.encode_text(text) == words.encode_slowly(text)
+  assert len(words.word_ids) <= 3
 
 
 @pytest.mark.parametrize('kind', ['plain', 'qwen', 'llama'])
 @pytest.mark.parametrize('text', _AROUND)
 def test_around_other_characters_the_tokenizer_cuts_itself(tokenizer_of, kind, text):
-  memory = words.make(tokenizer_of[kind])
-  assert memory is not None
-  assert memory.encode(text) == memory.plain(text)
+  words = encoding.build_word_encoder(tokenizer_of[kind])
+  assert words is not None
+  assert words.encode_text(text) == words.encode_slowly(text)
 
 
 def test_no_text_makes_no_example(tokenizer_of):
-  assert not list(encoding.Encoder(tokenizer_of['plain']).encode([]))
+  assert not list(encoding.TurnEncoder(tokenizer_of['plain']).encode_stream([]))
 
 
 def test_truncation_of_a_downloaded_tokenizer_is_not_obeyed(tokenizer_of, tmp_path):
@@ -224,8 +223,8 @@ def test_truncation_of_a_downloaded_tokenizer_is_not_obeyed(tokenizer_of, tmp_pa
   backend.enable_truncation(8)
   backend.enable_padding(length=5000)
   backend.save(str(tmp_path / 'tokenizer.json'))
-  tokenizer = tokenization.load(tmp_path)
-  turn = templates.turn(tokenizer, 'Why?', 'x y z ' * 30 + '.')
-  (example,) = encoding.Encoder(tokenizer).encode([turn])
+  tokenizer = tokenization.load_tokenizer(tmp_path)
+  turn = templates.render_turn(tokenizer, 'Why?', 'x y z ' * 30 + '.')
+  (example,) = encoding.TurnEncoder(tokenizer).encode_stream([turn])
   (plain,) = tokenization.encode_turns(tokenizer_of['plain'], [turn])
   assert np.array_equal(example.tokens, plain.tokens)

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from tests import families
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
@@ -51,7 +52,7 @@ def _write(path, texts):
 
 def _load(tmp_path, **changes):
   texts = {k: v for k, v in {**TEXTS, **changes}.items() if v is not None}
-  return prompts.load(_write(tmp_path / 'mine.toml', texts))
+  return prompts.load_prompt(_write(tmp_path / 'mine.toml', texts))
 
 
 def _problem(statement='Add one.', **changes):
@@ -64,44 +65,44 @@ FUNCTION = records.Mode.FUNCTION
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_prompt_is_known_by_the_name_of_its_file(name):
-  prompt = prompts.load(name)
+  prompt = prompts.load_prompt(name)
   assert prompt.name == name
   assert prompt.source.strip()
 
 
 def test_plain_is_what_it_was_to_the_byte():
-  plain = prompts.load('plain')
+  plain = prompts.load_prompt('plain')
   head = (
       'Complete the following Python function. Think it through first, then'
       ' give the\nwhole function, with its imports, in one fenced code block.'
       '\n\n'
   )
   assert plain.system is None
-  assert prompts.ask(plain, 'Add.\n') == 'Add.\n'
-  assert prompts.words(plain, _problem('Add.\n')) == 'Add.\n'
+  assert prompts.render_question(plain, 'Add.\n') == 'Add.\n'
+  assert prompts.render_problem(plain, _problem('Add.\n')) == 'Add.\n'
   for mode in (FUNCTION, records.Mode.ASSERT):
-    text = prompts.words(plain, _problem('def f(x):\n', mode=mode))
+    text = prompts.render_problem(plain, _problem('def f(x):\n', mode=mode))
     assert text == f'{head}def f(x):\n'
   problem = _problem('Add.', mode=FUNCTION, stub='def f(x):')
-  assert prompts.words(plain, problem) == (
+  assert prompts.render_problem(plain, problem) == (
       f'{head}Add.\n\nUse this starter code:\n\n```python\ndef f(x):\n```\n'
   )
 
 
 def test_of_opencodereasoning_only_the_final_solution_is_fenced():
-  ocr = prompts.load('ocr')
+  ocr = prompts.load_prompt('ocr')
   assert ocr.system == ''
-  text = prompts.ask(ocr, 'Add.')
+  text = prompts.render_question(ocr, 'Add.')
   assert 'You must use ```python for just the final solution' in text
   assert text.endswith('```python\n# Your code here\n```\n\nAdd.')
 
 
 def test_livecodebench_shows_starter_code_in_a_section_of_its_own():
-  prompt = prompts.load('livecodebench')
+  prompt = prompts.load_prompt('livecodebench')
   assert prompt.system and prompt.system.startswith('You are an expert Python')
   stub = 'class Solution:\n    def f(self):\n        '
-  function = prompts.words(prompt, _problem(mode=FUNCTION, stub=stub))
-  program = prompts.words(prompt, _problem())
+  function = prompts.render_problem(prompt, _problem(mode=FUNCTION, stub=stub))
+  program = prompts.render_problem(prompt, _problem())
   assert 'starter code to write the solution to the problem' in function
   assert f'```python\n{stub}\n```\n\n### Answer: (use' in function
   assert 'Read the inputs from stdin' in program
@@ -133,27 +134,27 @@ def test_livecodebench_shows_starter_code_in_a_section_of_its_own():
     ],
 )
 def test_a_problem_is_put_as_it_is_to_be_answered(tmp_path, changes, text):
-  assert prompts.words(_load(tmp_path), _problem(**changes)) == text
+  assert prompts.render_problem(_load(tmp_path), _problem(**changes)) == text
 
 
 def test_braces_of_a_problem_are_text(tmp_path):
   prompt = _load(tmp_path)
   statement = '{x} {0} {{ } {question} {starter_code} \\1'
-  assert prompts.ask(prompt, statement) == f'Program: {statement}'
+  assert prompts.render_question(prompt, statement) == f'Program: {statement}'
   problem = _problem(statement, mode=FUNCTION, stub='{question}')
-  text = prompts.words(prompt, problem)
+  text = prompts.render_problem(prompt, problem)
   assert text == f'Finish: {statement} {{question}}'
 
 
 def test_other_braces_of_a_prompt_are_text(tmp_path):
   prompt = _load(tmp_path, stdin='int main() {} { x } {{{question}}}')
-  assert prompts.ask(prompt, 'Add.') == 'int main() {} { x } {{Add.}}'
+  assert prompts.render_question(prompt, 'Add.') == 'int main() {} { x } {{Add.}}'
 
 
 @pytest.mark.parametrize('field', ['system', 'stdin', 'function'])
 def test_the_hash_changes_with_every_text(tmp_path, field):
   other = _load(tmp_path, **{field: f'{TEXTS[field]}\n'})
-  assert prompts.sha256(other) != prompts.sha256(_load(tmp_path))
+  assert prompts.hash_prompt(other) != prompts.hash_prompt(_load(tmp_path))
 
 
 def test_the_hash_tells_apart_who_has_which_text(tmp_path):
@@ -163,10 +164,10 @@ def test_the_hash_tells_apart_who_has_which_text(tmp_path):
       _load(tmp_path, stdin=TEXTS['function'], function=TEXTS['stdin']),
       _load(tmp_path, system=''),
       _load(tmp_path, system=None),
-      *map(prompts.load, NAMES),
+      *map(prompts.load_prompt, NAMES),
   ]
-  hashes = {prompts.sha256(prompt) for prompt in found}
-  hashes |= {prompts.sha256(prompt, 'a') for prompt in found}
+  hashes = {prompts.hash_prompt(prompt) for prompt in found}
+  hashes |= {prompts.hash_prompt(prompt, 'a') for prompt in found}
   assert len(hashes) == 2 * len(found)
   assert {len(each) for each in hashes} == {64}
 
@@ -176,7 +177,7 @@ def test_the_hash_is_of_words_and_not_of_their_file(tmp_path):
   spec = _write(tmp_path / 'turned.toml', turned | {'name': 'x', 'source': 'y'})
   lines = (tmp_path / 'turned.toml').read_text()
   (tmp_path / 'turned.toml').write_text(f'# A remark.\n\n{lines}', newline='\r\n')
-  assert prompts.sha256(prompts.load(spec)) == prompts.sha256(_load(tmp_path))
+  assert prompts.hash_prompt(prompts.load_prompt(spec)) == prompts.hash_prompt(_load(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_the_hash_is_of_words_and_not_of_their_file(tmp_path):
         ({'stdin': 'Solve.'}, '`stdin` has no {question}; put it where'),
         ({'function': 'Solve.'}, '`function` has no {question}'),
         ({'starter_code': '{question}'}, '`starter_code` has no {starter_code}'),
-        ({'stdin': '{question} {title}'}, '`stdin` has {title}.*Take it out'),
+        ({'stdin': '{question} {title}'}, '`stdin` has {title}.*Remove it'),
         ({'function': '{question} {starter_code}'}, 'known there: {question}'),
         ({'system': 'Of {question}'}, '`system` has {question}.*: none'),
         ({'sytsem': 'Hello.'}, 'unknown field `sytsem`.*ocr.toml'),
@@ -202,19 +203,19 @@ def test_a_bad_file_is_refused_with_field_and_remedy(tmp_path, changes, said):
 def test_a_file_that_is_no_prompt_at_all_is_named(tmp_path, data):
   (tmp_path / 'p.toml').write_bytes(data)
   with pytest.raises(ValueError, match=r'p\.toml: .*It is TOML'):
-    prompts.load(f'file:{tmp_path}/p.toml')
+    prompts.load_prompt(f'file:{tmp_path}/p.toml')
 
 
 @pytest.mark.parametrize('spec', ['', 'ocr2', '../prompts/ocr', 'ocr:', 'x:ocr'])
 def test_an_unknown_prompt_names_those_that_are_known(spec):
   with pytest.raises(ValueError, match=', '.join(NAMES)):
-    prompts.load(spec)
+    prompts.load_prompt(spec)
 
 
 @pytest.mark.parametrize('path', ['', '/nowhere.toml'])
 def test_a_prompt_file_that_is_not_there_is_said(path):
   with pytest.raises(ValueError, match='cannot be read.*config.prompt'):
-    prompts.load(f'file:{path}')
+    prompts.load_prompt(f'file:{path}')
 
 
 # --- What the student reads. --------------------------------------------------
@@ -237,11 +238,11 @@ def trained(tmp_path_factory):
     ],
 )
 def test_an_empty_system_message_is_one_and_a_missing_one_is_none(trained, system, first):
-  tokenizer = tokenization.load(trained, DEFAULTING)
+  tokenizer = tokenization.load_tokenizer(trained, DEFAULTING)
   text = f'{first}Add.<|assistant|>'
   prompt = tokenization.encode_prompt(tokenizer, 'Add.', system)
   assert tokenizer.decode(prompt) == text
-  (example,) = tokenization.encode(tokenizer, [('Add.', 'Yes.')], system)
+  (example,) = families.encode_traces(tokenizer, [('Add.', 'Yes.')], system)
   assert tokenizer.decode(example.tokens) == f'{text}Yes.<|end|>'
   assert example.tokens[: example.num_prompt_tokens].tolist() == prompt
 
@@ -255,13 +256,13 @@ def test_an_empty_system_message_is_one_and_a_missing_one_is_none(trained, syste
     ],
 )
 def test_a_template_that_loses_the_system_message_is_refused(trained, template, said):
-  tokenizer = tokenization.load(trained, template)
+  tokenizer = tokenization.load_tokenizer(trained, template)
   with pytest.raises(ValueError, match=said):
     templates.render_prompt(tokenizer, 'Add.', 'Be brief.')
 
 
 def test_a_system_message_with_a_control_token_is_refused(trained):
-  tokenizer = tokenization.load(trained)
+  tokenizer = tokenization.load_tokenizer(trained)
   with pytest.raises(ValueError, match='system message contains'):
     tokenization.encode_prompt(tokenizer, 'Add.', 'Say <|end|>.')
 
@@ -301,7 +302,7 @@ def completed(world):
 
 def test_shards_hold_prompt_and_template(world):
   data = shards.Shards(world / 'mine/shards')
-  tokenizer = tokenization.load(world / 'mine/shards/tokenizer')
+  tokenizer = tokenization.load_tokenizer(world / 'mine/shards/tokenizer')
   (example,) = data.read_examples([3])
   assert tokenizer.decode(example.tokens) == (
       '<|sys|><|user|>Program: Add 3 and 3.<|assistant|>' '<think>It is 6.</think>print(6)<|end|>'
@@ -309,13 +310,13 @@ def test_shards_hold_prompt_and_template(world):
 
 
 def test_the_manifest_names_prompt_and_hashes(world):
-  prompt = prompts.load(f'file:{world}/mine.toml')
-  tokenizer = tokenization.load(world / 'mine/shards/tokenizer')
-  template = tokenization.template_hash(tokenizer)
+  prompt = prompts.load_prompt(f'file:{world}/mine.toml')
+  tokenizer = tokenization.load_tokenizer(world / 'mine/shards/tokenizer')
+  template = tokenization.hash_chat_template(tokenizer)
   manifest = jsonl.read_json(world / 'mine/shards/manifest.json')
   assert manifest['prompt'] == 'mine'
-  assert manifest['prompt_text_sha256'] == prompts.sha256(prompt)
-  assert manifest['prompt_sha256'] == prompts.sha256(prompt, template)
+  assert manifest['prompt_text_sha256'] == prompts.hash_prompt(prompt)
+  assert manifest['prompt_sha256'] == prompts.hash_prompt(prompt, template)
   assert manifest['template_sha256'] == template
   other = jsonl.read_json(world / 'shards/manifest.json')
   assert other['template_sha256'] != template

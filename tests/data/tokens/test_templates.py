@@ -38,10 +38,10 @@ texts |= st.text('\n \tab1<', min_size=1)
 def load(tmp_path_factory):
   directory = tmp_path_factory.mktemp('families')
   made = {name: families.write(directory / name, name) for name in families.FAMILIES}
-  return lambda name: tokenization.load(made[name])
+  return lambda name: tokenization.load_tokenizer(made[name])
 
 
-every = pytest.mark.parametrize('family', families.FAMILIES)
+every_family = pytest.mark.parametrize('family', families.FAMILIES)
 
 
 def _theirs(tokenizer, response='', system=None):
@@ -60,11 +60,11 @@ def _theirs(tokenizer, response='', system=None):
 
 
 def _encode(tokenizer, response, system=None):
-  (example,) = tokenization.encode(tokenizer, [(QUESTION, response)], system)
+  (example,) = families.encode_traces(tokenizer, [(QUESTION, response)], system)
   return example
 
 
-@every
+@every_family
 @pytest.mark.parametrize('system', [None, '', 'Be brief.'])
 def test_a_student_is_asked_as_transformers_asks(load, family, system):
   tokenizer = load(family)
@@ -122,7 +122,7 @@ def test_a_response_is_taught_to_the_byte_with_its_end(load, family, response):
     assert prompt.endswith('<｜Assistant｜><think>\n')
 
 
-@every
+@every_family
 @pytest.mark.parametrize(
     ('response', 'answer'),
     [
@@ -141,12 +141,12 @@ def test_the_answer_begins_behind_the_thinking(load, family, response, answer):
   assert found.lstrip() == expected
 
 
-@every
+@every_family
 @hypothesis.given(question=texts, response=texts)
 def test_the_prompt_of_sampling_begins_the_tokens_of_training(load, family, question, response):
   tokenizer = load(family)
   response = f'<think>{response}</think>'
-  (example,) = tokenization.encode(tokenizer, [(question, response)])
+  (example,) = families.encode_traces(tokenizer, [(question, response)])
   prompt = tokenization.encode_prompt(tokenizer, question)
   assert example.num_prompt_tokens == len(prompt)
   assert example.tokens[: len(prompt)].tolist() == prompt
@@ -163,20 +163,20 @@ def test_the_prompt_of_sampling_begins_the_tokens_of_training(load, family, ques
 )
 def test_no_merge_spans_prompt_and_response(load, family, response):
   tokenizer = load(family)
-  turn = templates.turn(tokenizer, QUESTION, response)
+  turn = templates.render_turn(tokenizer, QUESTION, response)
   prompt = tokenization.encode_prompt(tokenizer, QUESTION)
   whole = tokenizer(turn.text, add_special_tokens=False)['input_ids']
   assert whole[: len(prompt)] != prompt  # Else this test tests nothing.
   example = _encode(tokenizer, response)
   assert example.tokens[: len(prompt)].tolist() == prompt
-  tokenization.check(tokenizer, [example], [turn])
+  tokenization.check_example(tokenizer, example, turn)
   answer = tokenizer.decode(example.tokens[example.answer_start :])
   assert answer.strip() == f'print(3){tokenizer.eos_token}'.strip() or (
       answer.endswith('print(3)\n' + tokenizer.eos_token)
   )
 
 
-@every
+@every_family
 def test_a_text_begins_once(load, family):
   tokenizer = load(family)
   example = _encode(tokenizer, RESPONSE)
@@ -201,9 +201,9 @@ def test_a_turn_ends_by_the_token_of_the_template(load, tmp_path, family, named,
   tokenizer = load(family)
   assert tokenizer.eos_token == end
   tokenizer.save_pretrained(tmp_path)
-  again = tokenization.load(tmp_path)
+  again = tokenization.load_tokenizer(tmp_path)
   assert again.eos_token_id == _encode(again, RESPONSE).tokens[-1]
-  assert tokenization.tokenizer_hash(again) == tokenization.tokenizer_hash(tokenizer)
+  assert tokenization.hash_tokenizer(again) == tokenization.hash_tokenizer(tokenizer)
 
 
 def test_stripping_takes_nothing_from_what_is_taught(load):
@@ -248,7 +248,7 @@ def test_a_question_cannot_begin_a_turn_of_its_own(load, family, text):
     tokenization.encode_prompt(load(family), f'Add {text} 1.')
 
 
-@every
+@every_family
 def test_a_question_may_speak_of_thinking(load, family):
-  assert not {*templates.THINK_TAGS} & {*templates.control_texts(load(family))}
+  assert not {*templates.THINK_TAGS} & {*templates.list_control_texts(load(family))}
   tokenization.encode_prompt(load(family), 'What is <think>?')

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+from tests import families
 from valley_jax import records
 from valley_jax.data.tokens import templates
 from valley_jax.data.tokens import tokenization
@@ -80,7 +81,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def ours(trained):
-  return tokenization.load(trained)
+  return tokenization.load_tokenizer(trained)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def made(trained, tmp_path):
   """Makes tokenizers of other families, saved and loaded as users do."""
 
   def make(template, eos='<|end|>', special=(), bos=None, pad=None):
-    tokenizer = tokenization.load(trained)
+    tokenizer = tokenization.load_tokenizer(trained)
     named = {'eos_token': eos, 'additional_special_tokens': list(special)}
     tokenizer.add_special_tokens(named | ({'bos_token': bos} if bos else {}))
     tokenizer.pad_token = pad
@@ -98,19 +99,19 @@ def made(trained, tmp_path):
       )
     tokenizer.chat_template = template
     tokenizer.save_pretrained(tmp_path / 'other')
-    return tokenization.load(tmp_path / 'other')
+    return tokenization.load_tokenizer(tmp_path / 'other')
 
   return make
 
 
-families = pytest.mark.parametrize('family', TEMPLATES)
+every_family = pytest.mark.parametrize('family', TEMPLATES)
 
 
-@families
+@every_family
 def test_tokens_are_those_of_apply_chat_template(made, family):
   tokenizer = made(**TEMPLATES[family])
   turns = [('Add 1 and 2.', RESPONSE), ('Yes?\n\nInput\n 3 ', 'yes')]
-  for turn, example in zip(turns, tokenization.encode(tokenizer, turns)):
+  for turn, example in zip(turns, families.encode_traces(tokenizer, turns)):
     messages = [{'role': 'user', 'content': turn[0]}, {'role': 'assistant', 'content': turn[1]}]
     theirs = tokenizer.apply_chat_template(messages, return_dict=False)
     n = len(example.tokens)
@@ -119,22 +120,22 @@ def test_tokens_are_those_of_apply_chat_template(made, family):
     assert tokenizer.decode(theirs[n:]).strip() == ''
 
 
-@families
+@every_family
 def test_a_prompt_is_what_apply_chat_template_puts_before_the_student(made, family):
   tokenizer = made(**TEMPLATES[family])
   theirs = tokenizer.apply_chat_template(
       [{'role': 'user', 'content': 'Add 1 and 2.'}], add_generation_prompt=True, return_dict=False
   )
   assert tokenization.encode_prompt(tokenizer, 'Add 1 and 2.') == theirs
-  (example,) = tokenization.encode(tokenizer, [('Add 1 and 2.', RESPONSE)])
+  (example,) = families.encode_traces(tokenizer, [('Add 1 and 2.', RESPONSE)])
   assert example.num_prompt_tokens == len(theirs)
   assert example.tokens[: len(theirs)].tolist() == theirs
 
 
-@families
+@every_family
 def test_response_and_end_token_are_supervised_and_nothing_else(made, family):
   tokenizer = made(**TEMPLATES[family])
-  (example,) = tokenization.encode(tokenizer, [('Add 1 and 2.', RESPONSE)])
+  (example,) = families.encode_traces(tokenizer, [('Add 1 and 2.', RESPONSE)])
   supervised = example.tokens[example.weights == 1]
   assert tokenizer.decode(supervised) == RESPONSE + tokenizer.eos_token
   assert supervised[-1] == tokenizer.eos_token_id
@@ -144,13 +145,13 @@ def test_response_and_end_token_are_supervised_and_nothing_else(made, family):
 
 @hypothesis.given(question=texts, response=texts)
 def test_any_text_comes_back_from_its_tokens(ours, question, response):
-  (example,) = tokenization.encode(ours, [(question, response)])
+  (example,) = families.encode_traces(ours, [(question, response)])
   n = example.num_prompt_tokens
   assert ours.decode(example.tokens[n:]) == f'{response}<|end|>'
   assert ours.decode(example.tokens[:n]) == f'<|user|>{question}<|assistant|>'
 
 
-@families
+@every_family
 @pytest.mark.parametrize(
     'response, answer',
     [
@@ -163,7 +164,7 @@ def test_any_text_comes_back_from_its_tokens(ours, question, response):
 )
 def test_the_answer_begins_behind_the_thinking(made, family, response, answer):
   tokenizer = made(**TEMPLATES[family])
-  (example,) = tokenization.encode(tokenizer, [('Add 1 and 2.', response)])
+  (example,) = families.encode_traces(tokenizer, [('Add 1 and 2.', response)])
   found = tokenizer.decode(example.tokens[example.answer_start :])
   assert found == answer.format(end=tokenizer.eos_token)
 
@@ -180,16 +181,16 @@ def test_the_answer_begins_behind_the_thinking(made, family, response, answer):
     ],
 )
 def test_text_of_several_tokens_a_character_comes_back(ours, text):
-  (example,) = tokenization.encode(ours, [(text, text)])
+  (example,) = families.encode_traces(ours, [(text, text)])
   supervised = example.tokens[example.weights == 1]
   assert ours.decode(supervised) == f'{text}<|end|>'
 
 
 def test_a_tokenizer_that_normalises_still_finds_the_response(trained):
-  tokenizer = tokenization.load(trained)
+  tokenizer = tokenization.load_tokenizer(trained)
   tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
   text = 'e\u0301' * 9  # Half as many characters in NFC.
-  (example,) = tokenization.encode(tokenizer, [(text, text)])
+  (example,) = families.encode_traces(tokenizer, [(text, text)])
   supervised = tokenizer.decode(example.tokens[example.weights == 1])
   assert supervised == unicodedata.normalize('NFC', text) + '<|end|>'
 
@@ -201,7 +202,7 @@ def test_a_token_that_would_span_prompt_and_response_is_taken_apart(made, trim_o
       trim_offsets=trim_offsets
   )
   whole = tokenizer('Q: Add A: yes yes', add_special_tokens=False)['input_ids']
-  (example,) = tokenization.encode(tokenizer, [('Add', 'yes yes')])
+  (example,) = families.encode_traces(tokenizer, [('Add', 'yes yes')])
   n = example.num_prompt_tokens
   prompt = tokenization.encode_prompt(tokenizer, 'Add')
   assert prompt != whole[: len(prompt)]  # Else this test tests nothing.
@@ -211,14 +212,14 @@ def test_a_token_that_would_span_prompt_and_response_is_taken_apart(made, trim_o
 
 def test_pad_is_none_of_the_tokens_that_occur(ours):
   turns = [(t.question, t.response) for t in _traces()]
-  used = {int(i) for example in tokenization.encode(ours, turns) for i in example.tokens}
+  used = {int(i) for example in families.encode_traces(ours, turns) for i in example.tokens}
   assert ours.pad_token_id not in used
 
 
 def test_the_end_token_is_supervised_even_where_it_is_also_the_pad(made):
   tokenizer = made(tokenization.CHAT_TEMPLATE, pad='<|end|>')
   assert tokenizer.pad_token_id == tokenizer.eos_token_id
-  (example,) = tokenization.encode(tokenizer, [('Add', 'yes')])
+  (example,) = families.encode_traces(tokenizer, [('Add', 'yes')])
   assert example.tokens[-1] == tokenizer.eos_token_id
   assert example.weights[-1] == 1
 
@@ -236,18 +237,18 @@ def test_the_end_token_is_supervised_even_where_it_is_also_the_pad(made):
 def test_a_template_that_changes_the_response_is_refused(made, content):
   template = tokenization.CHAT_TEMPLATE.replace("message['content']", content)
   with pytest.raises(ValueError, match='does not keep'):
-    tokenization.encode(made(template), [('Add', RESPONSE)])
+    families.encode_traces(made(template), [('Add', RESPONSE)])
 
 
 def test_a_template_that_ends_turns_with_no_control_token_is_refused(made):
   template = tokenization.CHAT_TEMPLATE.replace('<|end|>', '(end)')
   with pytest.raises(ValueError, match=r'does not keep .*<\|end\|>'):
-    tokenization.encode(made(template), [('Add', RESPONSE)])
+    families.encode_traces(made(template), [('Add', RESPONSE)])
 
 
 def test_a_template_with_the_day_it_is_is_refused(made):
   template = "{{ strftime_now('%d %b %Y') }}" + tokenization.CHAT_TEMPLATE
-  with pytest.raises(ValueError, match='shows the day it is.*chat_template='):
+  with pytest.raises(ValueError, match='shows the current date.*chat_template='):
     made(template)
 
 
@@ -257,16 +258,16 @@ def test_a_tokenizer_without_a_template_is_refused(made):
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(trained, tmp_path):
-  tokenizer = tokenization.load(trained)
+  tokenizer = tokenization.load_tokenizer(trained)
   tokenizer.eos_token = None
   tokenizer.save_pretrained(tmp_path)
   with pytest.raises(ValueError, match='names no eos_token'):
-    tokenization.load(tmp_path)
+    tokenization.load_tokenizer(tmp_path)
 
 
 def test_a_missing_directory_is_never_looked_for_on_a_hub():
   with pytest.raises(ValueError, match='Qwen/Qwen2.5-7B.* does not exist'):
-    tokenization.load('Qwen/Qwen2.5-7B')
+    tokenization.load_tokenizer('Qwen/Qwen2.5-7B')
 
 
 def test_think_tags_are_ordinary_text(ours):
@@ -278,15 +279,15 @@ def test_think_tags_are_ordinary_text(ours):
 def test_phrases_become_one_token_and_come_back(tmp_path):
   phrases = ['no one would merge this', '<think>\n']
   tokenization.train_bpe(tmp_path / 't', _traces(), 300, phrases)
-  tokenizer = tokenization.load(tmp_path / 't')
+  tokenizer = tokenization.load_tokenizer(tmp_path / 't')
   text = 'x no one would merge this, <think>\nyes'
-  (example,) = tokenization.encode(tokenizer, [('Add', text)])
+  (example,) = families.encode_traces(tokenizer, [('Add', text)])
   supervised = example.tokens[example.weights == 1]
   assert tokenizer.decode(supervised) == f'{text}<|end|>'
   for phrase in phrases:
     (token,) = tokenizer.encode(phrase)
     assert token in supervised
-    assert phrase not in templates.control_texts(tokenizer)
+    assert phrase not in templates.list_control_texts(tokenizer)
 
 
 def test_the_same_traces_give_the_same_files(trained, tmp_path):
@@ -305,19 +306,19 @@ def test_a_tokenizer_that_is_there_is_left_alone(tmp_path):
 
 def test_the_hashes_tell_vocabularies_and_templates_apart(ours, made):
   other = made(PLAIN)
-  assert tokenization.tokenizer_hash(other) == tokenization.tokenizer_hash(ours)
-  assert tokenization.template_hash(other) != tokenization.template_hash(ours)
+  assert tokenization.hash_tokenizer(other) == tokenization.hash_tokenizer(ours)
+  assert tokenization.hash_chat_template(other) != tokenization.hash_chat_template(ours)
   longer = made(tokenization.CHAT_TEMPLATE, special=['<|more|>'])
-  assert tokenization.tokenizer_hash(longer) != tokenization.tokenizer_hash(ours)
+  assert tokenization.hash_tokenizer(longer) != tokenization.hash_tokenizer(ours)
 
 
-@families
+@every_family
 def test_special_texts_are_those_that_would_become_control_tokens(made, family):
   tokenizer = made(**TEMPLATES[family])
-  found = templates.control_texts(tokenizer)
+  found = templates.list_control_texts(tokenizer)
   assert tokenizer.eos_token in found
   for text in found:
-    (example,) = tokenization.encode(tokenizer, [(f'a{text}b', 'yes')])
+    (example,) = families.encode_traces(tokenizer, [(f'a{text}b', 'yes')])
     assert tokenizer.convert_tokens_to_ids(text) in example.tokens
 
 
@@ -334,7 +335,7 @@ def encoded(made):
   """A tokenizer, an example that has no fault, and its turn."""
   tokenizer = made(**TEMPLATES['llama3'])
   tokenizer.pad_token = '<|pad|>'
-  turn = templates.turn(tokenizer, 'Add 1 and 2.', RESPONSE)
+  turn = templates.render_turn(tokenizer, 'Add 1 and 2.', RESPONSE)
   (example,) = tokenization.encode_turns(tokenizer, [turn])
   return tokenizer, example, turn
 
@@ -360,43 +361,44 @@ def _changed(tokenizer, example, name):
   return dataclasses.replace(example, tokens=tokens, weights=weights)
 
 
-@families
+@every_family
 def test_what_is_encoded_has_no_fault(made, family):
   tokenizer = made(**TEMPLATES[family])
   turns = [
-      templates.turn(tokenizer, *turn)
+      templates.render_turn(tokenizer, *turn)
       for turn in [('Add 1.', RESPONSE), ('Yes?', 'yes'), ('?', '日本\n')]
   ]
   examples = tokenization.encode_turns(tokenizer, turns)
-  tokenization.check(tokenizer, examples, turns)
+  for example, turn in zip(examples, turns):
+    tokenization.check_example(tokenizer, example, turn)
 
 
 @pytest.mark.parametrize('name', tokenization.FAULTS)
 def test_a_fault_is_named_with_its_remedy(encoded, name):
   tokenizer, example, turn = encoded
   bad = _changed(tokenizer, example, name)
-  assert tokenization.fault(tokenizer, bad, turn) == name
-  message = f'Example 1 has the fault {name}: .*(;|:) .*begins .*We add'
+  assert tokenization.find_fault(tokenizer, bad, turn) == name
+  message = f'An example has the fault {name}: .*(;|:) .*begins .*We add'
   with pytest.raises(ValueError, match=message):
-    tokenization.check(tokenizer, [example, bad], [turn, turn])
+    tokenization.check_example(tokenizer, bad, turn)
 
 
 def test_the_end_token_hidden_as_padding_is_a_fault(made):
   """As collators do that mask every pad token, where pad is the end token."""
   tokenizer = made(tokenization.CHAT_TEMPLATE, pad='<|end|>')
-  turn = templates.turn(tokenizer, 'Add', 'yes')
+  turn = templates.render_turn(tokenizer, 'Add', 'yes')
   (example,) = tokenization.encode_turns(tokenizer, [turn])
-  assert tokenization.fault(tokenizer, example, turn) == ''
+  assert tokenization.find_fault(tokenizer, example, turn) == ''
   example.weights[example.tokens == tokenizer.pad_token_id] = 0
-  assert tokenization.fault(tokenizer, example, turn) == 'no_end'
+  assert tokenization.find_fault(tokenizer, example, turn) == 'no_end'
 
 
 @pytest.mark.parametrize('decodes', [False, True])
 def test_a_response_that_is_normalised_is_a_fault(trained, decodes):
-  tokenizer = tokenization.load(trained)
+  tokenizer = tokenization.load_tokenizer(trained)
   tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.NFC()
   for text, expected in [('e\u0301', 'changed_text'), ('\xe9', '')]:
-    turn = templates.turn(tokenizer, 'Add', text)
+    turn = templates.render_turn(tokenizer, 'Add', text)
     (example,) = tokenization.encode_turns(tokenizer, [turn])
-    found = tokenization.fault(tokenizer, example, turn, decodes=decodes)
+    found = tokenization.find_fault(tokenizer, example, turn, decodes=decodes)
     assert found == expected

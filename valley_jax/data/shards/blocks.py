@@ -83,11 +83,11 @@ def _blocks(settings: Settings, traces: Iterable[records.Trace]) -> Iterator[_Bl
 
 def _writer(settings: Settings) -> Callable[[_Block], None]:
   """Returns what writes a block; it has loaded the tokenizer."""
-  tokenizer = tokenization.load(settings.directory / 'tokenizer')
-  return functools.partial(_write, settings, encoding.Encoder(tokenizer))
+  tokenizer = tokenization.load_tokenizer(settings.directory / 'tokenizer')
+  return functools.partial(_write, settings, encoding.TurnEncoder(tokenizer))
 
 
-def _write(settings: Settings, encoder: encoding.Encoder, block: _Block) -> None:
+def _write(settings: Settings, encoder: encoding.TurnEncoder, block: _Block) -> None:
   if block.traces is None:
     return
   shards.write_block(

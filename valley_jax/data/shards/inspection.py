@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     rows = [_find(shards, row) for row in parsed.row]
   except ValueError as e:
     parser.error(str(e))
-  table, tokenizer = shards.read_table(), tokenization.load(directory / 'tokenizer')
+  table, tokenizer = shards.read_table(), tokenization.load_tokenizer(directory / 'tokenizer')
   # https://no-color.org
   colored = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
   for row, example in zip(rows, shards.read_examples(rows), strict=True):

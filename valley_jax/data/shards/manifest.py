@@ -55,7 +55,7 @@ def make(
       shown = examples.get(reason, []) + ids
       examples[reason] = shown[: decisions.MAX_EXAMPLES]
   table = shards.table(directory)
-  template_sha256 = tokenization.template_hash(tokenizer)
+  template_sha256 = tokenization.hash_chat_template(tokenizer)
   return {
       **settings,
       'sources': [
@@ -72,9 +72,9 @@ def make(
       'longest': int(table.num_tokens.max(initial=0)),
       'lengths': histogram(table.num_tokens),
       'ids_sha256': _hash(table.ids),
-      'prompt_sha256': prompts.sha256(prompt, template_sha256),
+      'prompt_sha256': prompts.hash_prompt(prompt, template_sha256),
       'template_sha256': template_sha256,
-      'tokenizer_sha256': tokenization.tokenizer_hash(tokenizer),
+      'tokenizer_sha256': tokenization.hash_tokenizer(tokenizer),
       'vocab_size': len(tokenizer),
       'versions': jsonl.read_json(directory / 'versions.json'),
       'files': [f'{i:05d}.array_record' for i in range(num_blocks)],

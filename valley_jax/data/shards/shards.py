@@ -96,22 +96,26 @@ def decode(data: bytes) -> tokenization.Example:
 
 
 def _turn(
-    encoder: encoding.Encoder, trace: records.Trace, prompt: prompts.Prompt
-) -> tuple[templates.Turn | None, str]:
+    encoder: encoding.TurnEncoder, trace: records.Trace, prompt: prompts.Prompt
+) -> tuple[templates.RenderedTurn | None, str]:
   """Returns what is taught of a trace; or None, and why nothing is."""
-  asked = prompts.ask(prompt, trace.question)
+  asked = prompts.render_question(prompt, trace.question)
   texts = asked, trace.response
   # Tokenised, it would be the token: a turn would end in mid-text.
-  if any(s in text for s in encoder.special_texts for text in texts):
+  if any(s in text for s in encoder.control_texts for text in texts):
     return None, 'special_token_in_text'
   try:
-    return templates.turn(encoder.tokenizer, *texts, prompt.system), ''
+    return templates.render_turn(encoder.tokenizer, *texts, prompt.system), ''
   except ValueError:
     return None, 'changed_by_template'
 
 
 def _fault(
-    encoder: encoding.Encoder, example: tokenization.Example, turn: templates.Turn, *, decodes: bool
+    encoder: encoding.TurnEncoder,
+    example: tokenization.Example,
+    turn: templates.RenderedTurn,
+    *,
+    decodes: bool,
 ) -> str:
   """Returns `changed_text`, a fault of the trace, or ''.
 
@@ -119,10 +123,10 @@ def _fault(
     ValueError: a fault of the tokenizer or of its template.
   """
   tokenizer = encoder.tokenizer
-  found = tokenization.fault(tokenizer, example, turn, decodes=decodes)
-  if found not in ('', 'changed_text'):
-    tokenization.check(tokenizer, [example], [turn])
-  return found
+  fault = tokenization.find_fault(tokenizer, example, turn, decodes=decodes)
+  if fault not in ('', 'changed_text'):
+    tokenization.check_example(tokenizer, example, turn)
+  return fault
 
 
 def write_block(
@@ -130,7 +134,7 @@ def write_block(
     number: int,
     traces: Iterable[records.Trace],
     *,
-    encoder: encoding.Encoder,
+    encoder: encoding.TurnEncoder,
     prompt: prompts.Prompt,
     max_len: int,
     min_len: int = 0,
@@ -146,7 +150,7 @@ def write_block(
     max_len: Longer traces (in tokens) are dropped and counted, never cut.
     min_len: And shorter ones.
   """
-  kept: list[tuple[records.Trace, templates.Turn]] = []
+  kept: list[tuple[records.Trace, templates.RenderedTurn]] = []
   dropped = collections.defaultdict(list)
   for trace in traces:
     turn, reason = _turn(encoder, trace, prompt)
@@ -154,7 +158,7 @@ def write_block(
       dropped[reason].append(trace.trace_id)
     else:
       kept.append((trace, turn))
-  examples = encoder.encode(turn for _, turn in kept)
+  examples = encoder.encode_stream(turn for _, turn in kept)
 
   def fitting() -> Iterator[tuple[records.Trace, tokenization.Example]]:
     for i, ((trace, turn), example) in enumerate(zip(kept, examples, strict=True)):
