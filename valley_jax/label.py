@@ -39,7 +39,6 @@ from typing import Any
 
 import ml_collections as mlc
 
-from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
@@ -63,13 +62,7 @@ class _Sources:
     settings = judge_settings.Settings.from_config(config)
     self._config = config
     self._problems = labels.Problems(problems)
-    self._digests = {p.problem_id: digests.of_problem(p) for p in problems}
-    self._rules = digests.of_rules(
-        cpu_seconds=settings.cpu_seconds,
-        multipliers=settings.multipliers,
-        profile=settings.profile,
-        stop_at_failure=settings.stop_at_failure,
-    )
+    self._digester = digests.Digester.from_problems(problems, settings)
 
   def read(self, quarantine: rows.Quarantine) -> Iterator[labels.Asked]:
     """Yields them anew, with a bar that tells how many a second."""
@@ -83,9 +76,7 @@ class _Sources:
 
   def stands(self, submission: records.Submission, judgement: records.Judgement) -> bool:
     """Says if a judgement is of this program, by these tests and rules."""
-    wanted = digests.join(
-        digests.of_program(submission), self._digests[submission.problem_id], self._rules
-    )
+    wanted = self._digester.digest_judgement(submission.problem_id, submission)
     same_sample = records.sample_key(submission) == records.sample_key(judgement)
     return same_sample and judgement.digest == wanted
 
@@ -153,11 +144,7 @@ def label(config: mlc.ConfigDict, workdir: str) -> None:
   directory.mkdir(parents=True, exist_ok=True)
   sources = _Sources(config)
   _write_submissions(sources, directory)
-  if judgement_file.next_path(judged).exists():
-    raise errors.UserError(
-        f'{judged} is being made anew, and that has not ended; run `execute`'
-        ' to the end, then label again.'
-    )
+  judgement_file.check_finished(judged)
   if judged.exists():
     _write_traces(sources, directory, config.all_tests)
   else:

@@ -48,7 +48,7 @@ from valley_jax.analysis import subset_findings
 from valley_jax.analysis import subsets
 from valley_jax.data.formats import problems as problems_lib
 from valley_jax.runtime import metrics
-from valley_jax.scoring import bootstrap
+from valley_jax.scoring import estimators
 
 _SAMPLES_PER_RUN = 24
 _MAX_SAMPLES = 1200
@@ -89,7 +89,7 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
 
 def _measure(root: pathlib.Path, runs: Sequence[study.Run], num_draws: int) -> _Results:
   """Returns what the runs come to, and writes it as numbers."""
-  resample = functools.partial(bootstrap.resampled_means, num_draws=num_draws)
+  resample = functools.partial(estimators.resample_means, num_draws=num_draws)
 
   def measured(measure, runs: Sequence[study.Run]):
     parts = {

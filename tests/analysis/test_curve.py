@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from valley_jax.analysis import curve
-from valley_jax.scoring import bootstrap
+from valley_jax.scoring import estimators
 
-_resample = functools.partial(bootstrap.resampled_means, num_draws=500)
+_resample = functools.partial(estimators.resample_means, num_draws=500)
 
 
 def _scores(num_traces, correct, seed=0, num_samples=1):

@@ -7,9 +7,9 @@ import pytest
 
 from valley_jax.analysis import subset_findings
 from valley_jax.analysis import subsets
-from valley_jax.scoring import bootstrap
+from valley_jax.scoring import estimators
 
-_resample = functools.partial(bootstrap.resampled_means, num_draws=500)
+_resample = functools.partial(estimators.resample_means, num_draws=500)
 
 
 def _scores(subset, correct, seed=0, num_samples=1, num_traces=8):

@@ -1,17 +1,16 @@
 """A digest changes with what a verdict depends on, and with nothing else."""
 
+import dataclasses
+
 import pytest
 
+from tests import rows
 from valley_jax import records
+from valley_jax.execution import settings as judge_settings
 from valley_jax.scoring import digests
 
-_PROBLEM = records.Problem(
-    problem_id='p',
-    statement='?',
-    tests=(records.TestCase(input='1', expected='2'),),
-    entry_point='f',
-)
-_JUDGES = {
+_PROBLEM = rows.make_problem(entry_point='f')
+_OTHER_VALUES = {
     'tests': (records.TestCase(input='1', expected='3'),),
     'mode': records.Mode.FUNCTION,
     'entry_point': 'g',
@@ -23,31 +22,24 @@ _JUDGES = {
     ),
     'limits': records.Limits(cpu_seconds=1.0),
 }
-_RULES = {
-    'cpu_seconds': 1.0,
-    'multipliers': (('cpp17', 1.0), ('python', 2.0)),
-    'profile': records.Profile.STRICT,
-    'stop_at_failure': True,
-}
-_SUBMISSION = records.Submission(problem_id='p', sample_index=0, source='x')
+_RULES = judge_settings.Settings(
+    cpu_seconds=1.0, multipliers=(('cpp17', 1.0), ('python', 2.0)), stop_at_failure=True
+)
+_SUBMISSION = rows.make_submission(source='x')
 
 
-@pytest.mark.parametrize('field', _JUDGES)
-def test_what_judges_is_in_the_digest_of_a_problem(field):
-  other = records.replace(_PROBLEM, **{field: _JUDGES[field]})
-  assert digests.of_problem(other) != digests.of_problem(_PROBLEM)
+@pytest.mark.parametrize('field', _OTHER_VALUES)
+def test_what_a_verdict_depends_on_is_in_the_digest_of_a_problem(field):
+  other = records.replace(_PROBLEM, **{field: _OTHER_VALUES[field]})
+  assert digests.digest_problem(other) != digests.digest_problem(_PROBLEM)
 
 
 @pytest.mark.parametrize(
-    'field',
-    [
-        'statement', 'stub', 'difficulty', 'source', 'platform', 'date',
-        'release',
-    ],  # fmt: skip
+    'field', ['statement', 'stub', 'difficulty', 'source', 'platform', 'date', 'release']
 )
-def test_what_describes_is_not_in_the_digest_of_a_problem(field):
+def test_what_only_describes_a_problem_is_not_in_its_digest(field):
   other = records.replace(_PROBLEM, **{field: 'other'})
-  assert digests.of_problem(other) == digests.of_problem(_PROBLEM)
+  assert digests.digest_problem(other) == digests.digest_problem(_PROBLEM)
 
 
 @pytest.mark.parametrize(
@@ -60,25 +52,25 @@ def test_what_describes_is_not_in_the_digest_of_a_problem(field):
     ],
 )
 def test_every_rule_is_in_the_digest(field, value):
-  other = {**_RULES, field: value}
-  assert digests.of_rules(**other) != digests.of_rules(**_RULES)
+  other = dataclasses.replace(_RULES, **{field: value})
+  assert digests.digest_rules(other) != digests.digest_rules(_RULES)
 
 
 def test_rules_that_are_equal_have_one_digest():
-  other = {**_RULES, 'cpu_seconds': 1, 'multipliers': _RULES['multipliers'][::-1]}
-  assert digests.of_rules(**other) == digests.of_rules(**_RULES)
+  other = dataclasses.replace(_RULES, cpu_seconds=1, multipliers=_RULES.multipliers[::-1])
+  assert digests.digest_rules(other) == digests.digest_rules(_RULES)
 
 
 @pytest.mark.parametrize('other', [{'source': 'y'}, {'language': 'cpp17'}])
 def test_another_program_has_another_digest(other):
   changed = records.replace(_SUBMISSION, **other)
-  assert digests.of_program(changed) != digests.of_program(_SUBMISSION)
+  assert digests.digest_program(changed) != digests.digest_program(_SUBMISSION)
 
 
 def test_an_empty_program_is_not_the_absence_of_one():
   empty = records.replace(_SUBMISSION, source='')
-  assert digests.of_program(empty) != digests.of_program(None)
+  assert digests.digest_program(empty) != digests.digest_program(None)
 
 
-def test_a_foreign_digest_equals_no_part_of_ours():
-  assert digests.split('0123abcd') == ('', '', '')
+def test_a_digest_of_another_form_has_no_part_in_common_with_ours():
+  assert digests.split_digest('0123abcd') == ('', '', '')

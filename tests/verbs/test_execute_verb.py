@@ -144,7 +144,7 @@ def test_only_a_program_that_changed_is_judged_anew(judged_before):
     ids=str,
 )
 def test_other_rules_are_judged_by_anew(judged_before, no_sandbox, rule):
-  with pytest.raises(RuntimeError, match='bubblewrap'):
+  with pytest.raises(ValueError, match='bubblewrap'):
     execute.execute(_config(judged_before, **rule), str(judged_before / 'w'))
 
 
@@ -153,7 +153,7 @@ def test_tests_that_changed_are_run_anew(judged_before, no_sandbox):
   rows = list(jsonl.read_rows(path, records.Problem))
   changed = records.replace(rows[1], tests=rows[1].tests[:1])
   jsonl.write_rows(path, [rows[0], changed])
-  with pytest.raises(RuntimeError, match='bubblewrap'):
+  with pytest.raises(ValueError, match='bubblewrap'):
     execute.execute(_config(judged_before), str(judged_before / 'w'))
 
 

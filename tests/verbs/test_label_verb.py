@@ -188,5 +188,5 @@ def test_a_failure_of_the_judge_is_unknown_and_said(labelled, tmp_path, capsys):
 def test_judgements_that_are_being_made_anew_are_waited_for(tmp_path):
   _write_inputs(tmp_path)
   jsonl.write_atomically(tmp_path / 'w/judgements.jsonl.next', '')
-  with pytest.raises(ValueError, match='being made anew'):
+  with pytest.raises(ValueError, match='being rebuilt'):
     label.label(_config(tmp_path), str(tmp_path / 'w'))

@@ -93,7 +93,7 @@ def measure(
   Args:
     scores: The contents of scores.json of every run, of random subsets all.
     resampled_means: Resamples rows (problems): (problems, sizes) -> (draws,
-      sizes), as `scoring.bootstrap.resampled_means` does.
+      sizes), as `scoring.estimators.resample_means` does.
 
   Raises:
     ValueError: no runs, two runs of one size and seed, or runs on different

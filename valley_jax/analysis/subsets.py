@@ -80,7 +80,7 @@ def measure(
     scores: The contents of scores.json of every run of a named subset, and of
       the base student's if there is one.
     resampled_means: Resamples rows (problems): (problems, arms) -> (draws,
-      arms), as `scoring.bootstrap.resampled_means` does.
+      arms), as `scoring.estimators.resample_means` does.
 
   Raises:
     ValueError: two runs of one subset and seed, or runs on different problems.

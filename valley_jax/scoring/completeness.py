@@ -1,9 +1,8 @@
-"""What must be there before a score may be.
+"""Refuses a score while anything that it needs is missing.
 
-A sample that is missing, judged twice, judged on another program than today's,
-or that our own machinery failed on is not a wrong answer: averaging over what
-happens to be there gives a number that looks like a score. So these are errors,
-each with its remedy.
+A sample that is missing, judged twice, judged on another program than today's, or that our own
+judge failed on is not a wrong answer: an average over what happens to be present would look like a
+score. So each of these is an error that names its remedy.
 """
 
 from collections.abc import Collection
@@ -20,130 +19,130 @@ T = TypeVar('T')
 Key = tuple[str, int]  # (problem_id, sample_index)
 
 
-def by_key(
+def collect_unique(
     pairs: Iterable[tuple[Key, T]], source: str, remedy: str = 'remove one of the two rows'
 ) -> dict[Key, T]:
-  """Returns the (key, value) pairs as a dict, in which no key may come twice.
+  """Returns the (key, value) pairs as a dict.
 
   Args:
-    pairs: An iterator will do: the values of a large file, made row by row.
+    pairs: May be an iterator that computes the values of a large file row by row.
     source: The file, for the message.
-    remedy: For the message too.
+    remedy: What the message advises.
+
+  Raises:
+    UserError: a key occurs twice.
   """
-  found = {}
+  values = {}
   for key, value in pairs:
-    if key in found:
-      raise errors.UserError(f'{source} holds {_name(key)} twice; {remedy}.')
-    found[key] = value
-  return found
+    if key in values:
+      raise errors.UserError(f'{source} holds {_format_key(key)} twice; {remedy}.')
+    values[key] = value
+  return values
 
 
-def check(
+def check_samples(
     problem_ids: Sequence[str],
     judgements: Mapping[Key, records.Judgement],
     written: Collection[Key],
     num_samples: int | None,
 ) -> int:
-  """Returns n, the samples a problem, or says why no score can be given.
+  """Checks that every problem has all of its samples; returns n, their number per problem.
 
   Args:
     problem_ids: The problems that are scored.
     judgements: By key.
     written: The keys of the completions, or of the submissions.
-    num_samples: The n that was asked for; None to take it from the judgements.
+    num_samples: The n that the config asks for; None takes it from the judgements.
 
   Raises:
-    ValueError: an IE, a sample without judgement, a judgement without
-      completion, an unknown problem, or a problem without all of its samples
-      0..n-1.
+    UserError: an IE, a sample without judgement, a judgement without completion, an unknown
+      problem, or a problem without all of its samples 0..n-1.
   """
   if len(set(problem_ids)) < len(problem_ids) or not problem_ids:
     raise errors.UserError(
-        f'config.problems gives {len(problem_ids):,} problems with'
-        f' {len(set(problem_ids)):,} names; every problem needs its own, and a'
-        ' score needs at least one.'
+        f'config.problems gives {len(problem_ids):,} problems with {len(set(problem_ids)):,} names;'
+        ' every problem needs its own, and a score needs at least one.'
     )
   _refuse_internal_errors(judgements)
-  _refuse(
+  _refuse_keys(
       written - judgements.keys(),
       'completions or submissions have no judgement',
       'run `execute` to the end',
   )
-  _refuse(
+  _refuse_keys(
       judgements.keys() - written,
       'judgements have no submission and no completion',
-      'delete judgements.jsonl, which belongs to other samples, and run' ' `execute` again',
+      'delete judgements.jsonl, which belongs to other samples, and run `execute` again',
   )
   n = num_samples or 1 + max((index for _, index in judgements), default=0)
-  wanted = {(name, index) for name in problem_ids for index in range(n)}
-  _refuse(
+  wanted = {(problem_id, index) for problem_id in problem_ids for index in range(n)}
+  _refuse_keys(
       wanted - judgements.keys(),
       f'of {len(wanted):,} samples ({n} a problem) are missing',
-      'run `sample` and `execute` to the end, or mend sample.num_samples',
+      'run `sample` and `execute` to the end, or correct sample.num_samples',
   )
-  _refuse(
+  _refuse_keys(
       judgements.keys() - wanted,
-      f'judgements are not of the {len(problem_ids):,} problems with samples' f' 0..{n - 1}',
-      'mend config.problems or sample.num_samples',
+      f'judgements are not of the {len(problem_ids):,} problems with samples 0..{n - 1}',
+      'correct config.problems or sample.num_samples',
   )
   return n
 
 
 def check_digests(
     judgements: Mapping[Key, records.Judgement],
-    programs: Mapping[Key, str],
-    problems: Mapping[str, str],
+    program_digests: Mapping[Key, str],
+    problem_digests: Mapping[str, str],
 ) -> None:
-  """Raises if a judgement is of another program, other tests or other rules.
+  """Checks that all judgements are of today's programs and tests, and by the same rules.
 
   Args:
     judgements: By key.
-    programs: Today's hashes of programs, for every key.
-    problems: Today's hashes of problems by id, for every problem.
+    program_digests: Today's hashes of programs, for every key.
+    problem_digests: Today's hashes of problems by id, for every problem.
 
   Raises:
-    ValueError: `execute` has not been run since something changed, or not to
-      its end.
+    UserError: `execute` has not been run to its end since something changed.
   """
-  judged = {key: digests.split(row.digest) for key, row in judgements.items()}
+  judged = {key: digests.split_digest(row.digest) for key, row in judgements.items()}
   remedy = 'run `execute` again, which judges these anew'
-  _refuse(
-      {key for key, parts in judged.items() if parts[0] != programs[key]},
+  _refuse_keys(
+      {key for key, (program, _, _) in judged.items() if program != program_digests[key]},
       'judgements are of programs that have changed since',
       remedy,
   )
-  _refuse(
-      {key for key, parts in judged.items() if parts[1] != problems[key[0]]},
+  _refuse_keys(
+      {key for key, (_, problem, _) in judged.items() if problem != problem_digests[key[0]]},
       'judgements are of problems that have changed since',
       remedy,
   )
-  first = next(iter(judged.values()))[2]
-  _refuse(
-      {key for key, parts in judged.items() if parts[2] != first},
-      'judgements were made by other rules (limits, multipliers, profile,'
-      ' all_tests) than the first one',
+  first_rules = next(iter(judged.values()))[2]
+  _refuse_keys(
+      {key for key, (_, _, rules) in judged.items() if rules != first_rules},
+      'judgements were made by other rules (limits, multipliers, profile, all_tests) than the first'
+      ' one',
       remedy,
   )
 
 
-def _refuse_internal_errors(judgements: Mapping) -> None:
+def _refuse_internal_errors(judgements: Mapping[Key, records.Judgement]) -> None:
   failed = {
       key: row for key, row in judgements.items() if row.verdict is records.Verdict.INTERNAL_ERROR
   }
   message = next((row.message for row in failed.values()), '')
-  _refuse(
+  _refuse_keys(
       failed.keys(),
-      f'judgements are IE, our own failure and no score ({message[:200]})',
+      f'judgements are IE, a failure of the judge and not a score ({message[:200]})',
       'run `execute` again, which retries them',
   )
 
 
-def _refuse(keys: Collection[Key], trouble: str, remedy: str) -> None:
+def _refuse_keys(keys: Collection[Key], trouble: str, remedy: str) -> None:
   if keys:
-    some = ', '.join(_name(key) for key in sorted(keys)[:3])
+    examples = ', '.join(_format_key(key) for key in sorted(keys)[:3])
     more = ', …' if len(keys) > 3 else ''
-    raise errors.UserError(f'{len(keys):,} {trouble}: {some}{more}; {remedy}.')
+    raise errors.UserError(f'{len(keys):,} {trouble}: {examples}{more}; {remedy}.')
 
 
-def _name(key: Key) -> str:
+def _format_key(key: Key) -> str:
   return f'{key[0]}[{key[1]}]'

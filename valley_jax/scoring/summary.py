@@ -1,12 +1,12 @@
-"""Scores of one run: pass@k, rates, verdicts, and all of it by difficulty.
+"""Scores of one run: pass@k, rates and verdicts, overall and by difficulty.
 
-The rates are those of *The Valley of Code Reasoning* (2510.06101, section 3):
-the completion rate is the share of completions that end within the token
-budget, the think-tag rate the share that begin with `<think>`. Added here is
-what tells apart the causes of a dip: think tags that are closed, completions
-without a program, and pass@1 among the completions that did end.
+The rates are those of *The Valley of Code Reasoning* (2510.06101, section 3): the completion rate
+is the share of completions that end within the token budget, the think-tag rate the share that
+begin with `<think>`. Further rates separate the causes of a dip: think tags that are closed,
+completions without a program, and pass@1 among the completions that did end.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -16,32 +16,30 @@ import numpy as np
 
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.scoring import bootstrap
-from valley_jax.scoring import pass_at_k
+from valley_jax.scoring import completeness
+from valley_jax.scoring import estimators
 
-_DIFFICULTIES = ('easy', 'medium', 'medium_hard', 'hard', 'very_hard')
-_VERDICTS = tuple(v for v in records.Verdict if v is not records.Verdict.INTERNAL_ERROR)
-
-
+# Difficulties that are listed in this order; others follow alphabetically.
+_DIFFICULTY_ORDER = ('easy', 'medium', 'medium_hard', 'hard', 'very_hard')
 _COMPLETED = (records.FinishReason.EOS, records.FinishReason.STOP)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Form:
+class CompletionForm:
   """The form of a completion, whatever its program is worth."""
 
-  completed: bool  # Ended within the token budget, and by itself.
+  completed: bool  # Ended within the token budget, and not in a loop.
   think_tag: bool  # Begins with `<think>`.
-  think_closed: bool  # ... and has a `</think>`.
-  no_program: bool  # Nothing in it to execute.
+  think_closed: bool  # Begins with `<think>` and contains `</think>`.
+  no_program: bool  # Contains nothing to execute.
   num_tokens: int
 
 
-def form_of(completion: records.Completion) -> Form:
+def describe_form(completion: records.Completion) -> CompletionForm:
   """Returns the form of a completion."""
   text = completion.text.lstrip()
   think_tag = text.startswith('<think>')
-  return Form(
+  return CompletionForm(
       completed=completion.finish_reason in _COMPLETED,
       think_tag=think_tag,
       think_closed=think_tag and '</think>' in text,
@@ -51,14 +49,14 @@ def form_of(completion: records.Completion) -> Form:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-  """Counts by problem: (problems,) arrays, each over its n samples."""
+class ProblemTable:
+  """Counts by problem, of its n samples: one row per problem in every column."""
 
   problem_ids: list[str]
   difficulties: list[str]
   num_samples: int
   correct: np.ndarray
-  # What needs the completions' texts: None if submissions were judged.
+  # Columns that need the completions' texts; None if submissions were judged.
   completed: np.ndarray | None = None
   completed_correct: np.ndarray | None = None
   think_tag: np.ndarray | None = None
@@ -66,9 +64,9 @@ class Table:
   no_program: np.ndarray | None = None
   num_tokens: np.ndarray | None = None
 
-  def of(self, difficulty: str) -> 'Table':
+  def select_difficulty(self, difficulty: str) -> 'ProblemTable':
     """Returns the rows of one difficulty."""
-    rows = [i for i, d in enumerate(self.difficulties) if d == difficulty]
+    rows = [i for i, name in enumerate(self.difficulties) if name == difficulty]
     columns = {}
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
@@ -77,62 +75,61 @@ class Table:
       elif isinstance(value, np.ndarray):
         value = value[rows]
       columns[field.name] = value
-    return Table(**columns)
+    return ProblemTable(**columns)
 
 
-def tabulate(
+def tabulate_samples(
     problems: Sequence[records.Problem],
     num_samples: int,
-    judgements: Mapping[tuple[str, int], records.Judgement],
-    forms: Mapping[tuple[str, int], Form] | None,
-) -> Table:
-  """Counts, over the samples 0..n-1 of each problem, what a table holds."""
+    judgements: Mapping[completeness.Key, records.Judgement],
+    forms: Mapping[completeness.Key, CompletionForm] | None,
+) -> ProblemTable:
+  """Counts what a table holds over the samples 0..n-1 of each problem."""
 
-  def count(of) -> np.ndarray:
+  def count_samples(value_of: Callable[[completeness.Key], int]) -> np.ndarray:
     return np.array(
-        [sum(of((p.problem_id, i)) for i in range(num_samples)) for p in problems], np.int64
+        [sum(value_of((p.problem_id, i)) for i in range(num_samples)) for p in problems], np.int64
     )
 
-  def correct(key) -> bool:
+  def is_correct(key: completeness.Key) -> bool:
     return judgements[key].verdict is records.Verdict.ACCEPTED
 
   columns = {}
   if forms is not None:
-    columns = {
-        f.name: count(lambda key, f=f, forms=forms: getattr(forms[key], f.name))
-        for f in dataclasses.fields(Form)
-    }
-    columns['completed_correct'] = count(lambda key: forms[key].completed and correct(key))
-  return Table(
+    for field in dataclasses.fields(CompletionForm):
+      columns[field.name] = count_samples(lambda key, name=field.name: getattr(forms[key], name))
+    columns['completed_correct'] = count_samples(
+        lambda key: forms[key].completed and is_correct(key)
+    )
+  return ProblemTable(
       problem_ids=[p.problem_id for p in problems],
       difficulties=[p.difficulty or 'unknown' for p in problems],
       num_samples=num_samples,
-      correct=count(correct),
+      correct=count_samples(is_correct),
       **columns,
   )
 
 
-def pass_at(table: Table, k: int, num_draws: int) -> dict[str, Any]:
+def summarize_pass_at_k(table: ProblemTable, k: int, num_draws: int) -> dict[str, Any]:
   """Returns {value, interval} of pass@k."""
-  values = pass_at_k.per_problem(
+  values = estimators.estimate_each_problem(
       [table.num_samples] * len(table.correct), table.correct.tolist(), k
   )
   return {
-      'value': pass_at_k.mean(values),
-      'interval': list(bootstrap.mean_interval(values, num_draws)),
+      'value': estimators.average_problems(values),
+      'interval': list(estimators.estimate_mean_interval(values, num_draws)),
   }
 
 
-def rates(table: Table) -> dict[str, float | None]:
+def summarize_rates(table: ProblemTable) -> dict[str, float | None]:
   """Returns shares of all samples; None where no completions were scored."""
   total = table.num_samples * len(table.correct)
 
   def share(counts: np.ndarray | None) -> float | None:
     return None if counts is None else int(counts.sum()) / total
 
-  completion_rate = share(table.completed)
   return {
-      'completion_rate': completion_rate,
+      'completion_rate': share(table.completed),
       'think_tag_rate': share(table.think_tag),
       'think_closed_rate': share(table.think_closed),
       'truncation_rate': (
@@ -143,58 +140,62 @@ def rates(table: Table) -> dict[str, float | None]:
   }
 
 
-def given_completion(table: Table, num_draws: int) -> dict[str, Any]:
+def summarize_completed(table: ProblemTable, num_draws: int) -> dict[str, Any]:
   """Returns pass@1 among the completions that ended, with its interval.
 
-  A ratio of two counts, both of which vary from resample to resample.
+  It is a ratio of two counts that both vary between resamples.
   """
   value = interval = None
   if table.completed is not None and table.completed_correct is not None and table.completed.any():
     counts = np.stack([table.completed_correct, table.completed], axis=1)
-    correct, completed = bootstrap.resampled_means(counts, num_draws).T
+    correct, completed = estimators.resample_means(counts, num_draws).T
     ratios = correct[completed > 0] / completed[completed > 0]
     value = int(counts[:, 0].sum()) / int(counts[:, 1].sum())
-    interval = list(bootstrap.percentile_interval(ratios))
+    interval = list(estimators.central_interval(ratios))
   return {'pass_at_1_given_completion': value, 'pass_at_1_given_completion_interval': interval}
 
 
-def by_difficulty(table: Table, num_draws: int) -> dict[str, dict[str, Any]]:
+def summarize_difficulties(table: ProblemTable, num_draws: int) -> dict[str, dict[str, Any]]:
   """Returns the scores of each difficulty, from easy to hard."""
   scores = {}
-  for name in sorted(set(table.difficulties), key=_difficulty_order):
-    part = table.of(name)
-    first = pass_at(part, 1, num_draws)
+  for name in sorted(set(table.difficulties), key=_difficulty_rank):
+    part = table.select_difficulty(name)
+    pass_at_1 = summarize_pass_at_k(part, 1, num_draws)
     scores[name] = {
         'num_problems': len(part.correct),
-        'pass_at_1': first['value'],
-        'interval': first['interval'],
-        **rates(part),
+        'pass_at_1': pass_at_1['value'],
+        'interval': pass_at_1['interval'],
+        **summarize_rates(part),
     }
   return scores
 
 
-def _difficulty_order(name: str) -> tuple[int, str]:
-  if name in _DIFFICULTIES:
-    return _DIFFICULTIES.index(name), name
-  return len(_DIFFICULTIES) + (name == 'unknown'), name
+def _difficulty_rank(name: str) -> tuple[int, str]:
+  if name in _DIFFICULTY_ORDER:
+    return _DIFFICULTY_ORDER.index(name), name
+  return len(_DIFFICULTY_ORDER) + (name == 'unknown'), name
 
 
-def verdicts(judgements: Mapping[Any, records.Judgement]) -> dict[str, int]:
-  """Returns how many judgements had each verdict; IE never gets here."""
-  found = [row.verdict for row in judgements.values()]
-  return {v.value: found.count(v) for v in _VERDICTS}
+def count_verdicts(judgements: Mapping[Any, records.Judgement]) -> dict[str, int]:
+  """Returns the number of judgements with each verdict; IE, which is never scored, is left out."""
+  verdicts = [row.verdict for row in judgements.values()]
+  return {
+      verdict.value: verdicts.count(verdict)
+      for verdict in records.Verdict
+      if verdict is not records.Verdict.INTERNAL_ERROR
+  }
 
 
-def by_problem(table: Table) -> list[dict[str, Any]]:
-  """Returns n and c of each problem, from which all else can be redone."""
+def list_problems(table: ProblemTable) -> list[dict[str, Any]]:
+  """Returns n and c of each problem, from which every pass@k can be recomputed."""
   return [
       {
-          'problem_id': name,
+          'problem_id': problem_id,
           'difficulty': difficulty,
           'num_samples': table.num_samples,
           'num_correct': int(correct),
       }
-      for name, difficulty, correct in zip(
+      for problem_id, difficulty, correct in zip(
           table.problem_ids, table.difficulties, table.correct, strict=True
       )
   ]

@@ -16,7 +16,7 @@ from valley_jax import records
 from valley_jax.execution import attempt
 from valley_jax.execution import judge
 from valley_jax.execution.confinement import isolation
-from valley_jax.scoring import pass_at_k
+from valley_jax.scoring import estimators
 
 _V = records.Verdict
 _PROOF = (
@@ -83,13 +83,13 @@ class Judged:
     del found['samples/verdict_IE']
     found['samples/judge_errors'] = float(num_errors)
     if num_samples:
-      each = pass_at_k.per_problem(
+      each = estimators.estimate_each_problem(
           [*num_samples.values()],
           [solved[problem_id] for problem_id in num_samples],
           1,
           allow_unequal=bool(num_errors),
       )
-      found['samples/pass@1'] = pass_at_k.mean(each)
+      found['samples/pass@1'] = estimators.average_problems(each)
     return found
 
   def _judge(self, sources: Mapping[tuple[str, int], str | None]) -> list[records.Judgement]:
