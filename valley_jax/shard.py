@@ -275,7 +275,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl:'
         f' mend them, delete {directory} and run shard again.'
     )
-  card = data_card.page(manifest, shards.table(directory))
+  card = data_card.render_data_card(manifest, shards.table(directory))
   jsonl.write_atomically(directory / 'card.html', card)
   # Last: the manifest says that all the rest is there.
   jsonl.write_json(directory / 'manifest.json', manifest)

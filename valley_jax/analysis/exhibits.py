@@ -1,246 +1,339 @@
 """The report's exhibits: each a figure, a caption, and the numbers in it.
 
-A reader who doubts a figure finds its numbers in the table below it, formatted
-once here for the page and for report.md.
+A reader who doubts a figure finds its numbers in the table below it, formatted once here for the
+page and for report.md.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 from typing import Any
 
-from matplotlib import figure as figure_lib
-
-from valley_jax.analysis import curve as curve_lib
-from valley_jax.analysis import figure_style
+from valley_jax.analysis import comparison
 from valley_jax.analysis import figures
 from valley_jax.analysis import findings
-from valley_jax.analysis import study
-from valley_jax.analysis import values
+from valley_jax.analysis import presentation
+from valley_jax.analysis import runs as runs_lib
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # Header and rows.
 _RATE_LABELS = {
     'completion_rate': 'completed within the budget',
     'think_tag_rate': 'begins with <think>',
     'think_closed_rate': '… and closes it',
     'pass_at_1_given_completion': 'pass@1 given completion',
 }
+_RUN_HEADER = (
+    'traces',
+    'seed',
+    'problems × n',
+    'pass@1',
+    '95 % interval',
+    'completed',
+    'think tag',
+    'closed',
+    'no program',
+    'pass@1 given completion',
+    'tokens',
+    'judged on',
+)
+_RESULT_HEADER = ('pass@1', '95 % interval', 'points against base', 'paired 95 % interval')
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Exhibit:
-  """A figure with what stands around it."""
-
-  name: str  # Of the file and of the page's anchor.
-  title: str
-  caption: str
-  figure: figure_lib.Figure
-  header: Sequence[str] = ()
-  rows: Sequence[Sequence[str]] = ()
-  is_open: bool = False  # On the page, the numbers are shown unasked.
-
-
-def of_curve(
-    runs: Sequence[study.Run],
-    measured: curve_lib.Curve,
-    by_difficulty: Mapping[str, curve_lib.Curve],
-) -> list[Exhibit]:
+def make_curve_exhibits(
+    runs: Sequence[runs_lib.Run],
+    curve: comparison.Comparison,
+    by_difficulty: Mapping[str, comparison.Comparison],
+) -> list[presentation.Exhibit]:
   """Returns the exhibits that runs of sizes have data for, in reading order."""
-  rates = {size: row for size, row in study.rates_by_group(runs).items() if isinstance(size, int)}
-  with figure_style.style():
-    exhibits = [_curve(measured)]
-    if any(row['completion_rate'] is not None for row in rates.values()):
-      exhibits.append(_rates(rates))
-    if len(by_difficulty) > 1:
-      exhibits.append(_difficulties(by_difficulty))
+  rates = {
+      size: runs_lib.average_rates(own)
+      for size, own in runs_lib.collect_runs_by_group(runs).items()
+      if isinstance(size, int)
+  }
+  exhibits = [_exhibit_curve(curve)]
+  if any(row['completion_rate'] is not None for row in rates.values()):
+    exhibits.append(_exhibit_rates(rates))
+  if len(by_difficulty) > 1:
+    exhibits.append(_exhibit_curves_by_difficulty(by_difficulty))
   return exhibits
 
 
-def of_runs(runs: Sequence[study.Run]) -> list[Exhibit]:
+def make_subset_exhibits(
+    runs: Sequence[runs_lib.Run],
+    compared: comparison.Comparison,
+    by_difficulty: Mapping[str, comparison.Comparison],
+) -> list[presentation.Exhibit]:
+  """Returns the exhibits of named subsets and the base student, in reading order."""
+  exhibits = [_exhibit_subsets(runs, compared)]
+  if len(by_difficulty) > 1:
+    exhibits.append(_exhibit_subsets_by_difficulty(by_difficulty))
+  if compared.pairs:
+    exhibits.append(_exhibit_pairs(compared))
+  return exhibits
+
+
+def make_run_exhibits(runs: Sequence[runs_lib.Run]) -> list[presentation.Exhibit]:
   """Returns the exhibits of all runs, whatever they were trained on."""
-  losses = study.losses(runs)
-  with figure_style.style():
-    exhibits = [_verdicts(study.verdicts_by_group(runs))]
-    if losses:
-      exhibits.append(_losses(losses))
+  exhibits = [_exhibit_verdicts(runs)]
+  histories = [(run.group, *runs_lib.read_losses(run)) for run in runs]
+  histories = [history for history in histories if history[1]]
+  if histories:
+    exhibits.append(_exhibit_losses(histories))
   return exhibits
 
 
-def _curve(measured: curve_lib.Curve) -> Exhibit:
-  changes = {change.num_traces: change for change in measured.changes}
-  rows = []
-  for p in [measured.baseline, *measured.points]:
-    if p is None:
-      continue
-    change = changes.get(p.num_traces)
-    rows.append(
-        (
-            values.label(p.num_traces),
-            ', '.join(map(str, p.seeds)),
-            findings.percent(p.pass_at_1),
-            findings.percent_interval(p.interval),
-            findings.points(change.difference) if change else '–',
-            findings.points_interval(change.interval) if change else '–',
-        )
-    )
-  return Exhibit(
-      name='curve',
-      title='pass@1 against the number of traces',
-      caption=_curve_caption(measured),
-      figure=figures.curve(measured),
-      header=(
-          'traces',
-          'seeds',
-          'pass@1',
-          '95 % interval',
-          'points against base',
-          'paired 95 % interval',
-      ),
-      rows=rows,
+def _format_result(
+    result: comparison.GroupResult, change: comparison.Difference | None
+) -> tuple[str, str, str, str]:
+  """Returns the cells of `_RESULT_HEADER`."""
+  return (
+      findings.format_percent(result.pass_at_1),
+      findings.format_percent_interval(result.interval),
+      findings.format_points(change.difference) if change else '–',
+      findings.format_points_interval(change.interval) if change else '–',
   )
 
 
-def _curve_caption(measured: curve_lib.Curve) -> str:
+def _exhibit_curve(curve: comparison.Comparison) -> presentation.Exhibit:
+  return presentation.Exhibit(
+      name='curve',
+      title='pass@1 against the number of traces',
+      caption=_write_curve_caption(curve),
+      figure=figures.draw_curve(curve),
+      header=('traces', 'seeds', *_RESULT_HEADER),
+      rows=[
+          (
+              runs_lib.format_group(result.name),
+              ', '.join(map(str, result.seeds)),
+              *_format_result(result, change),
+          )
+          for result, change in curve.results
+      ],
+  )
+
+
+def _write_curve_caption(curve: comparison.Comparison) -> str:
   """Explains what is in the figure, and nothing that is not."""
-  said = ['Thick bars are 95 % intervals over problems.']
-  if any(len(p.seeds) > 1 for p in measured.points):
-    said.append('Points are means over seeds, small dots single seeds.')
-  if measured.baseline is not None:
-    said.append('The grey band is the base student.')
-  if measured.edge is not None:
-    said.append(
-        'Shaded: where the curve is below it. The diamond is the valley’s edge,'
-        ' where the curve re-crosses the baseline (interpolated in log size);'
-        ' the bar through it is the interval.'
+  sentences = ['Thick bars are 95 % intervals over problems.']
+  if any(len(group.seeds) > 1 for group in curve.groups):
+    sentences.append('Points are means over seeds, small dots single seeds.')
+  if curve.base is not None:
+    sentences.append('The grey band is the base student.')
+  if curve.edge is not None:
+    sentences.append(
+        'Shaded: where the curve is below it. The diamond is the valley’s edge, where the curve'
+        ' re-crosses the baseline (interpolated in log size); the bar through it is the interval.'
     )
-  return ' '.join(said)
+  return ' '.join(sentences)
 
 
-def _rates(rates: Mapping[int, Mapping[str, float | None]]) -> Exhibit:
-  return Exhibit(
+def _exhibit_rates(rates: Mapping[int, Mapping[str, float | None]]) -> presentation.Exhibit:
+  return presentation.Exhibit(
       name='rates',
       title='Do completions end, and do they think?',
       caption=(
-          'Shares of all samples, except pass@1 given completion, which is the'
-          ' share of correct ones among those that ended within the token'
-          ' budget. A dip of pass@1 with a dip of completions is a matter of'
-          ' form and length; a dip that remains given completion is one of'
-          ' skill.'
+          'Shares of all samples, except pass@1 given completion, which is the share of correct'
+          ' ones among those that ended within the token budget. A dip of pass@1 with a dip of'
+          ' completions is a matter of form and length; a dip that remains given completion is one'
+          ' of skill.'
       ),
-      figure=figures.rates(rates, _RATE_LABELS),
+      figure=figures.draw_rates(rates, _RATE_LABELS),
       header=('traces', *_RATE_LABELS.values()),
       rows=[
-          (values.label(n), *(findings.percent(row[key]) for key in _RATE_LABELS))
-          for n, row in rates.items()
+          (
+              runs_lib.format_group(size),
+              *(findings.format_percent(row[name]) for name in _RATE_LABELS),
+          )
+          for size, row in rates.items()
       ],
   )
 
 
-def _difficulties(curves: Mapping[str, curve_lib.Curve]) -> Exhibit:
-  rows = []
-  for name, measured in curves.items():
-    for p in [measured.baseline, *measured.points]:
-      if p is not None:
-        rows.append(
-            (
-                name,
-                values.label(p.num_traces),
-                findings.percent(p.pass_at_1),
-                findings.percent_interval(p.interval),
-            )
-        )
-  return Exhibit(
+def _exhibit_curves_by_difficulty(
+    curves: Mapping[str, comparison.Comparison],
+) -> presentation.Exhibit:
+  return presentation.Exhibit(
       name='difficulty',
       title='By difficulty',
       caption=(
-          'Bands are 95 % intervals over the problems of that difficulty; open'
-          ' circles are the base student.'
+          'Bands are 95 % intervals over the problems of that difficulty; open circles are the base'
+          ' student.'
       ),
-      figure=figures.difficulties(curves),
-      header=('difficulty', 'traces', 'pass@1', '95 % interval'),
-      rows=rows,
-  )
-
-
-def _verdicts(counts: Mapping[values.Group, Mapping[str, int]]) -> Exhibit:
-  seen = [v for v in figure_style.VERDICTS if any(c[v] for c in counts.values())]
-  return Exhibit(
-      name='verdicts',
-      title='What became of the programs',
-      caption=(
-          'AC accepted, WA wrong answer, TLE out of CPU time, ILE idle, MLE out'
-          ' of memory, OLE too much output, RE runtime error, CE does not parse'
-          ' or no program. All seeds together.'
-      ),
-      figure=figures.verdicts(counts),
-      header=('traces', *seen),
-      rows=[(values.label(n), *(f'{row[v]:,}' for v in seen)) for n, row in counts.items()],
-  )
-
-
-def _losses(histories: Sequence[tuple[values.Group, list[int], list[float]]]) -> Exhibit:
-  return Exhibit(
-      name='loss',
-      title='Training loss',
-      caption='One line a run, coloured by what it was trained on.',
-      figure=figures.losses(histories),
-      header=('traces', 'steps', 'first loss', 'last loss'),
+      figure=figures.draw_curves_by_difficulty(curves),
+      header=('difficulty', 'traces', *_RESULT_HEADER[:2]),
       rows=[
-          (values.label(n), f'{steps[-1]:,}', f'{losses[0]:.3f}', f'{losses[-1]:.3f}')
-          for n, steps, losses in histories
+          (name, runs_lib.format_group(result.name), *_format_result(result, None)[:2])
+          for name, curve in curves.items()
+          for result, _ in curve.results
       ],
   )
 
 
-def run_table(runs: Sequence[study.Run]) -> Table:
-  """Returns every run in a row."""
-  header = (
-      'traces',
-      'seed',
-      'problems × n',
-      'pass@1',
-      '95 % interval',
-      'completed',
-      'think tag',
-      'closed',
-      'no program',
-      'pass@1 given completion',
-      'tokens',
-      'judged on',
-  )
+def _exhibit_subsets(
+    runs: Sequence[runs_lib.Run], compared: comparison.Comparison
+) -> presentation.Exhibit:
+  own_runs = runs_lib.collect_runs_by_group(runs)
   rows = []
-  for run in runs:
-    s = run.scores
-    tokens = s['mean_completion_tokens']
+  for result, change in compared.results:
+    low, high = result.num_traces
+    rates = runs_lib.average_rates(own_runs[result.name])
     rows.append(
         (
-            run_label(run),
-            str(s['seed']),
-            f'{s["num_problems"]:,} × {s["num_samples"]}',
-            findings.percent(s['pass_at_1']),
-            findings.percent_interval(s['pass_at_1_interval']),
-            *(findings.percent(s[name]) for name in study.RATES),
-            '–' if tokens is None else f'{tokens:,.0f}',
-            judged_on(s),
+            _name_subset(result),
+            f'{low:,}' if low == high else f'{low:,}–{high:,}',
+            ', '.join(map(str, result.seeds)),
+            *_format_result(result, change),
+            findings.format_percent(rates['completion_rate']),
+            findings.format_percent(rates['think_tag_rate']),
         )
     )
-  return header, rows
+  legend = ['Thick bars are 95 % intervals over problems']
+  if any(len(group.seeds) > 1 for group in compared.groups):
+    legend.append('points are means over seeds, small dots single seeds')
+  if compared.base:
+    legend.append('the grey band is the base student')
+  return presentation.Exhibit(
+      name='subsets',
+      title='pass@1 by what was taught',
+      caption='; '.join(legend) + '.',
+      figure=figures.draw_subsets({'': compared}),
+      header=('subset', 'traces', 'seeds', *_RESULT_HEADER, 'completed', 'think tag'),
+      rows=rows,
+      is_open=True,
+  )
 
 
-def judged_on(scores: Mapping[str, Any]) -> str:
-  """Returns what held the programs, by whose rules, on how fast a machine."""
-  said = [scores['tier'] or 'nothing ran', scores['profile']]
+def _name_subset(result: comparison.GroupResult) -> str:
+  return str(result.name or 'base student')
+
+
+def _exhibit_subsets_by_difficulty(
+    by_difficulty: Mapping[str, comparison.Comparison],
+) -> presentation.Exhibit:
+  panels = {f'{name} ({each.num_problems:,})': each for name, each in by_difficulty.items()}
+  return presentation.Exhibit(
+      name='subset_difficulty',
+      title='Subsets by difficulty',
+      caption=(
+          'A subset may raise one difficulty and lower another. Intervals are over the problems of'
+          ' that difficulty, and wider for being fewer.'
+      ),
+      figure=figures.draw_subsets(panels),
+      header=('difficulty', 'subset', *_RESULT_HEADER),
+      rows=[
+          (name, _name_subset(result), *_format_result(result, change))
+          for name, compared in by_difficulty.items()
+          for result, change in compared.results
+      ],
+      is_open=True,
+  )
+
+
+def _exhibit_pairs(compared: comparison.Comparison) -> presentation.Exhibit:
+  number = len(compared.pairs)
+  caption = 'Each gap is of the same problems, and its thick bar the 95 % interval'
+  if number > 1:
+    caption += (
+        f' of a question that was asked beforehand. Who looks for the largest of {number} must go'
+        f' by the thin line: with those, all {number} hold zero or not as they say, 95 % of the'
+        ' time (Bonferroni)'
+    )
+  caption += '. Coloured: told from zero. A gap that is not told from zero is not shown to be none.'
+  # A pair that is compared with no other has one interval, not two.
+  among_all = [f'among all {number}'] if number > 1 else []
+  rows = []
+  for gap in compared.pairs:
+    intervals = [gap.interval, gap.among_all][: 1 + len(among_all)]
+    rows.append(
+        (
+            f'{gap.name} − {gap.other}',
+            findings.format_points(gap.difference),
+            *map(findings.format_points_interval, intervals),
+            ', '.join(map(findings.format_points, gap.by_seed)) or '–',
+            findings.describe_significance(gap),
+        )
+    )
+  return presentation.Exhibit(
+      name='pairs',
+      title='Which subsets can be told apart?',
+      caption=caption,
+      figure=figures.draw_pairs(compared.pairs),
+      header=(
+          'pair',
+          'points',
+          'paired 95 % interval',
+          *among_all,
+          'by seed',
+          'can it be told from zero?',
+      ),
+      rows=rows,
+      is_open=True,
+  )
+
+
+def _exhibit_verdicts(runs: Sequence[runs_lib.Run]) -> presentation.Exhibit:
+  counts = {
+      group: {v: sum(run.scores['verdicts'][v] for run in own) for v in own[0].scores['verdicts']}
+      for group, own in runs_lib.collect_runs_by_group(runs).items()
+  }
+  seen = [v for v in presentation.VERDICTS if any(row[v] for row in counts.values())]
+  return presentation.Exhibit(
+      name='verdicts',
+      title='What became of the programs',
+      caption=(
+          'AC accepted, WA wrong answer, TLE out of CPU time, ILE idle, MLE out of memory, OLE too'
+          ' much output, RE runtime error, CE does not parse or no program. All seeds together.'
+      ),
+      figure=figures.draw_verdicts(counts),
+      header=('traces', *seen),
+      rows=[
+          (runs_lib.format_group(group), *(f'{row[v]:,}' for v in seen))
+          for group, row in counts.items()
+      ],
+  )
+
+
+def _exhibit_losses(
+    histories: Sequence[tuple[runs_lib.Group, list[int], list[float]]],
+) -> presentation.Exhibit:
+  return presentation.Exhibit(
+      name='loss',
+      title='Training loss',
+      caption='One line a run, coloured by what it was trained on.',
+      figure=figures.draw_losses(histories),
+      header=('traces', 'steps', 'first loss', 'last loss'),
+      rows=[
+          (runs_lib.format_group(group), f'{steps[-1]:,}', f'{losses[0]:.3f}', f'{losses[-1]:.3f}')
+          for group, steps, losses in histories
+      ],
+  )
+
+
+def make_run_table(runs: Sequence[runs_lib.Run]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+  """Returns (header, rows), a row for every run."""
+  rows = []
+  for run in runs:
+    scores = run.scores
+    tokens = scores['mean_completion_tokens']
+    rows.append(
+        (
+            run.label,
+            str(run.seed),
+            f'{scores["num_problems"]:,} × {scores["num_samples"]}',
+            findings.format_percent(scores['pass_at_1']),
+            findings.format_percent_interval(scores['pass_at_1_interval']),
+            *(findings.format_percent(scores[name]) for name in runs_lib.RATES),
+            '–' if tokens is None else f'{tokens:,.0f}',
+            _describe_judge(scores),
+        )
+    )
+  return _RUN_HEADER, rows
+
+
+def _describe_judge(scores: Mapping[str, Any]) -> str:
+  """Returns what confined the programs, by whose rules, on how fast a machine."""
+  parts = [scores['tier'] or 'nothing ran', scores['profile']]
   if scores['waivers']:
-    said.append(f'waived: {", ".join(scores["waivers"])}')
+    parts.append(f'waived: {", ".join(scores["waivers"])}')
   if scores['calibration']:
     least, most = (f'{seconds:.3f}' for seconds in scores['calibration'])
-    said.append(f'loop {least if least == most else f"{least}–{most}"} s')
-  return '; '.join(said)
-
-
-def run_label(run: study.Run) -> str:
-  """Returns what a run was trained on: a subset's name and size, or a size."""
-  label = values.label(run.group)
-  if isinstance(run.group, int):
-    return label
-  return f'{label} ({run.scores["num_traces"]:,})'
+    parts.append(f'loop {least if least == most else f"{least}–{most}"} s')
+  return '; '.join(parts)

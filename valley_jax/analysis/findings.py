@@ -1,87 +1,114 @@
 """What a study shows, in words: each claim with its interval, or its absence.
 
-A claim is made only where its whole interval supports it. The words for
-"below" and "not shown to be below" differ on purpose.
+A claim is made only where its whole interval supports it. The words for "below" and "not shown to
+be below" differ on purpose; and a difference that is not shown is not called absent: how large it
+may still be is said instead.
 """
 
-from valley_jax.analysis import curve as curve_lib
+from collections.abc import Iterable
+from collections.abc import Sequence
+import dataclasses
+
+from valley_jax.analysis import comparison
+
+Card = tuple[str, str, str]  # Label, number, what it rests on.
+_MAX_SHOWN = 3  # Differences told in words, and groups on cards; the table has all.
 
 
-def percent(value: float | None) -> str:
-  """Returns 0.127 as '12.7 %', and nothing known as a dash."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+  """What one comparison shows, in words and key numbers."""
+
+  headline: str
+  verdict: str  # One sentence.
+  notes: Sequence[str]  # What else a careful reader needs to know.
+  cards: Sequence[Card]
+
+
+def format_percent(value: float | None) -> str:
+  """Returns 0.127 as '12.7 %', and None as a dash."""
   return '–' if value is None else f'{100 * value:.1f}\N{NO-BREAK SPACE}%'
 
 
-def percent_interval(interval) -> str:
+def format_percent_interval(interval: Iterable[float]) -> str:
   """Returns (0.1, 0.15) as '10.0 to 15.0 %'."""
   low, high = interval
   return f'{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%'
 
 
-def points(difference: float) -> str:
+def format_points(difference: float) -> str:
   """Returns a difference of shares in percentage points, with its sign."""
   return f'{100 * difference:+.1f}'.replace('-', '−')
 
 
-def points_interval(interval) -> str:
+def format_points_interval(interval: Iterable[float]) -> str:
   """Returns an interval of differences, in percentage points."""
   low, high = interval
-  return f'{points(low)} to {points(high)}'
+  return f'{format_points(low)} to {format_points(high)}'
 
 
-def headline(measured: curve_lib.Curve) -> str:
-  """Returns the shortest true answer to: is there a valley?"""
-  lowest = measured.lowest
+def summarize_curve(curve: comparison.Comparison) -> Summary:
+  """Returns the answer to: is there a valley, how deep, and where does it end?"""
+  return Summary(
+      headline=_write_curve_headline(curve),
+      verdict=_write_curve_verdict(curve),
+      notes=_write_notes(curve, 'size'),
+      cards=_make_curve_cards(curve),
+  )
+
+
+def summarize_subsets(compared: comparison.Comparison) -> Summary:
+  """Returns the answer to: does it matter what is taught?"""
+  return Summary(
+      headline=_write_subsets_headline(compared),
+      verdict=_write_subsets_verdict(compared),
+      notes=_write_notes(compared, 'subset'),
+      cards=_make_subset_cards(compared),
+  )
+
+
+def _write_curve_headline(curve: comparison.Comparison) -> str:
+  lowest = curve.lowest
   if lowest is None:
-    if measured.baseline is None:
-      return 'No base run, so no valley to look for.'
-    return 'The base student alone.'
-  if measured.has_valley:
-    depth = f'{-100 * lowest.difference:.1f}'
-    return f'There is a valley, {depth} points deep.'
+    return 'The base student alone.' if curve.base else 'No base run, so no valley to look for.'
+  if curve.has_valley:
+    return f'There is a valley, {-100 * lowest.difference:.1f} points deep.'
   if lowest.difference < 0:
     return 'A dip, but not beyond the noise.'
-  if lowest.interval[0] < 0:
+  if lowest.among_all[0] < 0:
     return 'No dip is seen, nor ruled out.'
   return 'There is no valley at these sizes.'
 
 
-def verdict(measured: curve_lib.Curve) -> str:
-  """Returns the study's result in one sentence."""
-  base, lowest, largest = measured.baseline, measured.lowest, measured.largest
-  if base is None or lowest is None or largest is None:
-    return _without_comparison(measured)
-  among = (
-      f', corrected for picking the lowest of {lowest.num_compared} sizes'
-      if lowest.num_compared > 1
-      else ''
-  )
-  low = next(p for p in measured.points if p.num_traces == lowest.num_traces)
-  dip = (
-      f'{lowest.num_traces:,} traces take pass@1 from'
-      f' {percent(base.pass_at_1)} to {percent(low.pass_at_1)}'
-      f' ({points(lowest.difference)} points, 95 % interval'
-      f' {points_interval(lowest.interval)}{among})'
-  )
-  return f'{dip}; {_edge(lowest, measured.edge)}; {_largest(largest)}.'
-
-
-def _without_comparison(measured: curve_lib.Curve) -> str:
-  if measured.baseline is None:
-    best = max(measured.points, key=lambda p: p.pass_at_1)
+def _write_curve_verdict(curve: comparison.Comparison) -> str:
+  base, lowest, largest = curve.base, curve.lowest, curve.largest
+  if base is None:
+    best = max(curve.groups, key=lambda group: group.pass_at_1)
     return (
-        f'pass@1 is {percent(best.pass_at_1)} (95 % interval'
-        f' {percent_interval(best.interval)}) with {best.num_traces:,} traces;'
-        ' a valley is measured against a run of 0 traces, which is not here.'
+        f'pass@1 is {_format_pass_at_1(best)} with {best.size:,} traces; a valley is measured'
+        ' against a run of 0 traces, which is not here.'
     )
-  base = measured.baseline
+  if lowest is None or largest is None:
+    return (
+        f'pass@1 of the base student is {_format_pass_at_1(base)}; no run with traces is here yet.'
+    )
+  n = lowest.num_compared
+  corrected = f', corrected for picking the lowest of {n} sizes' if n > 1 else ''
+  low = next(group for group in curve.groups if group.name == lowest.name)
   return (
-      f'pass@1 of the base student is {percent(base.pass_at_1)} (95 % interval'
-      f' {percent_interval(base.interval)}); no run with traces is here yet.'
+      f'{low.size:,} traces take pass@1 from {format_percent(base.pass_at_1)} to'
+      f' {format_percent(low.pass_at_1)} ({format_points(lowest.difference)} points, 95 % interval'
+      f' {format_points_interval(lowest.among_all)}{corrected});'
+      f' {_describe_edge(lowest, curve.edge)}; {_describe_largest(largest)}.'
   )
 
 
-def _edge(lowest: curve_lib.Change, edge: curve_lib.Edge | None) -> str:
+def _format_pass_at_1(group: comparison.GroupResult) -> str:
+  interval = format_percent_interval(group.interval)
+  return f'{format_percent(group.pass_at_1)} (95 % interval {interval})'
+
+
+def _describe_edge(lowest: comparison.Difference, edge: comparison.Edge | None) -> str:
   if lowest.difference >= 0:
     return 'no size is below the base student'
   if edge is None:
@@ -89,12 +116,11 @@ def _edge(lowest: curve_lib.Change, edge: curve_lib.Edge | None) -> str:
   low = f'{edge.low:,.0f}' if edge.low else 'below the smallest size'
   high = f'{edge.high:,.0f}' if edge.high else 'beyond the largest size'
   return (
-      'the curve re-crosses the baseline at about'
-      f' {edge.num_traces:,.0f} traces ({low} to {high})'
+      f'the curve re-crosses the baseline at about {edge.num_traces:,.0f} traces ({low} to {high})'
   )
 
 
-def _largest(largest: curve_lib.Change) -> str:
+def _describe_largest(largest: comparison.Difference) -> str:
   if largest.interval[0] > 0:
     claim = 'beat the base student'
   elif largest.interval[1] < 0:
@@ -102,67 +128,124 @@ def _largest(largest: curve_lib.Change) -> str:
   else:
     claim = 'are not shown to differ from the base student'
   return (
-      f'{largest.num_traces:,} traces {claim}'
-      f' ({points(largest.difference)} points,'
-      f' {points_interval(largest.interval)})'
+      f'{largest.name:,} traces {claim} ({format_points(largest.difference)} points,'
+      f' {format_points_interval(largest.interval)})'
   )
 
 
-def notes(measured: curve_lib.Curve) -> list[str]:
-  """Returns what else a careful reader needs to know."""
-  said = []
-  if measured.below_half:
-    sizes = ', '.join(f'{n:,}' for n in measured.below_half)
-    said.append(f'pass@1 is less than half of the base student’s at {sizes} traces.')
-  if measured.points:
-    counts = {len(p.seeds) for p in measured.points}
-    if max(counts) == 1:
-      said.append('One seed a size: how much another seed would differ is not known.')
-    else:
-      number = '–'.join(map(str, sorted({min(counts), max(counts)})))
-      said.append(
-          f'{number} seeds a size, averaged problem by problem; their spread is'
-          ' shown as dots and is not part of the intervals.'
-      )
-  said.append(
-      'Intervals are 95 % percentile bootstrap intervals over the'
-      f' {measured.num_problems:,} problems; comparisons are paired by problem.'
-  )
-  return said
-
-
-def cards(measured: curve_lib.Curve) -> list[tuple[str, str, str]]:
-  """Returns the key numbers as (label, number, what it rests on)."""
-  shown = []
-  base, lowest, largest = measured.baseline, measured.lowest, measured.largest
-  if base is not None:
-    shown.append(('base student', percent(base.pass_at_1), percent_interval(base.interval)))
-  if lowest is not None and largest is not None:
-    shown.append(
+def _make_curve_cards(curve: comparison.Comparison) -> list[Card]:
+  lowest, largest = curve.lowest, curve.largest
+  if curve.base is None:
+    return [_make_card(f'{group.size:,} traces', group) for group in curve.groups[-_MAX_SHOWN:]]
+  cards = [_make_card('base student', curve.base)]
+  if lowest is None or largest is None:
+    return cards
+  for label, change, interval in (
+      ('lowest', lowest, lowest.among_all),
+      ('largest', largest, largest.interval),
+  ):
+    cards.append(
         (
-            f'lowest, {lowest.num_traces:,} traces',
-            f'{points(lowest.difference)} pts',
-            points_interval(lowest.interval),
+            f'{label}, {change.name:,} traces',
+            f'{format_points(change.difference)} pts',
+            format_points_interval(interval),
         )
     )
-    shown.append(_edge_card(lowest, measured.edge))
-    shown.append(
-        (
-            f'largest, {largest.num_traces:,} traces',
-            f'{points(largest.difference)} pts',
-            points_interval(largest.interval),
-        )
-    )
-  elif base is None:
-    for p in measured.points[-3:]:
-      shown.append((f'{p.num_traces:,} traces', percent(p.pass_at_1), percent_interval(p.interval)))
-  return shown
+  cards.insert(2, _make_edge_card(lowest, curve.edge))
+  return cards
 
 
-def _edge_card(lowest: curve_lib.Change, edge: curve_lib.Edge | None) -> tuple[str, str, str]:
+def _make_card(label: str, group: comparison.GroupResult) -> Card:
+  return label, format_percent(group.pass_at_1), format_percent_interval(group.interval)
+
+
+def _make_edge_card(lowest: comparison.Difference, edge: comparison.Edge | None) -> Card:
   if edge is None:
-    why = 'never below' if lowest.difference >= 0 else 'not reached'
-    return 'the valley’s edge', '–', why
+    return 'the valley’s edge', '–', 'never below' if lowest.difference >= 0 else 'not reached'
   low = f'{edge.low:,.0f}' if edge.low else '?'
   high = f'{edge.high:,.0f}' if edge.high else '?'
-  return ('the valley’s edge', f'{edge.num_traces:,.0f}', f'{low} to {high} traces')
+  return 'the valley’s edge', f'{edge.num_traces:,.0f}', f'{low} to {high} traces'
+
+
+def _write_notes(compared: comparison.Comparison, kind: str) -> list[str]:
+  """Returns what else a careful reader needs to know.
+
+  Args:
+    compared: A curve, or named subsets.
+    kind: What a group is: `size` or `subset`.
+  """
+  notes = []
+  if compared.below_half and kind == 'size':
+    sizes = ', '.join(f'{n:,}' for n in compared.below_half)
+    notes.append(f'pass@1 is less than half of the base student’s at {sizes} traces.')
+  counts = sorted({len(group.seeds) for group in compared.groups})
+  if counts == [1]:
+    notes.append(f'One seed a {kind}: how much another seed would differ is not known.')
+  elif counts:
+    number = '–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    notes.append(
+        f'{number} seeds a {kind}, averaged problem by problem; their spread is shown as dots and'
+        ' is not part of the intervals.'
+    )
+  notes.append(
+      f'Intervals are 95 % percentile bootstrap intervals over the {compared.num_problems:,}'
+      ' problems; comparisons are paired by problem.'
+  )
+  return notes
+
+
+def _write_subsets_headline(compared: comparison.Comparison) -> str:
+  pairs = compared.pairs
+  if not pairs:
+    return f'One subset, {compared.groups[0].name}.'
+  shown = [gap for gap in pairs if gap.is_significant_among_all]
+  if len(pairs) > 1:
+    return f'Of {len(pairs)} pairs of subsets, {len(shown) or "none"} can be told apart.'
+  gap = pairs[0]
+  if not shown:
+    return f'{gap.name} and {gap.other} are not told apart.'
+  better, worse = (gap.name, gap.other)[:: 1 if gap.difference > 0 else -1]
+  return f'{better} beats {worse} by {100 * abs(gap.difference):.1f} points.'
+
+
+def _write_subsets_verdict(compared: comparison.Comparison) -> str:
+  gaps = sorted(
+      compared.pairs or compared.against_base,
+      key=lambda gap: (not gap.is_significant_among_all, -abs(gap.difference)),
+  )
+  if not gaps:
+    group = compared.groups[0]
+    return (
+        f'pass@1 with {group.name} is {_format_pass_at_1(group)}; another subset, or a run of 0'
+        ' traces, is not here.'
+    )
+  rest = len(gaps) - _MAX_SHOWN
+  more = f'; {rest} more below' if rest > 0 else ''
+  return f'pass@1: {"; ".join(map(_describe_difference, gaps[:_MAX_SHOWN]))}{more}.'
+
+
+def _describe_difference(gap: comparison.Difference) -> str:
+  other = gap.other or 'the base student'
+  return (
+      f'{gap.name} against {other}: {format_points(gap.difference)} points'
+      f' (95 % interval {format_points_interval(gap.interval)}), {describe_significance(gap)}'
+  )
+
+
+def describe_significance(gap: comparison.Difference) -> str:
+  """Returns whether a difference can be told from zero."""
+  if not gap.is_significant:
+    most = 100 * max(map(abs, gap.interval))
+    return f'not told from zero: it may be up to {most:.1f} points'
+  claim = 'told from zero'
+  if not gap.is_significant_among_all:
+    claim += f' alone, but not among {gap.num_compared} pairs'
+  if gap.by_seed and min(gap.by_seed) <= 0 <= max(gap.by_seed):
+    claim += ', though not by every seed'
+  return claim
+
+
+def _make_subset_cards(compared: comparison.Comparison) -> list[Card]:
+  best = sorted(compared.groups, key=lambda group: -group.pass_at_1)[:_MAX_SHOWN]
+  base = [_make_card('base student', compared.base)] if compared.base else []
+  return base + [_make_card(str(group.name), group) for group in best]

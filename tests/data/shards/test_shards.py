@@ -152,7 +152,7 @@ def _manifest(**changes):
 
 
 def test_the_card_tells_counts_reasons_and_examples(directory):
-  page = data_card.page(_manifest(), shards.table(directory))
+  page = data_card.render_data_card(_manifest(), shards.table(directory))
   texts = 'too long', '&lt;b&gt;x', 'jsonl:x', 'incorrect', 'taco', '1.5 traces'
   for text in texts:
     assert text in page
@@ -163,7 +163,7 @@ def test_the_card_tells_counts_reasons_and_examples(directory):
 def test_the_card_leaves_out_what_no_trace_tells(tmp_path, directory):
   sidecar = jsonl.read_json(directory / '00001.json')
   jsonl.write_json(tmp_path / '00000.json', sidecar)  # Without labels.
-  page = data_card.page(_manifest(), shards.table(tmp_path))
+  page = data_card.render_data_card(_manifest(), shards.table(tmp_path))
   assert 'id="lengths"' in page
   assert 'id="difficulty"' not in page
-  assert page == data_card.page(_manifest(), shards.table(tmp_path))
+  assert page == data_card.render_data_card(_manifest(), shards.table(tmp_path))
