@@ -6,7 +6,7 @@
 
 In one run, in turn, on the same programs and tests:
 
-    ours    judge.Pool in the strongest tier: a sandbox a program, a fork a test
+    ours    judge.WorkerPool in the strongest tier: a sandbox a program, a fork a test
     plain   a subprocess a test: `python -I solution.py`, or the binary
     bwrap   the same in a bubblewrap of its own
 
@@ -32,9 +32,9 @@ import machine
 
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.execution import calibration
 from valley_jax.execution import judge
 from valley_jax.execution import languages
+from valley_jax.execution import timing
 
 _PYTHON = 'print(sum(map(int, input().split())))\n'
 _NUMPY = 'import numpy as np\nprint(np.array(input().split(), int).sum())\n'
@@ -100,7 +100,7 @@ def _theirs(peer: judge_peers.Peer):
   return run
 
 
-def _ours(pool: judge.Pool):
+def _ours(pool: judge.WorkerPool):
   def run(name: str, programs: int, tests: int) -> list[bytes]:
     rows = pool.judge_all(make_pairs(name, programs, tests))
     accepted = [row.verdict is records.Verdict.ACCEPTED for row in rows]
@@ -110,7 +110,7 @@ def _ours(pool: judge.Pool):
   return run
 
 
-def _check(ways, pool: judge.Pool) -> None:
+def _check(ways, pool: judge.WorkerPool) -> None:
   """All ways print the same, and ours would tell if they did not."""
   for name in WORKLOADS:
     first, *others = [run(name, 1, 3) for run in ways.values()]
@@ -141,7 +141,9 @@ def _growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
   rates = {}
   numbers = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
   with contextlib.ExitStack() as stack:
-    pools = {n: stack.enter_context(judge.Pool(judge.Settings(num_workers=n))) for n in numbers}
+    pools = {
+        n: stack.enter_context(judge.WorkerPool(judge.Settings(num_workers=n))) for n in numbers
+    }
     for _, n in itertools.product(range(num_rounds + 1), numbers):
       wall = time.perf_counter()
       _ours(pools[n])('Python', programs, 20)
@@ -180,7 +182,7 @@ def _machine() -> dict:
       **machine.describe('numpy'),
       'bubblewrap': machine.first_line('bwrap', '--version'),
       'compiler': machine.first_line(compiler, '--version'),
-      'calibration_cpu_ms': round(calibration.measure() * 1e3, 2),
+      'calibration_cpu_ms': round(timing.time_reference_loop() * 1e3, 2),
   }
 
 
@@ -210,7 +212,9 @@ def main() -> None:
     return judge_profile.main()
   num_rounds, scale = (3, 0.5) if arguments.quick else (5, 1.0)
   where = _machine()
-  with tempfile.TemporaryDirectory() as name, judge.Pool(judge.Settings(num_workers=1)) as pool:
+  with tempfile.TemporaryDirectory() as name, judge.WorkerPool(
+      judge.Settings(num_workers=1)
+  ) as pool:
     folder = pathlib.Path(name)
     ways = {
         'ours': _ours(pool),

@@ -37,7 +37,7 @@ def loop(num_steps: int) -> str:
   return f'for i in range({num_steps}): i * i % 7\nprint("done")'
 
 
-def run(pool: judge.Pool, num_steps: int, times: int) -> list[Row]:
+def run(pool: judge.WorkerPool, num_steps: int, times: int) -> list[Row]:
   """Judges the loop so many times."""
   source = loop(num_steps)
   one = records.Submission(problem_id='p', sample_index=0, source=source)
@@ -48,7 +48,7 @@ def run(pool: judge.Pool, num_steps: int, times: int) -> list[Row]:
 def calibrate(used: float = USED) -> int:
   """Returns how many steps take so many CPU seconds, alone."""
   num_steps = 1_000_000
-  with judge.Pool(judge.Settings(num_workers=1)) as pool:
+  with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     for _ in range(10):  # Until it is steady: others may be at work here.
       alone = statistics.median(t for _, t in run(pool, num_steps, 5))
       num_steps = int(num_steps * used / alone)
@@ -60,7 +60,7 @@ def calibrate(used: float = USED) -> int:
 def in_one_pool(num_steps: int, repeats: int) -> list[Row]:
   """Judges AT_ONCE loops by a pool, again and again."""
   rows = []
-  with judge.Pool(SETTINGS) as pool:
+  with judge.WorkerPool(SETTINGS) as pool:
     for _ in range(repeats):
       rows += run(pool, num_steps, AT_ONCE)
   return rows
@@ -68,7 +68,7 @@ def in_one_pool(num_steps: int, repeats: int) -> list[Row]:
 
 def _serve(num_steps: int) -> None:
   """What each of the processes does: judges its part at every line it reads."""
-  with judge.Pool(SETTINGS) as pool:
+  with judge.WorkerPool(SETTINGS) as pool:
     run(pool, 1, NUM_WORKERS)  # Its workers are made.
     print(flush=True)
     for _ in sys.stdin:

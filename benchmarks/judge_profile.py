@@ -23,7 +23,6 @@ from valley_jax.execution import judge
 from valley_jax.execution import worker as worker_lib
 from valley_jax.execution.confinement import bubblewrap
 from valley_jax.execution.confinement import isolation as isolation_lib
-from valley_jax.execution.confinement import place as place_lib
 from valley_jax.execution.confinement import sandbox
 
 _REPEATS = 25
@@ -51,7 +50,7 @@ def _price(name: str, action, repeats: int = _REPEATS) -> None:
 
 def _spawn(command: list[str], fds=(), uid: int | None = None) -> None:
   if uid is not None:
-    command = isolation_lib.as_user(uid) + command
+    command = isolation_lib.build_user_switch(uid) + command
   subprocess.run(command, check=True, stdin=subprocess.DEVNULL, pass_fds=fds)
 
 
@@ -59,7 +58,7 @@ def _bubblewrap(isolation: isolation_lib.Isolation, command: list[str]) -> None:
   reader, writer = os.pipe()
   os.write(writer, isolation.seccomp_filter)
   os.close(writer)
-  whole = bubblewrap.command(isolation, reader, None)
+  whole = bubblewrap.build_bubblewrap_command(isolation, reader, None)
   try:
     head = whole[: whole.index('--') + 1]
     _spawn([*head, *command], (reader, isolation.code_fd), isolation.uid)
@@ -67,18 +66,18 @@ def _bubblewrap(isolation: isolation_lib.Isolation, command: list[str]) -> None:
     os.close(reader)
 
 
-def _sandbox(place: place_lib.Place, source: str | None, tests: int) -> None:
+def _sandbox(place: isolation_lib.Confinement, source: str | None, tests: int) -> None:
   with sandbox.Sandbox(place, _LIMITS) as box:
     if source is not None:
-      box.compile((source,), 'stdin', '')
+      box.compile_python((source,), 'stdin', '')
     for case in benchmark.make_tests(tests):
-      box.run(case.input.encode())
+      box.run_test(case.input.encode())
 
 
 def _steps(worker: worker_lib.Worker) -> None:
-  place = worker._place
+  place = worker.confinement
   isolation = place.isolation
-  boot = isolation_lib.boot(isolation)
+  boot = isolation_lib.build_boot_command(isolation)
   bare = [isolation.interpreter, '-s', '-P', '-S', '-c', '']
   print(f'{isolation.tier:<52}   host children      all')
   _price('spawn /bin/true', lambda: _spawn(['/bin/true']))
@@ -96,8 +95,8 @@ def _steps(worker: worker_lib.Worker) -> None:
       _price(f'{name}: … compiled, {tests} tests run', action, 10)
   for tests in (1, 20):
     [pair] = benchmark.make_pairs('Python', 1, tests)
-    action = functools.partial(worker.judge, *pair)
-    _price(f'Worker.judge: Python, {tests} tests', action)
+    action = functools.partial(worker.judge_submission, *pair)
+    _price(f'Worker.judge_submission: Python, {tests} tests', action)
 
 
 def _functions(worker: worker_lib.Worker, tests: int) -> None:
@@ -105,7 +104,7 @@ def _functions(worker: worker_lib.Worker, tests: int) -> None:
   pairs = list(benchmark.make_pairs('Python', 20, tests))
   profile.enable()
   for pair in pairs:
-    worker.judge(*pair)
+    worker.judge_submission(*pair)
   profile.disable()
   text = io.StringIO()
   pstats.Stats(profile, stream=text).sort_stats('tottime').print_stats(20)
@@ -117,7 +116,7 @@ def main() -> None:
   """Prints all of it."""
 
   def work():  # A worker may change the mounts of its thread.
-    shared = worker_lib.Shared(judge.Settings(num_workers=1))
+    shared = worker_lib.SharedResources(judge.Settings(num_workers=1))
     worker = worker_lib.Worker(shared, min(os.sched_getaffinity(0)))
     _steps(worker)
     _functions(worker, 1)

@@ -6,7 +6,6 @@ from valley_jax import records
 from valley_jax.execution import judge
 from valley_jax.execution.confinement import bubblewrap
 from valley_jax.execution.confinement import isolation as isolation_lib
-from valley_jax.execution.confinement import place as place_lib
 from valley_jax.execution.confinement import sandbox
 
 CONTROL = 'print(sum(map(int, input().split())))'
@@ -69,9 +68,9 @@ def in_place(action, tier: str = ''):
   results = []
 
   def work():
-    isolation = isolation_lib.prepare(tier)
+    isolation = isolation_lib.prepare_isolation(tier)
     try:
-      place = place_lib.take(bubblewrap.stage(isolation), 0)
+      place = isolation_lib.create_confinement(bubblewrap.expose_binds(isolation), 0)
       results.append(action(place))
       place.close()
     except isolation_lib.IsolationError as e:
@@ -90,7 +89,7 @@ def run_in_place(source: str, limits: records.Limits, tier: str):
 
   def run(place):
     with sandbox.Sandbox(place, limits) as box:
-      box.compile((source,), 'stdin', '')
-      return box.run(b'')
+      box.compile_python((source,), 'stdin', '')
+      return box.run_test(b'')
 
   return in_place(run, tier)

@@ -55,7 +55,7 @@ def _state() -> dict[str, object]:
         is_pools = entry.name.startswith(f'valley_jax.{os.getpid()}.')
         if is_pools or entry.stat(follow_symlinks=False).st_uid in users:
           files.add(entry.path)
-  for directory in cgroups._own_groups().values():
+  for directory in cgroups.find_own_groups().values():
     groups |= set(directory.glob(f'valley_jax.{os.getpid()}.*'))
   sockets = pathlib.Path('/proc/net/unix').read_text().split()
   names = {f'@valley_jax.uid.{uid}' for uid in users}

@@ -70,11 +70,7 @@ NEVER_JAX = {'errors', 'execution', 'jsonl', 'scoring', 'mini', 'programs', 'rec
 NEVER_JAX |= {'execute', 'label', 'score', 'report'}
 
 # PID 1 of a sandbox: it imports the files that lie beside it there.
-PROGRAMS = {
-    'valley_jax.execution.inside.lcb_inside',
-    'valley_jax.execution.inside.child',
-    'valley_jax.execution.inside.supervisor',
-}
+PROGRAMS = {'valley_jax.execution.inside.lcb_inside', 'valley_jax.execution.inside.supervisor'}
 
 # Files that may import a library which we keep at arm's length.
 MAY_USE = {

@@ -50,8 +50,8 @@ from valley_jax import jsonl
 from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
-from valley_jax.execution import attempt
 from valley_jax.execution import judge
+from valley_jax.execution import submission_run
 from valley_jax.runtime import entry
 from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
@@ -79,7 +79,7 @@ class _SampleReader:
         )
       submission = programs.make_submission(row)
       if submission is not None:
-        attempt.check_pair(self.problems[row.problem_id], submission)
+        submission_run.check_pair(self.problems[row.problem_id], submission)
       digest = self.digester.digest_judgement(row.problem_id, submission)
       yield judgement_file.Sample(row.problem_id, row.sample_index, digest, submission)
 

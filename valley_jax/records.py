@@ -118,7 +118,7 @@ class Problem(Record):
 
   Only `statement` and `stub` go to a student.
 
-  `checker` names one of `execution/checking/checkers.py`, which `flags` tune
+  `checker` names one of `execution/checkers.py`, which `flags` tune
   ('float_tolerance', '1e-6'), or is 'program': then `program` decides.
   """
 

@@ -74,7 +74,7 @@ def test_another_condition_is_judged_anew(tmp_path, name):
 
 def test_another_engine_is_another_key(tmp_path, monkeypatch):
   _judge(tmp_path)
-  monkeypatch.setattr(cache_lib, 'engine', lambda: 'another')
+  monkeypatch.setattr(cache_lib, 'describe_engine', lambda: 'another')
   _judge(tmp_path)
   assert _num_rows(tmp_path) == 2
 
@@ -120,17 +120,17 @@ def test_binaries_are_kept_by_hash(tmp_path):
 
 
 def test_a_quota_leaves_whole_cores_only(tmp_path, monkeypatch):
-  monkeypatch.setattr(cgroups, '_ROOT', tmp_path)
+  monkeypatch.setattr(cgroups, 'ROOT', tmp_path)
   own = tmp_path / 'a' / 'b'
   own.mkdir(parents=True)
-  monkeypatch.setattr(cgroups, '_own_groups', lambda: {'': own})
-  assert cgroups.whole_cores(8) == 8
+  monkeypatch.setattr(cgroups, 'find_own_groups', lambda: {'': own})
+  assert cgroups.count_whole_cores(8) == 8
   (own / 'cpu.max').write_text('max 100000')
-  assert cgroups.whole_cores(8) == 8
+  assert cgroups.count_whole_cores(8) == 8
   (tmp_path / 'a' / 'cpu.max').write_text('250000 100000')
-  assert cgroups.whole_cores(8) == 2
+  assert cgroups.count_whole_cores(8) == 2
   (own / 'cpu.max').write_text('50000 100000')
-  assert cgroups.whole_cores(8) == 1
+  assert cgroups.count_whole_cores(8) == 1
 
 
 def test_what_a_killed_pool_left_is_removed_by_the_next(tmp_path, monkeypatch):
@@ -141,7 +141,7 @@ def test_what_a_killed_pool_left_is_removed_by_the_next(tmp_path, monkeypatch):
   stale.mkdir(parents=True)
   alive = tmp_path / 'valley_jax.1.x'
   alive.mkdir()
-  isolation_lib.prepare().close()
+  isolation_lib.prepare_isolation().close()
   assert [path.name for path in pathlib.Path(tmp_path).iterdir()] == [alive.name]
 
 
@@ -157,4 +157,4 @@ def test_a_pool_may_end_while_another_begins(tmp_path, monkeypatch):
     return iter(found)
 
   monkeypatch.setattr(pathlib.Path, 'glob', glob)
-  isolation_lib.prepare().close()
+  isolation_lib.prepare_isolation().close()

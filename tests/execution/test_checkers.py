@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from valley_jax.execution.checking import checkers
+from valley_jax.execution import checkers
 
 DEEP = 100_000
 
@@ -15,7 +15,7 @@ def is_right(name, expected, printed, *flags):
   expected, printed = (
       text if isinstance(text, bytes) else text.encode() for text in (expected, printed)
   )
-  return checkers.named(name, flags)(expected, printed)
+  return checkers.build_checker(name, flags)(expected, printed)
 
 
 @pytest.mark.parametrize('name', ['tokens', 'case', 'float', 'kattis'])
@@ -58,10 +58,10 @@ def test_only_tokens_ignore_case_where_it_is_asked_for():
 
 
 def test_tokens_are_not_cut_where_the_text_is():
-  words = b'a' * (3 * checkers._CHUNK // 2) + b' b ' + b'c' * checkers._CHUNK
+  words = b'a' * (3 * checkers.CHUNK_BYTES // 2) + b' b ' + b'c' * checkers.CHUNK_BYTES
   assert is_right('tokens', words, b'\n' + words)  # Cut at another place.
   assert not is_right('tokens', words, words.replace(b' b ', b'b '))
-  assert not is_right('tokens', words, words[: checkers._CHUNK])
+  assert not is_right('tokens', words, words[: checkers.CHUNK_BYTES])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_json_is_compared_in_type_and_value():
 )  # fmt: skip
 def test_what_is_not_known_is_named(name, flags, words):
   with pytest.raises(ValueError, match=words):
-    checkers.named(name, flags)
+    checkers.build_checker(name, flags)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_what_is_not_known_is_named(name, flags, words):
      (0.0, -0.0), (float('inf'), float('inf')), ('é', 'é'), (True, True)],
 )  # fmt: skip
 def test_equal_json(expected, returned):
-  assert checkers.equal_json(expected, returned)
+  assert checkers.equal_json_values(expected, returned)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_equal_json(expected, returned):
      (float('nan'), 0.0), (0.0, float('nan')), ([[1], 2], [[2], 2])],
 )  # fmt: skip
 def test_unequal_json(expected, returned):
-  assert not checkers.equal_json(expected, returned)
+  assert not checkers.equal_json_values(expected, returned)
 
 
 def nested(depth, core):
@@ -221,9 +221,9 @@ def nested(depth, core):
 
 
 def test_deep_values_are_compared_to_their_end():
-  assert checkers.equal_json(nested(DEEP, 1), nested(DEEP, 1))
-  assert not checkers.equal_json(nested(DEEP, 1), nested(DEEP, 2))
-  assert not checkers.equal_json(nested(DEEP, 1), nested(DEEP + 1, 1))
+  assert checkers.equal_json_values(nested(DEEP, 1), nested(DEEP, 1))
+  assert not checkers.equal_json_values(nested(DEEP, 1), nested(DEEP, 2))
+  assert not checkers.equal_json_values(nested(DEEP, 1), nested(DEEP + 1, 1))
 
 
 def test_deep_texts_are_an_error_of_their_own():
@@ -233,7 +233,7 @@ def test_deep_texts_are_an_error_of_their_own():
 
 def test_integers_of_any_length_are_read_exactly():
   digits = '-' + '123456789' * 1000
-  value = checkers.parse_json(digits, checkers.exact_int)
+  value = checkers.parse_json(digits, checkers.parse_exact_int)
   assert type(value) is int
   assert value < 0
   assert value % 10**18 == -int('123456789' * 2) % 10**18

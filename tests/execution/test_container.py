@@ -192,7 +192,7 @@ libc = ctypes.CDLL(None)
 other = subprocess.Popen(
     ['/bin/sleep', '1'], start_new_session=True, stdout=subprocess.DEVNULL)
 pid = other.pid
-confine.filter_calls(seccomp.compile_guard(pid))
+confine.install_filter(seccomp.compile_guard(pid))
 high = 1 << 32
 ways = {
     'kill': (62, pid, 9), 'kill, high': (62, high | pid, 9),

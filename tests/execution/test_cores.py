@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from valley_jax.execution import cores as cores_lib
+from valley_jax.execution import timing
 
 ALLOWED = sorted(os.sched_getaffinity(0))
 
@@ -12,12 +12,12 @@ ALLOWED = sorted(os.sched_getaffinity(0))
 @pytest.fixture(autouse=True)
 def names_of_our_own(monkeypatch):
   name = f'\0valley_jax.test.{os.getpid()}.'  # Other tests judge as well.
-  monkeypatch.setattr(cores_lib, '_NAME', name)
+  monkeypatch.setattr(timing, 'CORE_SOCKET_PREFIX', name)
 
 
 def _taken(*numbers: int) -> list[list[int]]:
-  pools = [cores_lib.Cores(number) for number in numbers]
-  taken = [pool.numbers for pool in pools]
+  pools = [timing.CoreClaims(number) for number in numbers]
+  taken = [pool.cores for pool in pools]
   for pool in pools:
     pool.close()
   return taken

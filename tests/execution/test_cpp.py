@@ -6,7 +6,7 @@ import pytest
 
 from tests import judged
 from valley_jax import records
-from valley_jax.execution import compilers
+from valley_jax.execution import languages
 
 STD = '#include <bits/stdc++.h>\nusing namespace std;\n'
 # What most cases include: iostream alone takes .5 s to compile.
@@ -141,7 +141,7 @@ def test_a_second_run_compiles_nothing(tmp_path, monkeypatch):
   def refuse(*unused):
     raise AssertionError('it compiles')
 
-  monkeypatch.setattr(compilers.Compilers, '_run', refuse)
+  monkeypatch.setattr(languages.Compilers, 'run_compiler', refuse)
   # Another limit: another judgement of the same binary.
   row = _judge(source, cpu_seconds=1.5, **settings)[0]
   assert row.verdict.value == 'AC'
@@ -156,8 +156,8 @@ def test_the_cache_tells_standards_apart(tmp_path):
 
 
 def test_compiling_that_passes_its_limits_is_stopped(monkeypatch):
-  limits = records.replace(compilers.LIMITS, cpu_seconds=1.0)
-  monkeypatch.setattr(compilers, 'LIMITS', limits)
+  limits = records.replace(languages.COMPILER_LIMITS, cpu_seconds=1.0)
+  monkeypatch.setattr(languages, 'COMPILER_LIMITS', limits)
   slow = (
       'template <int N, int M> struct F { F<2 * N, M - 1> a;'
       ' F<2 * N + 1, M - 1> b; };\n'

@@ -13,7 +13,7 @@ from tests import judged
 from tests import leftovers
 from valley_jax import records
 from valley_jax.execution import cache
-from valley_jax.execution import compilers as compilers_lib
+from valley_jax.execution import languages
 from valley_jax.execution.confinement import sandbox
 
 # Each may end in any verdict but AC and IE.
@@ -305,7 +305,7 @@ def _run_twice(tier: str, prepare) -> list[sandbox.Execution]:
           box.close()
         box = sandbox.Sandbox(place, leftovers.LIMITS)
         load(box)
-      executions.append(box.run(b''))
+      executions.append(box.run_test(b''))
     box.close()
     return executions
 
@@ -316,7 +316,7 @@ def _run_twice(tier: str, prepare) -> list[sandbox.Execution]:
 def test_a_test_finds_nothing_that_another_has_left(tier):
   def prepare(place):
     del place
-    return lambda box: box.compile((PRELUDE + KEEPS,), 'stdin', '')
+    return lambda box: box.compile_python((PRELUDE + KEEPS,), 'stdin', '')
 
   first, second = _run_twice(tier, prepare)
   assert first.exit_code == second.exit_code == 0, first.stderr
@@ -326,11 +326,11 @@ def test_a_test_finds_nothing_that_another_has_left(tier):
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_a_binary_that_a_test_has_rewritten_is_whole_for_the_next(tier):
   def prepare(place):
-    compilers = compilers_lib.Compilers(cache.Cache(''), pathlib.Path('/none'))
+    compilers = languages.Compilers(cache.JudgementCache(''), pathlib.Path('/none'))
     source = {'solution.c': KEEPS_BINARY.encode()}
-    binary, made = compilers.build(place, 'c', source)
+    binary, made = compilers.compile_files(place, 'c', source)
     assert binary, made
-    return lambda box: box.load(binary)
+    return lambda box: box.load_binary(binary)
 
   first, second = _run_twice(tier, prepare)
   assert first.stdout == second.stdout != b''

@@ -5,7 +5,7 @@ import pytest
 from tests import judged
 from tests import leftovers
 from valley_jax import records
-from valley_jax.execution import compilers
+from valley_jax.execution import languages
 
 # None may compile: what passes a limit does not.
 SOURCES = {
@@ -120,7 +120,7 @@ def canary(tmp_path_factory):
 def sources(request, canary):
   patch = pytest.MonkeyPatch()
   small = records.Limits(cpu_seconds=0.3, memory_mib=256, output_kib=1 << 14)
-  patch.setattr(compilers, 'LIMITS', small)
+  patch.setattr(languages, 'COMPILER_LIMITS', small)
   texts = {n: s.replace('CANARY', str(canary)) for n, s in SOURCES.items()}
   only_cpp = {name: texts.pop(name) for name in ONLY_CPP}
   try:

@@ -302,7 +302,7 @@ def test_the_host_sees_no_program_as_root(tier):
     before = leftovers.descendants()
     limits = records.Limits(cpu_seconds=1.0)
     with sandbox.Sandbox(place, limits) as box:
-      box.compile(('pass',), 'stdin', '')
+      box.compile_python(('pass',), 'stdin', '')
       for pid in leftovers.descendants() - before:
         lines = pathlib.Path(f'/proc/{pid}/status').read_text().splitlines()
         status = dict(line.split(':', 1) for line in lines)

@@ -15,10 +15,10 @@ import pytest
 from tests import judged
 from tests import leftovers
 from valley_jax import records
+from valley_jax.execution import probe
 from valley_jax.execution.confinement import bubblewrap
 from valley_jax.execution.confinement import cgroups
 from valley_jax.execution.confinement import isolation as isolation_lib
-from valley_jax.execution.confinement import probes
 from valley_jax.execution.confinement import sandbox
 
 
@@ -91,7 +91,7 @@ def test_another_hole_than_the_waived_is_refused(tmp_path, monkeypatch):
 
 
 def test_what_holds_is_not_stamped_though_it_was_waived():
-  row = judged.judge_one(judged.problem(), judged.CONTROL, waivers=tuple(probes.PROPERTIES))
+  row = judged.judge_one(judged.problem(), judged.CONTROL, waivers=tuple(probe.PROPERTIES))
   assert (row.verdict.value, row.waivers) == ('AC', ())
 
 
@@ -118,7 +118,7 @@ def test_the_probe_shows_every_property_of_every_tier():
   for tier, text in zip(isolation_lib.TIERS, tiers):
     if tier in leftovers.TIERS:
       lines = [line.split()[:2] for line in text.splitlines()[1:10]]
-      assert lines == [['yes', name] for name in probes.PROPERTIES]
+      assert lines == [['yes', name] for name in probe.PROPERTIES]
     else:
       assert 'not available' in text
   assert done.stdout.endswith(f'execute takes {leftovers.TIERS[0]} here.\n')
@@ -134,20 +134,20 @@ def test_the_probe_names_a_hole_and_takes_the_next_tier(tmp_path):
 
 
 def test_a_sandbox_without_a_cgroup_confines_too():
-  assert judged.in_place(probes.prove, 'T1') == ()
+  assert judged.in_place(probe.prove_confinement, 'T1') == ()
 
 
 def test_two_pools_of_a_process_have_cgroups_of_their_own():
-  first = cgroups.create()
+  first = cgroups.create_cgroup()
   if first is None:
     pytest.skip('No control group can be made here.')
-  second = cgroups.create()
+  second = cgroups.create_cgroup()
   assert second
-  assert first._memory != second._memory
+  assert first.directories[0] != second.directories[0]
   first.remove()
   second.remove()
-  assert not first._memory.exists()
-  assert not second._memory.exists()
+  assert not first.directories[0].exists()
+  assert not second.directories[0].exists()
 
 
 @pytest.mark.parametrize('tier', ['T1', 'T2'])
@@ -161,7 +161,7 @@ time.sleep(3)
 """
   limits = records.Limits(cpu_seconds=2.0, memory_mib=128)
   execution = judged.run_in_place(greedy, limits, tier)
-  assert execution.stopped is sandbox.Stop.MEMORY
+  assert execution.stopped is sandbox.StopReason.MEMORY
 
 
 @pytest.mark.parametrize('tier', ['T1', 'T2'])
@@ -211,7 +211,7 @@ def test_an_unprivileged_user_judges_as_well():
   nobody = isolation_lib.UNPRIVILEGED_UID
   if os.geteuid() != 0:
     pytest.skip('We are an unprivileged user already.')
-  if not all(map(bubblewrap._is_open_to_all, [python, str(here), *paths])):
+  if not all(map(bubblewrap.is_open_to_all, [python, str(here), *paths])):
     pytest.skip(f'User {nobody} may not read {python} and its packages.')
   program = (
       'import judged\n'
@@ -263,7 +263,7 @@ while True:
   judged.judge_one(judged.problem(), judged.CONTROL, tier=tier)
   left = pathlib.Path(tempfile.gettempdir()).glob(f'valley_jax.{process.pid}.*')
   assert not list(left)
-  for directory in cgroups._own_groups().values():
+  for directory in cgroups.find_own_groups().values():
     assert not list(directory.glob(f'valley_jax.{process.pid}.*'))
 
 
@@ -282,7 +282,7 @@ def test_a_bubblewrap_that_waits_for_a_dead_judge_is_ended(tmp_path):
     inside = set()
     while not inside:
       inside = leftovers.descendants(waiting.pid)
-    isolation_lib.prepare().close()
+    isolation_lib.prepare_isolation().close()
     assert waiting.wait(timeout=60) != 0
     for pid in inside:
       _wait_until_gone(pid)

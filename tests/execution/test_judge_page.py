@@ -8,10 +8,10 @@ import pytest
 from tests import judged
 from valley_jax import records
 from valley_jax.data.formats import problems
+from valley_jax.execution import checkers
 from valley_jax.execution import judge
 from valley_jax.execution import languages
-from valley_jax.execution.checking import checkers
-from valley_jax.execution.confinement import probes
+from valley_jax.execution import probe
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'judge.md').read_text()
 EXAMPLES = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
@@ -20,8 +20,8 @@ EXAMPLES = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 @pytest.mark.parametrize(
     'names',
     [
-        probes.PROPERTIES,
-        checkers._CHECKERS,
+        probe.PROPERTIES,
+        checkers.CHECKERS,
         problems._READERS,
         languages.LANGUAGES,
         records.Judgement.__struct_fields__,
@@ -78,6 +78,6 @@ def test_a_checker_is_a_function_and_a_line(monkeypatch):
   namespace = dict(vars(checkers))
   exec(function, namespace)
   entry = eval(f'{{{line}}}', namespace)
-  monkeypatch.setitem(checkers._CHECKERS, 'multiset', entry['multiset'])
-  assert checkers.named('multiset')(b'1 2 2', b'2 1\n2')
-  assert not checkers.named('multiset')(b'1 2 2', b'2 1 1')
+  monkeypatch.setitem(checkers.CHECKERS, 'multiset', entry['multiset'])
+  assert checkers.build_checker('multiset')(b'1 2 2', b'2 1\n2')
+  assert not checkers.build_checker('multiset')(b'1 2 2', b'2 1 1')

@@ -13,9 +13,8 @@ import pytest
 
 from tests import judged
 from valley_jax import records
-from valley_jax.execution import calibration
-from valley_jax.execution import gate as gate_lib
 from valley_jax.execution import judge
+from valley_jax.execution import timing
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / 'benchmarks'))
 import judge_load
@@ -95,12 +94,12 @@ def test_a_cache_changes_no_verdict(tmp_path):
 @pytest.mark.parametrize('seed', range(2))
 def test_a_worker_that_is_killed_changes_no_verdict(seed):
   names = [*SOURCES] * 3
-  with judge.Pool(judge.Settings()) as pool:
+  with judge.WorkerPool(judge.Settings()) as pool:
     rows = pool.judge_all(_pairs(names))
     found = [next(rows).verdict.value]
-    for worker in pool._made:  # Once each: twice would be our failure.
+    for worker in pool.workers:  # Once each: twice would be our failure.
       time.sleep(0.2 + 0.3 * random.Random(seed).random())
-      worker.kill()
+      worker.kill_sandbox()
     found += [row.verdict.value for row in rows]
   assert found == [EXPECTED[name] for name in names]
 
@@ -126,7 +125,7 @@ def test_waiting_for_a_core_is_not_idling():
   p = judged.problem(limits=records.Limits(cpu_seconds=0.5))
   started = time.monotonic()
   burns = f'import time\nwhile time.process_time() < .45: pass\n{judged.CONTROL}'
-  with judge.Pool(judge.Settings(num_workers=1)) as pool:
+  with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     submission = records.Submission(problem_id='p', sample_index=0, source='1')
     list(pool.judge_all([(p, submission)]))  # It is set up in peace.
     with _neighbours(12, core):
@@ -150,10 +149,10 @@ def _judge_a_little_slow(
 ) -> tuple[records.Judgement, float]:
   """Judges a program that is just over its limit of .5 s while it is early."""
   # How slow a host is at a moment is said here, not measured.
-  monkeypatch.setattr(calibration.Clock, 'slowdown', lambda _: slowdown)
+  monkeypatch.setattr(timing.ReferenceClock, 'measure_slowdown', lambda _: slowdown)
   p = judged.problem(('1 2', '3'), limits=records.Limits(cpu_seconds=0.5))
   submission = records.Submission(problem_id='p', sample_index=0, source='1')
-  with judge.Pool(judge.Settings(num_workers=1)) as pool:
+  with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     list(pool.judge_all([(p, submission)]))  # Its worker is made.
     started = time.time()
     source = _burns(0.55, started + 0.5, later)
@@ -181,17 +180,17 @@ def test_who_is_a_little_slow_again_is_too_slow(monkeypatch):
 
 
 def test_a_quiet_slot_is_alone():
-  gate, now, seen = gate_lib.Gate(), [], []
+  slots, running, seen = timing.QuietSlots(), [], []
 
-  def use(slot):
+  def use_slot(slot):
     with slot():
-      now.append(slot)
+      running.append(slot)
       time.sleep(0.002)
-      seen.append((slot == gate.quiet, len(now)))
-      now.remove(slot)
+      seen.append((slot == slots.run_alone, len(running)))
+      running.remove(slot)
 
-  slots = [gate.quiet if i % 4 == 0 else gate.shared for i in range(40)]
-  threads = [threading.Thread(target=use, args=(slot,)) for slot in slots]
+  kinds = [slots.run_alone if i % 4 == 0 else slots.run_with_others for i in range(40)]
+  threads = [threading.Thread(target=use_slot, args=(slot,)) for slot in kinds]
   for thread in threads:
     thread.start()
   for thread in threads:

@@ -6,7 +6,7 @@ import pytest
 
 from tests import judged
 from valley_jax import records
-from valley_jax.execution import programs
+from valley_jax.execution import problem_programs
 
 _P = records.Protocol
 
@@ -238,8 +238,8 @@ def test_a_program_without_an_answer_is_our_failure(judgements, name):
 
 
 def test_who_says_nothing_idles_and_the_interactor_outlasts_it(monkeypatch):
-  limits = records.replace(programs.LIMITS, cpu_seconds=0.1)
-  monkeypatch.setattr(programs, 'LIMITS', limits)
+  limits = records.replace(problem_programs.LIMITS, cpu_seconds=0.1)
+  monkeypatch.setattr(problem_programs, 'LIMITS', limits)
   silent = 'import time; time.sleep(99)'
   assert judged.verdict(_dialogue(KATTIS_TALK), silent) == 'ILE'
 
@@ -257,11 +257,11 @@ sys.exit(43 if not sys.stdin.readline() else 1)""",
 
 
 def test_a_checker_that_hangs_is_our_failure(monkeypatch):
-  limits = records.replace(programs.LIMITS, cpu_seconds=0.2)
-  monkeypatch.setattr(programs, 'LIMITS', limits)
+  limits = records.replace(problem_programs.LIMITS, cpu_seconds=0.2)
+  monkeypatch.setattr(problem_programs, 'LIMITS', limits)
   judgement = judged.judge_one(_fails('while True: pass'), PRINTS)
   assert judgement.verdict is records.Verdict.INTERNAL_ERROR
-  assert 'stopped by Stop.CPU' in judgement.message
+  assert 'limit passed: CPU' in judgement.message
 
 
 def test_a_checker_sees_its_own_sandbox_only():

@@ -65,7 +65,7 @@ def _actors() -> set[int]:
   found = set()
   for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
     try:
-      if path.read_bytes().startswith(b'ray::_Actor'):
+      if path.read_bytes().startswith(b'ray::JudgeActor'):
         found.add(int(path.parent.name))
     except OSError:
       continue  # It has just ended.
@@ -74,7 +74,7 @@ def _actors() -> set[int]:
 
 def test_all_hosts_give_what_one_pool_gives_in_the_same_order(cluster):
   before = _actors()
-  rows = remote.judge_all(_pairs(40), SETTINGS, cluster.address)
+  rows = remote.judge_on_cluster(_pairs(40), SETTINGS, cluster.address)
   everything, actors = [], set()
   for row in rows:
     everything.append(row)
@@ -89,12 +89,12 @@ def test_all_hosts_give_what_one_pool_gives_in_the_same_order(cluster):
 
 
 def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(cluster, monkeypatch):
-  monkeypatch.setattr(remote, '_CLOSE_SECONDS', 100.0)
+  monkeypatch.setattr(remote, 'CLOSE_SECONDS', 100.0)
   read, before = [], _actors()
-  rows = remote.judge_all(_pairs(10_000, read), SETTINGS, cluster.address)
+  rows = remote.judge_on_cluster(_pairs(10_000, read), SETTINGS, cluster.address)
   next(rows)
-  assert len(read) <= 2 * remote._WINDOW * remote._PAIRS
-  for _ in range(remote._IN_FLIGHT * remote._PAIRS):
+  assert len(read) <= 2 * remote.NUM_IN_WINDOW * remote.PAIRS_PER_CORE
+  for _ in range(remote.NUM_IN_FLIGHT * remote.PAIRS_PER_CORE):
     next(rows)  # Now both hosts are at work.
   actors = _actors() - before
   rows.close()
@@ -104,32 +104,32 @@ def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(cluster, monke
 
 
 def test_large_tests_make_small_batches():
-  test = records.TestCase(input='x' * (remote._BATCH_BYTES // 4))
+  test = records.TestCase(input='x' * (remote.MAX_BATCH_BYTES // 4))
   problems = [records.replace(PROBLEMS[0], tests=(test,)) for _ in range(9)]
   [[_, submission]] = _pairs(1)
   pairs = iter([(problem, submission) for problem in problems])
   sizes = []
-  while batch := remote._next_batch(pairs, 99).submissions:
+  while batch := remote.take_batch(pairs, 99).submissions:
     sizes.append(len(batch))
   assert sizes == [4, 4, 1]
 
 
 def test_a_problem_travels_once_a_batch():
-  batch = remote._next_batch(_pairs(12), 99)
+  batch = remote.take_batch(_pairs(12), 99)
   assert len(batch.problems) == 2
-  assert list(batch.pairs()) == list(_pairs(12))
+  assert list(batch.decode_pairs()) == list(_pairs(12))
 
 
 def test_an_error_is_the_one_of_the_local_pool(cluster):
   settings = judge.Settings(num_workers=1, waivers=('x',))
   with pytest.raises(ValueError, match='name no property'):
-    list(remote.judge_all(_pairs(1), settings, cluster.address))
+    list(remote.judge_on_cluster(_pairs(1), settings, cluster.address))
 
 
 def test_another_version_on_a_host_is_refused():
-  actor = remote._Actor(SETTINGS, 'another')
+  actor = remote.JudgeActor(SETTINGS, 'another')
   with pytest.raises(ValueError, match='another version'):
-    actor.judge(remote._next_batch(_pairs(1), 1))
+    actor.judge_batch(remote.take_batch(_pairs(1), 1))
 
 
 def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
@@ -151,7 +151,7 @@ def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
 def test_a_loss_loses_no_judgement(cluster, loss):
   node = _add_node(cluster) if loss == 'of the host' else None
   before, rows = _actors(), []
-  for row in remote.judge_all(_pairs(60), SETTINGS, cluster.address):
+  for row in remote.judge_on_cluster(_pairs(60), SETTINGS, cluster.address):
     rows.append(row)
     if len(rows) == 1 and node:
       cluster.remove_node(node, allow_graceful=False)
@@ -166,4 +166,4 @@ def test_a_loss_loses_no_judgement(cluster, loss):
 
 def test_no_cluster_is_an_error_that_says_what_to_do():
   with pytest.raises(ValueError, match='ray start --head'):
-    remote._connect(ray, '127.0.0.1:1')
+    remote.connect_to_cluster(ray, '127.0.0.1:1')

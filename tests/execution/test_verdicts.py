@@ -129,11 +129,11 @@ def _judge_while_killing(sleep: float, kill: int):
   rows = []
 
   def work():
-    shared = worker_lib.Shared(judge.Settings(cpu_seconds=1.0))
+    shared = worker_lib.SharedResources(judge.Settings(cpu_seconds=1.0))
     worker = worker_lib.Worker(shared, min(os.sched_getaffinity(0)))
     workers.append(worker)
     s = records.Submission(problem_id='p', sample_index=0, source=source)
-    rows.append(worker.judge(judged.problem(('1 2', '3')), s))
+    rows.append(worker.judge_submission(judged.problem(('1 2', '3')), s))
     worker.close()
     shared.isolation.close()
 
@@ -142,12 +142,12 @@ def _judge_while_killing(sleep: float, kill: int):
   thread.start()
   killed = None
   for _ in range(kill):
-    while not workers or workers[0]._box in (None, killed):
+    while not workers or workers[0].box in (None, killed):
       assert thread.is_alive()
       time.sleep(0.01)
-    killed = workers[0]._box
+    killed = workers[0].box
     time.sleep(0.5)
-    workers[0].kill()
+    workers[0].kill_sandbox()
   thread.join()
   return rows[0]
 
@@ -160,7 +160,7 @@ def test_a_sandbox_that_dies_twice_is_our_failure_and_no_score():
   judgement = _judge_while_killing(sleep=5, kill=2)
   assert judgement.verdict is records.Verdict.INTERNAL_ERROR
   assert 'supervisor' in judgement.message
-  for directory in cgroups._own_groups().values():
+  for directory in cgroups.find_own_groups().values():
     assert not list(directory.glob(f'valley_jax.{os.getpid()}.*'))
 
 

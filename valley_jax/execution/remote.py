@@ -1,11 +1,10 @@
-"""Judges on many hosts with Ray: an actor a host, in each a pool of its own.
+"""Judges on many hosts with Ray: an actor per host, each with a pool of its own.
 
     pip install 'valley_jax[ray]'      on every host, the same version
 
-What comes out is what `judge.judge_all` gives on one host, in the same order.
-A host that is lost takes only time along: its batches are judged again by the
-others, and its actor is started anew, elsewhere if need be. What was yielded is
-not judged again.
+The results are those of `judge.judge_all` on one host, in the same order. A host that is lost
+costs only time: Ray starts its actor anew, elsewhere if need be, and repeats its batches. What was
+yielded is not judged again.
 """
 
 import collections
@@ -24,46 +23,45 @@ from valley_jax.execution import cache
 from valley_jax.execution import judge
 from valley_jax.execution import settings as settings_lib
 
-_PAIRS = 16  # Of a batch, a core: small enough to stream, large to fill it.
-_BATCH_BYTES = 64 << 20  # Or as many pairs as fit, if their tests are large.
-_IN_FLIGHT = 2  # Batches a host, so that it never waits for the next.
-_WINDOW = 4  # Batches a host that wait for a slow one before them.
-_RETRIES = 3  # Of a batch whose host is lost.
-_CONNECT_SECONDS, _CLOSE_SECONDS = 10.0, 5.0
+PAIRS_PER_CORE = 16  # Of a batch: small enough to stream, large enough to keep a core busy.
+MAX_BATCH_BYTES = 64 << 20  # A batch is smaller if its tests are large.
+NUM_IN_FLIGHT = 2  # Batches per host, so that it never waits for the next.
+NUM_IN_WINDOW = 4  # Batches per host that are read and not yet yielded.
+_MAX_RETRIES = 3  # Of a batch whose host is lost.
+_CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 
 
 class HostError(errors.UserError):
-  """Ray has lost what it was to judge."""
+  """A batch was lost with its host, again and again."""
 
 
 @dataclasses.dataclass
-class _Batch:
-  """Encoded rows, for Ray knows nothing of records; each problem once."""
+class Batch:
+  """Encoded rows, as Ray knows nothing of records; each problem once."""
 
   problems: list[bytes]
   submissions: list[tuple[int, bytes]]  # With the index of their problem.
-  judgements: list[bytes] | None = None
-  num_lost: int = 0  # How often its host was lost.
 
-  def pairs(self) -> Iterator[judge.Pair]:
-    problems = [records.from_json(p, records.Problem) for p in self.problems]
+  def decode_pairs(self) -> Iterator[judge.Pair]:
+    problems = [records.from_json(row, records.Problem) for row in self.problems]
     for index, row in self.submissions:
       yield problems[index], records.from_json(row, records.Submission)
 
 
-def _next_batch(pairs: Iterator[judge.Pair], most: int) -> _Batch:
-  """Takes the next pairs; an empty batch says that there are none."""
-  batch, size = _Batch([], []), 0
+def take_batch(pairs: Iterator[judge.Pair], max_pairs: int) -> Batch:
+  """Takes the next pairs; the batch is empty if there are none."""
+  batch, size = Batch([], []), 0
   indices: dict[int, int] = {}  # By identity: comparing tests takes long.
-  kept = []  # What has an identity must live.
-  while len(batch.submissions) < most and size < _BATCH_BYTES:
+  problems = []  # Kept alive, so that no identity is used twice.
+  while len(batch.submissions) < max_pairs and size < MAX_BATCH_BYTES:
     pair = next(pairs, None)
     if pair is None:
       break
     problem, submission = pair
     if id(problem) not in indices:
-      indices[id(problem)] = len(kept)
-      kept.append(problem)
+      indices[id(problem)] = len(problems)
+      problems.append(problem)
       batch.problems.append(records.to_json(problem))
       size += len(batch.problems[-1])
     row = records.to_json(submission)
@@ -72,27 +70,27 @@ def _next_batch(pairs: Iterator[judge.Pair], most: int) -> _Batch:
   return batch
 
 
-class _Actor:
+class JudgeActor:
   """Judges batches with the cores of its host, some batches at a time."""
 
   def __init__(self, settings: settings_lib.Settings, engine: str):
     self._settings, self._engine = settings, engine
     self._lock = threading.Lock()
-    self._pool: judge.Pool | None = None
+    self._pool: judge.WorkerPool | None = None
 
-  def judge(self, batch: _Batch) -> list[bytes]:
-    """Returns an encoded judgement a pair."""
-    if cache.engine() != self._engine:
+  def judge_batch(self, batch: Batch) -> list[bytes]:
+    """Returns an encoded judgement for each pair."""
+    if cache.describe_engine() != self._engine:
       raise errors.UserError(
-          'A host of the Ray cluster has another version of valley_jax or of'
-          ' Python than this one; install the same on all of them.'
+          'A host of the Ray cluster has another version of valley_jax or of Python than this one;'
+          ' install the same on all of them.'
       )
     with contextlib.suppress(PermissionError):
-      # Ray's niceness would be the programs': others on the host starve them.
-      os.setpriority(os.PRIO_PROCESS, 0, 0)  # Of this thread, and its own.
-    with self._lock:  # Not at the start, whose errors Ray does not hand on.
-      self._pool = self._pool or judge.Pool(self._settings)
-    return [records.to_json(r) for r in self._pool.judge_all(batch.pairs())]
+      # Programs would inherit Ray's niceness, and starve if others use the host.
+      os.setpriority(os.PRIO_PROCESS, 0, 0)  # Of this thread, and of what it starts.
+    with self._lock:  # Not in the constructor, whose errors Ray does not hand on.
+      self._pool = self._pool or judge.WorkerPool(self._settings)
+    return [records.to_json(row) for row in self._pool.judge_all(batch.decode_pairs())]
 
   def close(self) -> None:
     """Ends what is running."""
@@ -100,46 +98,18 @@ class _Actor:
       self._pool.close()
 
 
-class _Host:
-  """An actor as seen from here, and the batches that it has."""
-
-  def __init__(self, ray, node: dict[str, Any], settings):
-    affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    make = ray.remote(
-        num_cpus=0,  # It is not Ray that deals out the cores.
-        max_concurrency=_IN_FLIGHT + 1,  # And `close`.
-        scheduling_strategy=affinity(node['NodeID'], soft=True),
-    )(_Actor)
-    self._start = lambda: make.remote(settings, cache.engine())
-    self.actor = self._start()
-    self.batch_pairs = _PAIRS * max(1, int(node['Resources'].get('CPU', 1)))
-    self.in_flight: dict[Any, _Batch] = {}  # By Ray's reference.
-
-  def judge(self, batch: _Batch) -> None:
-    """Begins to judge a batch."""
-    self.in_flight[self.actor.judge.remote(batch)] = batch
-
-  def start_anew(self) -> list[_Batch]:
-    """Gives back the batches of an actor that is lost."""
-    lost = list(self.in_flight.values())
-    self.in_flight.clear()
-    self.actor = self._start()
-    return lost
-
-
-def judge_all(
+def judge_on_cluster(
     pairs: Iterable[judge.Pair], settings: settings_lib.Settings, address: str
 ) -> Iterator[records.Judgement]:
-  """Yields a judgement a pair, in the order of the pairs.
+  """Yields a judgement for each pair, in the order of the pairs.
 
   Args:
-    pairs: Read lazily.
-    settings: As of the local pool; every host takes them.
-    address: Of the Ray cluster; 'local' starts one on this machine.
+    pairs: Problems and submissions, read lazily.
+    settings: Settings of the pool of every host.
+    address: Address of the Ray cluster; 'local' starts one on this machine.
 
   Raises:
-    ValueError: Ray is not installed, or there is no cluster; a pair that cannot
-      be judged.
+    UserError: Ray is not installed, there is no cluster, or a pair cannot be judged.
     isolation.IsolationError: a host cannot confine programs.
     HostError: a batch was lost too often.
   """
@@ -149,25 +119,27 @@ def judge_all(
     import ray.util.scheduling_strategies  # pyright: ignore
   except ImportError as e:
     raise errors.UserError(
-        'Ray is not installed; `pip install "valley_jax[ray]"`, or leave `ray`'
-        ' of the config empty to judge on this host alone.'
+        'Ray is not installed; `pip install "valley_jax[ray]"`, or leave `ray` of the config empty'
+        ' to judge on this host alone.'
     ) from e
   is_ours = not ray.is_initialized()
   if is_ours:
-    _connect(ray, address)
+    connect_to_cluster(ray, address)
   nodes = [node for node in ray.nodes() if node['Alive']]
-  hosts = [_Host(ray, node, settings) for node in nodes]
+  num_pairs = [PAIRS_PER_CORE * max(1, int(node['Resources'].get('CPU', 1))) for node in nodes]
+  actors = [_start_actor(ray, node, settings) for node in nodes]
   try:
-    yield from _judge_on(ray, hosts, iter(pairs))
+    yield from _judge_with_actors(ray, actors, num_pairs, iter(pairs))
   except ray.exceptions.RayTaskError as e:
-    raise e.cause from None  # What the judge of that host has raised.
+    raise e.cause from None  # The error of that host's judge.
   finally:
-    _close(ray, hosts)
+    _close_actors(ray, actors)
     if is_ours:
       ray.shutdown()
 
 
-def _connect(ray, address: str) -> None:
+def connect_to_cluster(ray, address: str) -> None:
+  """Connects to the Ray cluster of an address, or raises a UserError."""
   host, _, port = address.removeprefix('ray://').rpartition(':')
   try:
     if host:  # Ray itself would try for minutes.
@@ -175,65 +147,65 @@ def _connect(ray, address: str) -> None:
     ray.init(address, log_to_driver=False, logging_level='warning')
   except (OSError, ValueError) as e:
     raise errors.UserError(
-        f'There is no Ray cluster at {address!r} ({e}); start one with'
-        " `ray start --head`, or set `ray` of the config to 'local'."
+        f'There is no Ray cluster at {address!r} ({e}); start one with `ray start --head`, or set'
+        " `ray` of the config to 'local'."
     ) from e
 
 
-def _judge_on(ray, hosts: list[_Host], pairs: Iterator[judge.Pair]) -> Iterator[records.Judgement]:
-  """Keeps every host busy, and yields what they answer in order."""
-  window = collections.deque()  # All batches that are not yielded, in order.
-  again = collections.deque()  # Those whose host was lost.
+def _start_actor(ray, node: dict[str, Any], settings: settings_lib.Settings):
+  affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+  actor_class = ray.remote(
+      num_cpus=0,  # The pool claims cores itself.
+      max_concurrency=NUM_IN_FLIGHT + 1,  # And `close`.
+      max_restarts=-1,
+      max_task_retries=_MAX_RETRIES,
+      scheduling_strategy=affinity(node['NodeID'], soft=True),
+  )(JudgeActor)
+  return actor_class.remote(settings, cache.describe_engine())
+
+
+def _judge_with_actors(
+    ray, actors: list, num_pairs: list[int], pairs: Iterator[judge.Pair]
+) -> Iterator[records.Judgement]:
+  """Keeps every host busy, and yields their judgements in order."""
+  window = collections.deque()  # References to all batches that are not yielded, in order.
+  running: dict[Any, int] = {}  # Index of the actor, by reference.
+  results: dict[Any, list[bytes]] = {}
   while True:
-    for host in hosts:
-      while len(host.in_flight) < _IN_FLIGHT:
-        if again:
-          batch = again.popleft()
-        elif len(window) < _WINDOW * len(hosts):
-          batch = _next_batch(pairs, host.batch_pairs)
-          if not batch.submissions:
-            break
-          window.append(batch)
-        else:
+    for index, actor in enumerate(actors):
+      while len(window) < NUM_IN_WINDOW * len(actors):
+        if list(running.values()).count(index) == NUM_IN_FLIGHT:
           break
-        host.judge(batch)
+        batch = take_batch(pairs, num_pairs[index])
+        if not batch.submissions:
+          break
+        window.append(actor.judge_batch.remote(batch))
+        running[window[-1]] = index
     if not window:
       return
-    running = [ref for host in hosts for ref in host.in_flight]
-    done = ray.wait(running, num_returns=1)[0]
-    for host in hosts:
-      again.extend(_collect(ray, host, done))
-    while window and window[0].judgements is not None:
-      for row in window.popleft().judgements:
+    for reference in ray.wait(list(running), num_returns=1)[0]:
+      results[reference] = _get_result(ray, reference)
+      del running[reference]
+    while window and window[0] in results:
+      for row in results.pop(window.popleft()):
         yield records.from_json(row, records.Judgement)
 
 
-def _collect(ray, host: _Host, done) -> list[_Batch]:
-  """Takes what a host has answered; returns what was lost with it."""
-  for ref in [ref for ref in done if ref in host.in_flight]:
-    try:
-      host.in_flight[ref].judgements = ray.get(ref)
-      del host.in_flight[ref]
-    except ray.exceptions.RayTaskError:
-      raise
-    except ray.exceptions.RayError as e:
-      lost = host.start_anew()
-      for batch in lost:
-        batch.num_lost += 1
-        if batch.num_lost > _RETRIES:
-          raise HostError(
-              f'A batch of {len(batch.submissions)} programs was lost'
-              f' {batch.num_lost} times with its host: {e} Look into the logs'
-              ' of Ray (/tmp/ray/session_latest/logs); when it is run again,'
-              ' what is judged stays.'
-          ) from e
-      return lost
-  return []
+def _get_result(ray, reference) -> list[bytes]:
+  try:
+    return ray.get(reference)
+  except ray.exceptions.RayTaskError:
+    raise
+  except ray.exceptions.RayError as e:
+    raise HostError(
+        f'A batch of programs was lost {_MAX_RETRIES + 1} times with its host: {e} See the logs of'
+        ' Ray (/tmp/ray/session_latest/logs); a new run keeps what has been judged.'
+    ) from e
 
 
-def _close(ray, hosts: list[_Host]) -> None:
-  closing = [host.actor.close.remote() for host in hosts]
+def _close_actors(ray, actors: list) -> None:
+  closing = [actor.close.remote() for actor in actors]
   with contextlib.suppress(ray.exceptions.RayError):
-    ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
-  for host in hosts:
-    ray.kill(host.actor)
+    ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
+  for actor in actors:
+    ray.kill(actor)

@@ -1,95 +1,101 @@
 """What an execution means: the rules, apart from how it was run.
 
-The order matters. A limit that was passed comes before what was printed, since
-an output that came too late or too large is not an answer; then the exit
-status, because a program that says it failed has failed; the comparison is
-last.
+The order matters. A limit that was passed comes before what was printed, since an output that
+came too late or too large is not an answer; then the exit status, because a program that says it
+failed has failed; the comparison is last.
 """
 
 from collections.abc import Callable
 import math
 
 from valley_jax import records
-from valley_jax.execution import attempt as attempt_lib
-from valley_jax.execution.checking import checkers
-from valley_jax.execution.checking import lcb
+from valley_jax.execution import checkers
+from valley_jax.execution import lcb
+from valley_jax.execution import submission_run
 from valley_jax.execution.confinement import sandbox
 
 _V = records.Verdict
-_STOPPED = {
-    sandbox.Stop.OUTPUT: _V.OUTPUT_LIMIT,
-    sandbox.Stop.MEMORY: _V.MEMORY_LIMIT,
-    sandbox.Stop.CPU: _V.TIME_LIMIT,
-    sandbox.Stop.WALL: _V.IDLE_LIMIT,
+_LIMIT_VERDICTS = {
+    sandbox.StopReason.OUTPUT: _V.OUTPUT_LIMIT,
+    sandbox.StopReason.MEMORY: _V.MEMORY_LIMIT,
+    sandbox.StopReason.CPU: _V.TIME_LIMIT,
+    sandbox.StopReason.WALL: _V.IDLE_LIMIT,
 }
-# What a program's last words may say, to its disadvantage only.
-_REPORTED = {b'memory': _V.MEMORY_LIMIT, b'time': _V.TIME_LIMIT}
-_MESSAGE_CHARACTERS = 1000
+# Reports of the program's process, believed as they are only to its disadvantage.
+_REPORTED_VERDICTS = {b'memory': _V.MEMORY_LIMIT, b'time': _V.TIME_LIMIT}
+_MAX_MESSAGE_CHARACTERS = 1000
 
 
-def judge(
-    execution: sandbox.Execution, attempt: attempt_lib.Attempt, test: records.TestCase, nonce: bytes
+def decide_verdict(
+    execution: sandbox.Execution,
+    run: submission_run.SubmissionRun,
+    test: records.TestCase,
+    nonce: bytes,
 ) -> records.Verdict:
   """Returns the verdict on one test.
 
-  Where the checker is a program this says whether it is to be asked: AC.
+  Where the checker is a program, AC means that the program must still be asked.
   """
-  problem = attempt.problem
-  if failure := _failure(execution, attempt):
+  problem = run.problem
+  if failure := _find_failure(execution, run):
     return failure
   if problem.mode is records.Mode.ASSERT:
     # Only the end of the test code knows the nonce.
-    passed = execution.report == nonce
-    return _V.ACCEPTED if passed else _V.RUNTIME_ERROR
-  is_lcb = attempt.profile is records.Profile.LCB_COMPAT
+    is_passed = execution.report == nonce
+    return _V.ACCEPTED if is_passed else _V.RUNTIME_ERROR
+  is_lcb = run.profile is records.Profile.LCB_COMPAT
   if problem.mode is records.Mode.FUNCTION:
-    equal = lcb.equal_values if is_lcb else _equal_values
-    return _judge_value(execution.report, test.expected, equal)
+    is_equal = lcb.equal_lcb_values if is_lcb else _equal_values
+    return _judge_value(execution.report, test.expected, is_equal)
   if problem.checker == 'program':
     return _V.ACCEPTED
-  is_right = checkers.named(problem.checker, problem.flags)
+  checker = checkers.build_checker(problem.checker, problem.flags)
   if is_lcb and problem.checker == 'tokens':
-    is_right = lcb.equal_outputs
-  is_accepted = is_right(test.expected.encode(), execution.stdout)
-  return _V.ACCEPTED if is_accepted else _V.WRONG_ANSWER
+    checker = lcb.equal_lcb_outputs
+  is_right = checker(test.expected.encode(), execution.stdout)
+  return _V.ACCEPTED if is_right else _V.WRONG_ANSWER
 
 
-def judge_dialogue(
+def decide_dialogue_verdict(
     execution: sandbox.Execution,
-    attempt: attempt_lib.Attempt,
-    interactor_was_first: bool,
-    accepts: Callable[[], bool],
+    run: submission_run.SubmissionRun,
+    interactor_ended_first: bool,
+    ask_interactor: Callable[[], bool],
 ) -> records.Verdict:
   """Returns the verdict on a dialogue.
 
-  A submission that fails after the interactor has rejected it is wrong: it was
-  the hung-up partner that made it fail.
+  A submission that fails after the interactor has rejected it is wrong: it failed because its
+  partner had hung up.
   """
-  failure = _failure(execution, attempt)
-  if failure is _V.OUTPUT_LIMIT or (failure and not interactor_was_first):
+  failure = _find_failure(execution, run)
+  if failure is _V.OUTPUT_LIMIT or (failure and not interactor_ended_first):
     return failure
-  if not accepts():
+  if not ask_interactor():
     return _V.WRONG_ANSWER
   return failure or _V.ACCEPTED
 
 
-def _failure(execution: sandbox.Execution, attempt: attempt_lib.Attempt) -> records.Verdict | None:
-  """Returns why the output need not be looked at, None if it is to be."""
-  if limit := _passed_limit(execution, attempt.limits):
-    return limit
+def _find_failure(
+    execution: sandbox.Execution, run: submission_run.SubmissionRun
+) -> records.Verdict | None:
+  """Returns the verdict if the output does not matter, None if it is still to be compared."""
+  if verdict := _find_passed_limit(execution, run.limits):
+    return verdict
   if execution.exit_code == 0:
     return None
-  if verdict := _REPORTED.get(execution.report):
+  if verdict := _REPORTED_VERDICTS.get(execution.report):
     return verdict
-  mode = attempt.problem.mode
-  if mode is records.Mode.ASSERT and execution.report == b'assert':
+  if run.problem.mode is records.Mode.ASSERT and execution.report == b'assert':
     return _V.WRONG_ANSWER
   return _V.RUNTIME_ERROR
 
 
-def _passed_limit(execution: sandbox.Execution, limits: records.Limits) -> records.Verdict | None:
+def _find_passed_limit(
+    execution: sandbox.Execution, limits: records.Limits
+) -> records.Verdict | None:
   if execution.stopped is not None:
-    return _STOPPED[execution.stopped]
+    return _LIMIT_VERDICTS[execution.stopped]
+  # The process ended by itself, perhaps between two looks of the monitor.
   if len(execution.stdout) > limits.output_kib << 10:
     return _V.OUTPUT_LIMIT
   if execution.memory_mib > limits.memory_mib:
@@ -100,18 +106,18 @@ def _passed_limit(execution: sandbox.Execution, limits: records.Limits) -> recor
 
 
 def _equal_values(expected: str, returned: bytes) -> bool:
-  given = checkers.parse_json(returned)
-  return checkers.equal_json(checkers.parse_json(expected), given)
+  value = checkers.parse_json(returned)
+  return checkers.equal_json_values(checkers.parse_json(expected), value)
 
 
-def _judge_value(report: bytes, expected: str, equal) -> records.Verdict:
+def _judge_value(report: bytes, expected: str, is_equal) -> records.Verdict:
   """Compares the JSON that a function returned."""
   if report.startswith(b'type'):
     return _V.WRONG_ANSWER  # A value that JSON does not have.
   if not report.startswith(b'value'):
     return _V.RUNTIME_ERROR  # It ended before it returned.
   try:
-    is_right = equal(expected, report.removeprefix(b'value'))
+    is_right = is_equal(expected, report.removeprefix(b'value'))
   except ValueError:
     return _V.RUNTIME_ERROR  # A report that our encoder did not write.
   except RecursionError:
@@ -119,22 +125,22 @@ def _judge_value(report: bytes, expected: str, equal) -> records.Verdict:
   return _V.ACCEPTED if is_right else _V.WRONG_ANSWER
 
 
-def why_not(made: sandbox.Execution | None) -> str:
+def explain_compile_failure(execution: sandbox.Execution | None) -> str:
   """Returns why a program does not compile."""
-  words = message(made, _V.COMPILE_ERROR) if made else ''
-  return words or 'Compiling it passes the limits.'
+  message = extract_message(execution, _V.COMPILE_ERROR) if execution else ''
+  return message or 'Compiling it passes the limits.'
 
 
-def message(execution: sandbox.Execution, verdict: records.Verdict) -> str:
-  """Returns the last words of a program that did not get through."""
+def extract_message(execution: sandbox.Execution, verdict: records.Verdict) -> str:
+  """Returns the end of what a rejected program wrote to stderr, or its exit status."""
   if verdict is _V.ACCEPTED:
     return ''
-  words = execution.stderr.decode('utf-8', 'replace').strip()
+  message = execution.stderr.decode('utf-8', 'replace').strip()
   for prefix in (b'type', b'error'):
     if execution.report.startswith(prefix):
       text = execution.report.removeprefix(prefix).decode('utf-8', 'replace')
-      words = f'{words}\n{text}'.strip()
-  if not words and execution.exit_code:
+      message = f'{message}\n{text}'.strip()
+  if not message and execution.exit_code:
     code = execution.exit_code
-    words = f'signal {-code}' if code < 0 else f'exit status {code}'
-  return words[-_MESSAGE_CHARACTERS:]
+    message = f'signal {-code}' if code < 0 else f'exit status {code}'
+  return message[-_MAX_MESSAGE_CHARACTERS:]

@@ -13,8 +13,8 @@ import tqdm
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.execution import attempt
 from valley_jax.execution import judge
+from valley_jax.execution import submission_run
 from valley_jax.execution.confinement import isolation
 from valley_jax.scoring import estimators
 
@@ -44,7 +44,7 @@ class Judged:
     self._judge_all = judge_all
     for p in problems:
       empty = records.Submission(problem_id=p.problem_id, sample_index=0, source='')
-      attempt.check_pair(p, empty)
+      submission_run.check_pair(p, empty)
     remedy = (
         ' `python -m valley_jax.execution.probe` shows what this machine can'
         ' prove; or train with watch.judge=False.'

@@ -1,14 +1,12 @@
-"""The bubblewrap command line, and how what it binds comes into its reach.
+"""The bubblewrap command line, and how the paths that it binds become reachable for it.
 
-Inside there are /usr and the interpreter read-only, two small tmpfs (/tmp and
-/dev/shm), a /proc and a /dev that cannot be written, and nothing else: no home,
-no repository, no network, own user, pid, net, ipc, uts and cgroup namespaces,
-an empty environment, no capabilities, a seccomp filter.
+Inside there are /usr and the interpreter read-only, two small tmpfs (/tmp and /dev/shm), a /proc
+and a /dev that cannot be written, and nothing else: no home, no repository, no network, own user,
+pid, net, ipc, uts and cgroup namespaces, an empty environment, no capabilities, a seccomp filter.
 
-A worker that runs as root gives root up before bubblewrap starts, because
-bubblewrap maps any `--uid` to the caller's own: inside, the program would
-still be the host's uid 0, to whom RLIMIT_NPROC does not apply and /proc/sys
-belongs.
+A worker that runs as root gives root up before bubblewrap starts, because bubblewrap maps any
+`--uid` to the caller's own: inside, the program would still be the host's uid 0, to which
+RLIMIT_NPROC does not apply and to which /proc/sys belongs.
 """
 
 import ctypes
@@ -19,66 +17,69 @@ import pathlib
 from valley_jax.execution.confinement import isolation as isolation_lib
 
 TMP_MIB, SHM_MIB = 256, 64
-PCH = '/pch'  # Where precompiled headers are seen.
+PCH = '/pch'  # Directory of the precompiled headers as seen inside.
+_MOUNT_POINT = '/mnt'  # Where closed paths are mounted for the calling thread.
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x1000, 0x4000, 1 << 18
 
 
-def _is_open_to_all(path: str) -> bool:
-  """Whether any user can reach what lies at `path`."""
+def is_open_to_all(path: str) -> bool:
+  """Returns whether every user can reach `path`."""
   resolved = pathlib.Path(path).resolve()
   return all(p.stat().st_mode & 0o001 for p in (resolved, *resolved.parents))
 
 
-def stage(isolation: isolation_lib.Isolation) -> isolation_lib.Isolation:
-  """Makes the binds reachable for the uid that the calling thread gives up to.
+def expose_binds(isolation: isolation_lib.Isolation) -> isolation_lib.Isolation:
+  """Makes the binds reachable for the user whom the calling thread becomes.
 
-  An interpreter under /root cannot be seen by `nobody`. The calling thread
-  (only it) takes a mount namespace of its own, in which the binds also lie at
-  /mnt; what it starts inherits that. When the thread ends, so does the
-  namespace, even by SIGKILL: there is nothing to clean up.
+  An interpreter under /root cannot be seen by `nobody`. The calling thread (only it) takes a
+  mount namespace of its own, in which the binds are mounted below /mnt as well; what it starts
+  inherits that. When the thread ends, so does the namespace, even by SIGKILL: there is nothing to
+  clean up.
 
   Raises:
     IsolationError: the machine does not let root do so.
   """
-  closed = [s for s, _ in isolation.binds if not _is_open_to_all(s)]
+  closed = [source for source, _ in isolation.binds if not is_open_to_all(source)]
   if isolation.uid is None or not closed:
     return isolation
   libc = ctypes.CDLL(None, use_errno=True)
 
-  def must(result: int, what: str) -> None:
+  def check_call(result: int, call: str) -> None:
     if result != 0:
       reason = os.strerror(ctypes.get_errno())
       raise isolation_lib.IsolationError(
-          f'{what} failed ({reason}), so the sandbox cannot see {closed[0]},'
-          ' which only root can read. Use a Python that every user can read,'
-          ' or run as a user who owns it.'
+          f'{call} failed ({reason}), so the sandbox cannot see {closed[0]}, which only root can'
+          ' read. Use a Python that every user can read, or run as a user who owns it.'
       )
 
-  def mount(source: str, target: str, kind: str, flags: int) -> None:
+  def mount_path(source: str, target: str, kind: str, flags: int) -> None:
     arguments = (source.encode(), target.encode(), kind.encode(), flags)
-    must(libc.mount(*arguments, None), f'mount {source} on {target}')
+    check_call(libc.mount(*arguments, None), f'mount {source} on {target}')
 
-  must(libc.unshare(_CLONE_NEWNS), 'unshare(CLONE_NEWNS)')
-  mount('none', '/', '', _MS_REC | _MS_PRIVATE)
-  mount('tmpfs', '/mnt', 'tmpfs', 0)
-  staged = []
+  check_call(libc.unshare(_CLONE_NEWNS), 'unshare(CLONE_NEWNS)')
+  mount_path('none', '/', '', _MS_REC | _MS_PRIVATE)  # So that the host does not see the mounts.
+  mount_path('tmpfs', _MOUNT_POINT, 'tmpfs', 0)
+  binds = []
   for source, target in isolation.binds:
-    place = f'/mnt/{os.path.basename(target)}'
-    os.mkdir(place, 0o755)
-    mount(source, place, '', _MS_BIND | _MS_REC)
-    staged.append((place, target))
-  os.chmod('/mnt', 0o755)
-  binds, interpreter = tuple(staged), isolation.interpreter
-  libraries = ''
-  if isolation.tier == 'T2':  # There nothing is seen elsewhere than it is.
-    for (source, _), (place, _) in zip(isolation.binds, staged):
+    mounted = f'{_MOUNT_POINT}/{os.path.basename(target)}'
+    os.mkdir(mounted, 0o755)
+    mount_path(source, mounted, '', _MS_BIND | _MS_REC)
+    binds.append((mounted, target))
+  os.chmod(_MOUNT_POINT, 0o755)
+  interpreter, libraries = isolation.interpreter, ''
+  if isolation.tier == 'T2':  # Without a mount namespace inside, paths are those of this thread.
+    for (source, _), (mounted, _) in zip(isolation.binds, binds):
       if interpreter.startswith(f'{source}/'):
-        interpreter = place + interpreter.removeprefix(source)
-        libraries = f'{place}/lib'
-  return dataclasses.replace(isolation, binds=binds, interpreter=interpreter, libraries=libraries)
+        interpreter = mounted + interpreter.removeprefix(source)
+        libraries = f'{mounted}/lib'
+  return dataclasses.replace(
+      isolation, binds=tuple(binds), interpreter=interpreter, libraries=libraries
+  )
 
 
-def command(isolation: isolation_lib.Isolation, seccomp_fd: int, info_fd: int | None) -> list[str]:
+def build_bubblewrap_command(
+    isolation: isolation_lib.Isolation, seccomp_fd: int, info_fd: int | None
+) -> list[str]:
   """Returns the command line that starts one sandbox."""
   flags = [
       isolation.bubblewrap, '--unshare-all', '--unshare-user', '--as-pid-1',
@@ -99,11 +100,11 @@ def command(isolation: isolation_lib.Isolation, seccomp_fd: int, info_fd: int | 
   flags += ['--proc', '/proc', '--dev', '/dev']
   for path, mib in (('/tmp', TMP_MIB), ('/dev/shm', SHM_MIB)):
     flags += ['--size', str(mib << 20), '--tmpfs', path]
-  for path in ('/dev', '/proc', '/'):
+  for path in ('/dev', '/proc', '/'):  # Only now: mount points are made in them.
     flags += ['--remount-ro', path]
   for name, value in isolation_lib.ENVIRONMENT.items():
     flags += ['--setenv', name, value]
   if info_fd is not None:
     flags += ['--info-fd', str(info_fd)]
   flags += ['--chdir', '/tmp', '--seccomp', str(seccomp_fd), '--']
-  return flags + isolation_lib.boot(isolation)
+  return flags + isolation_lib.build_boot_command(isolation)

@@ -1,12 +1,12 @@
 """What every sandbox of a pool has in common, and which tier a machine offers.
 
-T0  root, bubblewrap, and a cgroup a worker: everything is bounded exactly.
-T1  bubblewrap as an ordinary user: memory is summed by the watch.
-T2  root in a container that denies namespaces (Colab, Docker): a user id of its
-    own a worker, Landlock, seccomp, and the watch. No writable directory.
+T0  root, bubblewrap, and a cgroup per worker: everything is bounded exactly.
+T1  bubblewrap as an ordinary user: memory is summed by the monitor.
+T2  root in a container that denies namespaces (Colab, Docker): a user id of its own for each
+    worker, Landlock, seccomp, and the monitor. No writable directory.
 
-A tier is taken because the one before is not available here; that it holds is
-then proven by `probes.py`.
+A tier is used because the one before is not available here; that it holds is then proven by
+`probe.py`.
 """
 
 import dataclasses
@@ -22,6 +22,8 @@ import sys
 import tempfile
 
 from valley_jax import errors
+from valley_jax.execution.confinement import cgroups
+from valley_jax.execution.confinement import container
 from valley_jax.execution.confinement import seccomp
 
 TIERS = ('T0', 'T1', 'T2')
@@ -32,10 +34,11 @@ ENVIRONMENT = {
     'OPENBLAS_NUM_THREADS': '1',
     'OMP_NUM_THREADS': '1',
     'PATH': '/usr/bin:/bin',
-    # A program's set order, and so its judgement, is the same at every run.
+    # A program's set order, and so its judgement, is the same in every run.
     'PYTHONHASHSEED': '0',
 }
 _PREFIX = 'valley_jax.'
+# Loads the modules of `_seal_inside_code` in their order; the last is the supervisor, which runs.
 _BOOT = (
     'import marshal,os,sys\n'
     'for n,c in marshal.loads(os.pread({fd},1<<24,0)):\n'
@@ -45,7 +48,7 @@ _INSTALL = 'install it with `apt-get install bubblewrap` (or your package manage
 
 
 class IsolationError(errors.UserError):
-  """This machine cannot confine programs; the message says what to do."""
+  """This machine cannot confine programs; the message names the remedy."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,11 +58,11 @@ class Isolation:
   tier: str
   bubblewrap: str
   interpreter: str
-  binds: tuple[tuple[str, str], ...]  # (where it is, where it is seen).
+  binds: tuple[tuple[str, str], ...]  # (path on the host, path inside).
   seccomp_filter: bytes
   code_fd: int  # A sealed memfd with the code of supervisor.py and its parts.
-  uid: int | None  # To become before any start; None: we are not root.
-  libraries: str = ''  # Where those of an interpreter that was moved lie.
+  uid: int | None  # The user to become before any start; None: we are not root.
+  libraries: str = ''  # Directory of the libraries of an interpreter that was moved.
   public: pathlib.Path  # A directory of this pool that every user can enter.
   waivers: tuple[str, ...] = ()  # Properties that need not hold.
 
@@ -69,44 +72,88 @@ class Isolation:
     subprocess.run(['rm', '-rf', '--', self.public], check=False)
 
 
-def prepare(tier: str = '', profile: str = '', waivers: tuple[str, ...] = ()) -> Isolation:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confinement:
+  """What confines the sandboxes of one worker, in addition to the sandbox itself."""
+
+  isolation: Isolation
+  cgroup: cgroups.Cgroup | None = None  # In T0.
+  user: container.PrivateUser | None = None  # In T2.
+
+  def close(self) -> None:
+    """Removes the cgroup, gives the user id back."""
+    if self.cgroup:
+      self.cgroup.remove()
+    if self.user:
+      self.user.close()
+
+
+def create_confinement(isolation: Isolation, number: int) -> Confinement:
+  """Creates what the tier needs for one worker.
+
+  Args:
+    isolation: That of the pool, exposed to the calling thread (`bubblewrap.expose_binds`).
+    number: Another one for each worker of a pool.
+
+  Raises:
+    IsolationError: the tier is not available after all.
+  """
+  if isolation.tier == 'T2':
+    user = container.claim_user()
+    if user is None:
+      raise IsolationError(
+          f'All user ids from {container.FIRST_UID:,} on are in use; end other judges.'
+      )
+    return Confinement(isolation=isolation, user=user)
+  cgroup = cgroups.create_cgroup(number) if isolation.tier == 'T0' else None
+  if isolation.tier == 'T0' and cgroup is None:
+    raise IsolationError(
+        'Tier T0 needs a memory and a pids cgroup, and none can be made below /sys/fs/cgroup (is it'
+        ' mounted read-only?). Mount it writable, or use tier T1.'
+    )
+  return Confinement(isolation=isolation, cgroup=cgroup)
+
+
+def prepare_isolation(
+    tier: str = '', profile: str = '', waivers: tuple[str, ...] = ()
+) -> Isolation:
   """Finds out what this machine offers.
 
   Args:
-    tier: The tier to use; empty takes the strongest that is available.
-    profile: Of the judgements: lcb_compat needs code of its own inside.
+    tier: The tier to use; '' takes the strongest that is available.
+    profile: Profile of the judgements: lcb_compat needs code of its own inside.
     waivers: Properties without which programs may run all the same.
 
   Raises:
-    IsolationError: none is available, or not the one that was asked for.
+    IsolationError: no tier is available, or not the requested one.
   """
-  tier = _available(tier)
+  tier = _choose_tier(tier)
   interpreter = os.path.realpath(getattr(sys, '_base_executable'))  # noqa: B009
   prefix = os.path.realpath(sys.base_prefix)
   binds = [] if prefix.startswith('/usr') else [(prefix, prefix)]
-  _remove_stale()
+  _remove_stale_pools()
   public = pathlib.Path(tempfile.mkdtemp(prefix=f'{_PREFIX}{os.getpid()}.'))
   public.chmod(0o711)
   return Isolation(
       tier=tier,
       bubblewrap=shutil.which('bwrap') or '',
       interpreter=interpreter,
-      binds=tuple(binds + _numpy_binds()),
+      binds=tuple(binds + _find_numpy_binds()),
       seccomp_filter=seccomp.compile_filter(),
-      code_fd=_sealed_code(tier, profile),
+      code_fd=_seal_inside_code(tier, profile),
       uid=UNPRIVILEGED_UID if os.geteuid() == 0 else None,
       public=public,
       waivers=waivers,
   )
 
 
-def _remove_stale() -> None:
+def _remove_stale_pools() -> None:
   """Removes what pools that were killed have left."""
   directories = pathlib.Path(tempfile.gettempdir()).glob(f'{_PREFIX}*')
   stale = [path for path in directories if _is_stale(path)]
   if not stale:
     return
-  _end_strays([str(path) for path in stale])
+  _kill_waiting_bubblewraps([str(path) for path in stale])
   subprocess.run(['rm', '-rf', '--', *stale], check=False)
 
 
@@ -119,10 +166,10 @@ def _is_stale(path: pathlib.Path) -> bool:
   return is_ours and not os.path.exists(f'/proc/{pid}')
 
 
-def _end_strays(directories: list[str]) -> None:
-  """Kills what waits for the caller of bubblewrap, and waits for ever.
+def _kill_waiting_bubblewraps(directories: list[str]) -> None:
+  """Kills bubblewraps that would wait for ever for their dead caller.
 
-  It dies with its caller only from the moment when it is told its user id.
+  A bubblewrap dies with its caller only once it has been told its user id.
   """
   for process in pathlib.Path('/proc').glob('[0-9]*'):
     try:
@@ -137,15 +184,15 @@ def _end_strays(directories: list[str]) -> None:
       continue  # It has just ended, or is not ours.
 
 
-def _numpy_binds() -> list[tuple[str, str]]:
+def _find_numpy_binds() -> list[tuple[str, str]]:
   numpy = importlib.util.find_spec('numpy')
   if numpy is None or not numpy.submodule_search_locations:
     return []
   folder = pathlib.Path(numpy.submodule_search_locations[0])
   if not (folder / '__pycache__').exists():
-    # Compiled once, not at each import by those who may not store it.
-    quiet = ['-qq', '-x', 'tests', str(folder)]
-    command = [sys.executable, '-m', 'compileall', *quiet]
+    # Once, not at each import inside, where the result cannot be stored.
+    options = ['-qq', '-x', 'tests', str(folder)]
+    command = [sys.executable, '-m', 'compileall', *options]
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
   return [
       (str((folder.parent / name).resolve()), f'/packages/{name}')
@@ -154,48 +201,47 @@ def _numpy_binds() -> list[tuple[str, str]]:
   ]
 
 
-def _namespaces_work() -> bool:
-  """Whether an ordinary user may make a user namespace here."""
+def _can_make_namespaces() -> bool:
+  """Returns whether an ordinary user may make a user namespace here."""
   uid = UNPRIVILEGED_UID if os.geteuid() == 0 else None
   command = ['unshare', '--user', '--map-root-user', '--mount', 'true']
   try:
     done = subprocess.run(command, capture_output=True, check=False, user=uid)
   except (FileNotFoundError, PermissionError):
-    return True  # No such command: bubblewrap itself shall tell.
+    return True  # No such command: bubblewrap itself will tell.
   return done.returncode == 0
 
 
-def _available(tier: str) -> str:
-  """Returns the tier to use, or says what stands in the way of it."""
+def _choose_tier(tier: str) -> str:
+  """Returns the tier to use, or raises an IsolationError that names what it lacks."""
   if tier not in ('', *TIERS):
     raise IsolationError(
-        f'There is no tier {tier!r}; take one of {", ".join(TIERS)}, or leave'
-        ' it empty for the strongest that this machine has.'
+        f'There is no tier {tier!r}; use one of {", ".join(TIERS)}, or leave it empty for the'
+        ' strongest that this machine has.'
     )
   is_root = os.geteuid() == 0
-  if tier in ('', 'T0', 'T1') and (tier or _namespaces_work()):
+  if tier in ('', 'T0', 'T1') and (tier or _can_make_namespaces()):
     if shutil.which('bwrap') is None:
       raise IsolationError(f'`bwrap` is not on the PATH; {_INSTALL}')
     if tier == 'T0' and not is_root:
-      raise IsolationError('Tier T0 needs root; run as root, or take tier T1.')
+      raise IsolationError('Tier T0 needs root; run as root, or use tier T1.')
     return tier or ('T0' if is_root else 'T1')
   if not is_root:
     raise IsolationError(
-        'This machine denies user namespaces (a container?), and without root'
-        ' no worker can have a user id of its own. Run as root inside the'
-        ' container, or allow namespaces:'
+        'This machine denies user namespaces (a container?), and without root no worker can have a'
+        ' user id of its own. Run as root inside the container, or allow namespaces:'
         ' `sysctl kernel.unprivileged_userns_clone=1`.'
     )
   return 'T2'
 
 
-def _sealed_code(tier: str, profile: str) -> int:
-  """Compiles what runs inside into a memfd that nobody can change."""
+def _seal_inside_code(tier: str, profile: str) -> int:
+  """Compiles the code that runs inside into a memfd that nobody can change."""
   directory = pathlib.Path(__file__).parents[1] / 'inside'
   names = ['confine'] if tier == 'T2' else []
   names += ['harness', 'lcb_inside'] if profile == 'lcb_compat' else ['harness']
   modules = []
-  for name in [*names, 'watch', 'child', 'supervisor']:
+  for name in [*names, 'monitor', 'supervisor']:
     source = (directory / f'{name}.py').read_text(encoding='utf-8')
     modules.append((name, compile(source, f'<{name}>', 'exec', optimize=2)))
   fd = os.memfd_create('supervisor', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -205,18 +251,18 @@ def _sealed_code(tier: str, profile: str) -> int:
   return fd
 
 
-def as_user(uid: int) -> list[str]:
-  """Returns what to put ahead of a command to run it as another user.
+def build_user_switch(uid: int) -> list[str]:
+  """Returns the words to put before a command to run it as another user.
 
-  Not `Popen(user=...)`, which has to fork: with the 800 MiB of a process that
-  holds JAX that took 60 ms of CPU time, and this takes 2.
+  Not `Popen(user=...)`, which has to fork: with the 800 MiB of a process that holds JAX that took
+  60 ms of CPU time, and this takes 2.
   """
   names = [f'--reuid={uid}', f'--regid={uid}', '--clear-groups']
   return ['setpriv', *names, '--inh-caps=-all', '--']
 
 
-def boot(isolation: Isolation) -> list[str]:
+def build_boot_command(isolation: Isolation) -> list[str]:
   """Returns the command that starts the supervisor."""
-  # -I but for the hash seed (the environment is empty), and without `site`.
+  # As -I, but with the hash seed (there is no other variable of Python), and without `site`.
   code = _BOOT.format(fd=isolation.code_fd)
   return [isolation.interpreter, '-s', '-P', '-S', '-c', code]

@@ -1,16 +1,15 @@
 """The system calls that no program under judgement may make.
 
-A namespace hides things; this filter takes away the means of asking for them.
-It is a list of refusals (EPERM) over an open default, because programs and
-libc versions use calls that nobody can list, whereas the dangerous ones are
-few and named. Three traps shaped it:
+A namespace hides things; this filter takes away the means of asking for them. It is a list of
+refusals (EPERM) over an open default, because programs and libc versions use calls that nobody
+can list, whereas the dangerous ones are few and named. Three traps shaped it:
 
-* a network namespace does not cover AF_VSOCK, so `socket` itself is refused;
-  `socketpair` stays, but for datagrams, which can be sent to anybody;
-* `clone3` hides its flags behind a pointer that a filter cannot follow: it
-  answers ENOSYS, upon which libc falls back to `clone`, whose flags it can see;
-* `prlimit` and its kin act on other processes of the same user, and so on the
-  supervisor: they are allowed for the caller itself (pid 0) only.
+* a network namespace does not cover AF_VSOCK, so `socket` itself is refused; `socketpair` stays,
+  except for datagrams, which can be sent to anybody;
+* `clone3` hides its flags behind a pointer that a filter cannot follow: it answers ENOSYS, upon
+  which libc falls back to `clone`, whose flags the filter can see;
+* `prlimit` and its kin act on other processes of the same user, and so on the supervisor: they
+  are allowed for the caller itself (pid 0) only.
 """
 
 import errno
@@ -19,10 +18,10 @@ import socket
 
 import pyseccomp
 
-# Whole calls. Memory that no process maps (memfd, System V segments, huge pages
-# in a pipe) would escape the accounting; queues and segments would outlive the
-# test; what all users share (asynchronous I/O, `sync`) is not theirs to use up.
-_DENIED = """
+# Refused whatever their arguments. Memory that no process maps (memfd, System V segments, huge
+# pages in a pipe) would escape the accounting; queues and segments would outlive the test; what
+# all users share (asynchronous I/O, `sync`) must not be used up by one.
+_REFUSED_CALLS = """
 acct add_key bind bpf chroot connect delete_module fanotify_init finit_module
 fsconfig fsmount fsopen fspick init_module inotify_init inotify_init1 io_setup
 io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load
@@ -35,8 +34,8 @@ semtimedop setdomainname sethostname setns shmat shmctl shmdt shmget socket
 swapoff swapon sync syncfs syslog umount umount2 unshare userfaultfd vhangup
 vmsplice
 """.split()
-# Calls whose argument of this index must be 0, that is: the caller itself.
-_SELF_ONLY = {
+# Calls whose argument of this index must be 0, that is the caller itself.
+_SELF_ONLY_CALLS = {
     'ioprio_set': 1,
     'migrate_pages': 0,
     'move_pages': 0,
@@ -58,7 +57,7 @@ _NEW_NAMESPACES = (
 )
 _INT = 0xFFFFFFFF  # An `int` is masked: the kernel looks at its lower half.
 # Calls whose argument of this index, under this mask, must not be one of these.
-_NEVER = (
+_REFUSED_ARGUMENTS = (
     ('clone', 0, None, _NEW_NAMESPACES),
     ('socketpair', 1, 0xF, (socket.SOCK_DGRAM, socket.SOCK_RAW)),
     # TIOCSTI, TIOCLINUX; FIOSETOWN, SIOCSPGRP: they make others be signalled.
@@ -74,48 +73,44 @@ _PR_SET_DUMPABLE = 4
 def compile_filter() -> bytes:
   """Returns the BPF program that bubblewrap's `--seccomp` installs."""
   rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-  refuse = pyseccomp.ERRNO(errno.EPERM)
+  refusal = pyseccomp.ERRNO(errno.EPERM)
 
-  def add(action: int, name: str, *arguments: pyseccomp.Arg) -> None:
+  def add_rule(action: int, name: str, *arguments: pyseccomp.Arg) -> None:
     # An older libseccomp, or this architecture, may lack a call.
     if pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) >= 0:
       rules.add_rule(action, name, *arguments)
 
-  for name in _DENIED:
-    add(refuse, name)
-  for name, index in _SELF_ONLY.items():
-    add(refuse, name, pyseccomp.Arg(index, pyseccomp.NE, 0))
-  add(refuse, 'socketpair', pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
-  for name, index, mask, values in _NEVER:
-    for value in values:  # Without a mask it is a flag, its own mask.
-      masked = mask or value
-      argument = pyseccomp.Arg(index, pyseccomp.MASKED_EQ, masked, value)
-      add(refuse, name, argument)
-  add(pyseccomp.ERRNO(errno.ENOSYS), 'clone3')
-
-  return _export(rules)
+  for name in _REFUSED_CALLS:
+    add_rule(refusal, name)
+  for name, index in _SELF_ONLY_CALLS.items():
+    add_rule(refusal, name, pyseccomp.Arg(index, pyseccomp.NE, 0))
+  add_rule(refusal, 'socketpair', pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+  for name, index, mask, values in _REFUSED_ARGUMENTS:
+    for value in values:  # Without a mask the value is a flag, and its own mask.
+      argument = pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask or value, value)
+      add_rule(refusal, name, argument)
+  add_rule(pyseccomp.ERRNO(errno.ENOSYS), 'clone3')
+  return _export_bpf(rules)
 
 
 def compile_guard(supervisor: int) -> bytes:
-  """Returns what a test in T2 must not do to the supervisor, of its own user.
+  """Returns what a test in T2 must not do to the supervisor, which has the same user.
 
-  Signals to it, to its group and to everybody are refused, as is becoming
-  invisible to its watch.
+  Refused are signals to it, to its group and to everybody, and becoming invisible to its monitor.
   """
   rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-  refuse = pyseccomp.ERRNO(errno.EPERM)
+  refusal = pyseccomp.ERRNO(errno.EPERM)
   for pid in (supervisor, -supervisor, -1):
     target = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT, pid & _INT)
-    for name in ('kill', 'tkill', 'tgkill', 'rt_sigqueueinfo',
-                 'rt_tgsigqueueinfo'):  # fmt: skip
-      rules.add_rule(refuse, name, target)
-  rules.add_rule(refuse, 'pidfd_send_signal')
+    for name in ('kill', 'tkill', 'tgkill', 'rt_sigqueueinfo', 'rt_tgsigqueueinfo'):
+      rules.add_rule(refusal, name, target)
+  rules.add_rule(refusal, 'pidfd_send_signal')
   undumpable = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _INT, _PR_SET_DUMPABLE)
-  rules.add_rule(refuse, 'prctl', undumpable)
-  return _export(rules)
+  rules.add_rule(refusal, 'prctl', undumpable)
+  return _export_bpf(rules)
 
 
-def _export(rules: pyseccomp.SyscallFilter) -> bytes:
+def _export_bpf(rules: pyseccomp.SyscallFilter) -> bytes:
   reader, writer = os.pipe()
   with open(reader, 'rb') as source, open(writer, 'wb') as target:
     rules.export_bpf(target)

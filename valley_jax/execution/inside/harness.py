@@ -1,32 +1,79 @@
-"""What the process of one test does: runs a program as Python itself would.
+"""What the process of one test does: it limits itself and runs a program as Python itself would.
 
-This file runs inside the sandbox, in the child that `supervisor.py` forks for
-a test; it imports nothing of valley_jax. Three descriptors may be open beside
-0, 1 and 2: the test's private input and its report. What is written into the
-report is believed only to the program's disadvantage, or where a value is
-compared outside, or where it is the test's nonce (see `run_assert`).
+This file runs inside the sandbox, in the child that `supervisor.py` forks for a test; it imports
+nothing of valley_jax. Descriptors may be open beside 0, 1 and 2: the test's private input, its
+report, and the binary. What is written into the report is believed only to the program's
+disadvantage, or where a value is compared outside, or where it is the test's nonce (see
+`run_assert`).
 """
 
+import _ctypes
 import _json
+import _signal  # pyright: ignore[reportMissingImports]
 import atexit
+import errno
 import gc
 import io
 import marshal
 import os
+import resource
 import sys
 
-INPUT, REPORT = 3, 4  # Private descriptors; open files without a name.
+INPUT, REPORT, PROGRAM = 3, 4, 5  # Private descriptors: open files without a name.
 NONCE_BYTES = 16
-# What makes another file object of standard output than `sys.stdout`.
+PATH = '/tmp/solution.py'  # The program's name in tracebacks.
+# Names that can make a file object of standard output other than `sys.stdout`.
 _WRITERS = {'fdopen', 'open', 'TextIOWrapper', 'BufferedWriter', 'FileIO'}
-_GENERATOR = 0x20  # CO_GENERATOR: it may be left within `try`.
-PATH = '/tmp/solution.py'  # What tracebacks call the program.
+_CO_GENERATOR = 0x20  # Flag of a generator's code, whose `finally` may run late.
+_PR_SET_DUMPABLE = 4
+
+
+def set_dumpable(value: int) -> None:
+  """Lets processes of the same user look into this one (1) or not (0)."""
+  library = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType]
+  prctl = _ctypes.dlsym(library, 'prctl')
+  if _ctypes.call_function(prctl, (_PR_SET_DUMPABLE, value, 0, 0, 0)) != 0:
+    raise OSError('prctl(PR_SET_DUMPABLE) failed.')
+
+
+def set_kernel_limits(limits: dict) -> None:
+  """Sets the limits that the kernel itself enforces."""
+  cpu = limits['cpu_us'] // 1_000_000 + 2  # In whole seconds: the monitor is the exact one.
+  stack = min(limits['memory_bytes'], 256 << 20)
+  for name, value in (
+      (resource.RLIMIT_CPU, cpu),
+      # Address space is not memory: threads and numpy reserve plenty of it.
+      (resource.RLIMIT_AS, 2 * limits['memory_bytes'] + (512 << 20)),
+      (resource.RLIMIT_FSIZE, limits['output_bytes'] + 1),
+      (resource.RLIMIT_STACK, stack),
+      (resource.RLIMIT_NPROC, limits['max_processes']),
+      # Where no cgroup counts it, a descriptor is kernel memory that nobody sees.
+      (resource.RLIMIT_NOFILE, 64 if limits['sum_memory'] else 256),
+      (resource.RLIMIT_CORE, 0),
+      (resource.RLIMIT_MEMLOCK, 0),
+  ):
+    hard = resource.getrlimit(name)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(name, (value, value))
+
+
+def run_binary(argv: tuple[str, ...]) -> None:
+  """Becomes the program of descriptor PROGRAM, or the command that argv[0] names."""
+  for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them.
+    _signal.signal(number, _signal.SIG_DFL)
+  try:
+    os.execve(argv[0] if argv[0][0] == '/' else PROGRAM, argv, os.environ)
+  except OSError as e:
+    os.write(2, f'The program cannot be started: {e}'.encode())
+    if e.errno in (errno.EACCES, errno.EPERM):
+      raise  # By our own walls, so it is our failure.
+    os._exit(126)
 
 
 def open_standard_streams() -> None:
   """Gives the program new stdin, stdout and stderr over 0, 1 and 2."""
 
-  def text(fd: int, name: str, mode: str, errors: str):
+  def open_text(fd: int, name: str, mode: str, errors: str):
     raw = io.FileIO(fd, mode, closefd=False)
     raw.name = f'<{name}>'
     buffered = (io.BufferedReader if mode == 'r' else io.BufferedWriter)(raw)
@@ -36,17 +83,16 @@ def open_standard_streams() -> None:
     setattr(sys, name, stream)
     setattr(sys, f'__{name}__', stream)
 
-  text(0, 'stdin', 'r', 'surrogateescape')
-  text(1, 'stdout', 'w', 'surrogateescape')
-  text(2, 'stderr', 'w', 'backslashreplace')
+  open_text(0, 'stdin', 'r', 'surrogateescape')
+  open_text(1, 'stdout', 'w', 'surrogateescape')
+  open_text(2, 'stderr', 'w', 'backslashreplace')
 
 
 def compile_sources(sources: tuple[str, ...]) -> None:
-  """Compiles each source and reports b'code' + them, or b'error' + why.
+  """Compiles each source; reports b'code' and the code objects, or b'error' and the reason.
 
-  It runs in a child of its own, since a parser can be made to exhaust any
-  limit. No line of the program is executed here, which is why the supervisor
-  may trust the report.
+  This runs in a child of its own, since a parser can be made to exhaust any limit. No line of the
+  program is executed here, which is why the supervisor may trust the report.
   """
   try:
     codes = tuple(
@@ -54,24 +100,22 @@ def compile_sources(sources: tuple[str, ...]) -> None:
         for source in sources
     )
     report = b'code' + marshal.dumps(codes)
-  except (
-      SyntaxError, ValueError, RecursionError, MemoryError, OverflowError,
-  ) as e:  # fmt: skip
+  except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as e:
     message = f'{type(e).__name__}: {e}'
     report = b'error' + message.encode('utf-8', 'backslashreplace')
   write_all(REPORT, report)
-  os._exit(0)  # Only now is it whole.
+  os._exit(0)  # Any other status means that the report may be incomplete.
 
 
 def write_all(fd: int, data: bytes) -> None:
-  """Writes everything."""
+  """Writes all of the data."""
   view = memoryview(data)
   while view:
     view = view[os.write(fd, view) :]
 
 
-def _module(name: str) -> dict:
-  """Makes an empty module the way `python solution.py` has it."""
+def _make_module(name: str) -> dict:
+  """Makes an empty module as `python solution.py` has it; returns its namespace."""
   module = type(sys)(name)
   module.__builtins__ = sys.modules['builtins']
   module.__file__ = PATH
@@ -79,7 +123,7 @@ def _module(name: str) -> dict:
   return module.__dict__
 
 
-def _print_exception(e: BaseException) -> None:
+def print_exception(e: BaseException) -> None:
   """Prints a traceback without the frames that are ours."""
   traceback = e.__traceback__
   while traceback and traceback.tb_frame.f_code.co_filename != PATH:
@@ -90,12 +134,12 @@ def _print_exception(e: BaseException) -> None:
     pass  # The program's own hook, or a closed stderr: it has failed anyway.
 
 
-def _exit_status(e: BaseException) -> int:
-  """Returns the exit status that Python gives for an uncaught exception."""
+def _report_exception(e: BaseException) -> int:
+  """Prints an uncaught exception as Python does; returns the exit status."""
   if not isinstance(e, SystemExit):
     if isinstance(e, MemoryError):
       write_all(REPORT, b'memory')
-    _print_exception(e)
+    print_exception(e)
     return 1
   if e.code is None:
     return 0
@@ -105,35 +149,35 @@ def _exit_status(e: BaseException) -> int:
   return 1
 
 
-def _has_last_words(code) -> bool:
-  """Whether a program may write when its objects are torn down."""
-  if code.co_flags & _GENERATOR or not _WRITERS.isdisjoint(code.co_names):
+def _may_write_late(code) -> bool:
+  """Returns whether a program may write when its objects are destroyed."""
+  if code.co_flags & _CO_GENERATOR or not _WRITERS.isdisjoint(code.co_names):
     return True
   inner = (c for c in code.co_consts if isinstance(c, type(code)))
-  return code.co_name == '__del__' or any(map(_has_last_words, inner))
+  return code.co_name == '__del__' or any(map(_may_write_late, inner))
 
 
-def _flush(name: str) -> None:
+def _flush_stream(name: str) -> None:
   stream = getattr(sys, name, None)  # The program may have deleted it.
   if stream is not None and not stream.closed:
     stream.flush()
 
 
-def leave(status: int, code=None, namespace: dict | None = None) -> None:
-  """Ends as the interpreter does, but tears down only where it can be seen."""
+def end_process(status: int, code=None, namespace: dict | None = None) -> None:
+  """Ends as the interpreter does, but destroys objects only where the program can notice it."""
   try:
     if 'threading' in sys.modules:
       sys.modules['threading']._shutdown()  # Joins non-daemon threads.
     atexit._run_exitfuncs()
   except BaseException as e:  # noqa: BLE001
-    status = _exit_status(e) or status
+    status = _report_exception(e) or status
   try:
-    _flush('stdout')
-    if namespace is not None and _has_last_words(code):
+    _flush_stream('stdout')
+    if namespace is not None and _may_write_late(code):
       sys.stdout = getattr(sys, '__stdout__', None)
       namespace.clear()
       gc.collect()
-    _flush('__stdout__')
+    _flush_stream('__stdout__')
   except BaseException:  # noqa: BLE001
     status = status or 120  # As CPython: the output could not be written.
   os._exit(status)
@@ -141,16 +185,16 @@ def leave(status: int, code=None, namespace: dict | None = None) -> None:
 
 def run_stdin(codes: tuple) -> None:
   """Runs the program as `__main__`."""
-  namespace = _module('__main__')
+  namespace = _make_module('__main__')
   try:
     exec(codes[0], namespace)
     status = 0
   except BaseException as e:  # noqa: BLE001
-    status = _exit_status(e)
-  leave(status, codes[0], namespace)
+    status = _report_exception(e)
+  end_process(status, codes[0], namespace)
 
 
-def _find(namespace: dict, entry_point: str):
+def _find_entry_point(namespace: dict, entry_point: str):
   """Returns the function, or the method of a fresh `Solution`."""
   solution = namespace.get('Solution')
   if isinstance(solution, type) and hasattr(solution, entry_point):
@@ -160,47 +204,48 @@ def _find(namespace: dict, entry_point: str):
   return namespace[entry_point]
 
 
-def _to_json(value: object) -> bytes:
+def encode_json(value: object) -> bytes:
+  """Returns a value as JSON; raises a TypeError where JSON has no such type."""
   # The C encoder itself: the json package would cost 10 ms of imports.
   encode = _json.make_encoder(
-      {}, _refuse, _json.encode_basestring_ascii, None, ': ', ', ', False,
-      False, True,
-  )  # fmt: skip
+      {}, _refuse_type, _json.encode_basestring_ascii, None, ': ', ', ', False, False, True
+  )
   return ''.join(encode(value, 0)).encode()
 
 
-def _refuse(value: object):
+def _refuse_type(value: object):
   raise TypeError(f'{type(value).__name__} is no JSON type')
 
 
 def run_function(codes: tuple, entry_point: str) -> None:
-  """Calls the entry point; reports b'value' + JSON, or b'type' + why not."""
+  """Calls the entry point; reports b'value' and JSON, or b'type' and the reason."""
   try:
-    namespace = _module('solution')
-    for code in codes:  # What the judge provides, and the submission.
+    namespace = _make_module('solution')
+    for code in codes:  # The starter code, if there is any, and the submission.
       exec(code, namespace)
-    call = _find(namespace, entry_point)
-    value = call(*marshal.loads(_read_input()))
+    call = _find_entry_point(namespace, entry_point)
+    value = call(*marshal.loads(read_input()))
   except BaseException as e:  # noqa: BLE001
-    _leave_without_value(e)
+    _exit_without_value(e)
   try:
-    report = b'value' + _to_json(value)
+    report = b'value' + encode_json(value)
   except (TypeError, ValueError, RecursionError) as e:
     report = b'type' + str(e).encode('utf-8', 'backslashreplace')
   write_all(REPORT, report)
-  os._exit(0)  # What it printed is not looked at.
+  os._exit(0)  # Without a flush: its standard output is not judged.
 
 
-def _leave_without_value(e: BaseException) -> None:
+def _exit_without_value(e: BaseException) -> None:
   """Exits with an error, even where the program asked to exit with 0."""
-  status = _exit_status(e)
+  status = _report_exception(e)
   if isinstance(e, SystemExit):
     print(f'exited with {status} before it returned', file=sys.stderr)
   os._exit(status or 1)
 
 
-def _read_input(num_kept_back: int = 0) -> bytes:
-  size = os.fstat(INPUT).st_size - num_kept_back
+def read_input(num_unread: int = 0) -> bytes:
+  """Reads the private input but for its last bytes."""
+  size = os.fstat(INPUT).st_size - num_unread
   data = b''
   while len(data) < size:
     data += os.read(INPUT, size - len(data))
@@ -210,23 +255,22 @@ def _read_input(num_kept_back: int = 0) -> bytes:
 def run_assert(codes: tuple) -> None:
   """Runs starter code, submission and test code in one namespace.
 
-  The test has passed only if its nonce comes back in the report. The nonce
-  stays unread in the input, in no frame and no object, until the last assert
-  is behind us: neither `sys.exit(0)` nor a search through memory finds it.
-  What runs after the submission was bound before it, and an exception has no
-  way to the last lines, so that patching modules changes nothing. (A program
-  written against this very file can still rewrite these locals; what must
-  stand against that is tested in mode function, where we compare outside.)
+  The test has passed only if its nonce comes back in the report. The nonce stays unread in the
+  input, in no frame and no object, until the last assert has passed: neither `sys.exit(0)` nor a
+  search through memory finds it. Functions called after the submission were bound before it, and
+  no exception leads to the last lines, so that patching modules changes nothing. (A program
+  written against this very file can still rewrite these locals; where that matters mode function
+  is the one to use, whose values are compared outside.)
   """
   run, build, read, write = exec, compile, os.read, os.write
-  read_input, fail, leave_now = _read_input, _leave_without_value, os._exit
+  read_start, fail, exit_now = read_input, _exit_without_value, os._exit
   assertion = AssertionError
-  namespace = _module('solution')
+  namespace = _make_module('solution')
   is_testing = False
   try:
     for code in codes:
       run(code, namespace)
-    test_code = build(read_input(NONCE_BYTES), '<test>', 'exec')
+    test_code = build(read_start(NONCE_BYTES), '<test>', 'exec')
     is_testing = True
     run(test_code, namespace)
   except BaseException as e:  # noqa: BLE001
@@ -235,7 +279,7 @@ def run_assert(codes: tuple) -> None:
     fail(e)
   else:
     write(REPORT, read(INPUT, NONCE_BYTES))
-    leave_now(0)
+    exit_now(0)
 
 
 ACTIONS = {

@@ -1,14 +1,14 @@
-"""The first process of a sandbox: forks a child a test, watches it, reaps all.
+"""The first process of a sandbox: forks a child per test, monitors it, reaps everything.
 
-It runs no line of a submission and knows no expected output. The host talks
-to it over descriptors 0 and 1: a request is 8 bytes of length, a marshalled
-tuple and what it announces; an answer is integers and three byte strings
-(`sandbox.py` holds the other end). It imports C modules only, since each
-Python module of the standard library would cost every submission its import.
+It runs no line of a submission and knows no expected output. The host talks to it over
+descriptors 0 and 1: a request is 8 bytes of length, a marshalled tuple and the files that it
+announces; an answer is integers and three byte strings (`sandbox.py` is the other end). It
+imports C modules only, since each Python module of the standard library would cost every
+submission its import.
 
-It is PID 1 (in T2, a subreaper) and cannot be signalled from inside, except for
-signals that it handles: it handles none. It is not dumpable, so that a child
-of the same user can open neither its memory nor its descriptors.
+It is PID 1 (in T2, a subreaper) and cannot be signalled from inside, except for signals that it
+handles: it handles none. It is not dumpable, so that a child of the same user can open neither
+its memory nor its descriptors.
 """
 
 import _signal  # pyright: ignore[reportMissingImports]
@@ -20,11 +20,10 @@ import os
 import sys
 import time
 
-import child
 import harness
-import watch
+import monitor
 
-_MAX_CODE, _MAX_WORDS = 64 << 20, 4096  # Bytes, of compiled Python and errors.
+_MAX_CODE_BYTES, _MAX_ERROR_BYTES = 64 << 20, 4096  # Of compiled Python, of a syntax error.
 # Imported before the fork if the program names them: once, not at each test.
 _PRELOADED = (
     'numpy', 'array', 'bisect', 'collections', 'copy', 'dataclasses',
@@ -34,23 +33,23 @@ _PRELOADED = (
 )  # fmt: skip
 
 
-def harden() -> None:
+def harden_process() -> None:
   """Makes this process untouchable for its children."""
-  # Also what our caller ignores, as a shell's background job does SIGINT. What
-  # Python itself ignores stays.
+  # Also resets what our caller ignores, as a shell's background job does SIGINT. What Python
+  # itself ignores stays.
   kept = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ}
   for number in _signal.valid_signals() - kept:
     _signal.signal(number, _signal.SIG_DFL)
-  while os.open('/dev/null', os.O_RDONLY) < child.PROGRAM:
+  while os.open('/dev/null', os.O_RDONLY) < harness.PROGRAM:
     pass  # Reserve the descriptors that a test will use.
-  child.set_dumpable(0)
+  harness.set_dumpable(0)
   builtins.quit = _sitebuiltins.Quitter('quit', 'Ctrl-D (i.e. EOF)')
   builtins.exit = _sitebuiltins.Quitter('exit', 'Ctrl-D (i.e. EOF)')
   builtins.help = _sitebuiltins._Helper()
   sys.argv[:] = [harness.PATH]
   if os.path.isdir('/packages'):  # numpy, where the host has it.
     sys.path.append('/packages')
-  sys.set_int_max_str_digits(0)  # Time is what limits here.
+  sys.set_int_max_str_digits(0)  # The CPU limit bounds conversions.
   gc.disable()
 
 
@@ -66,48 +65,51 @@ def read_exactly(size: int) -> bytes:
   return b''.join(chunks)
 
 
-class Cell:
-  """What the requests act on: the place, the program, the limits of a test.
+class Supervisor:
+  """Serves the requests: holds the program, and the directories and walls of its tests.
 
   Attributes:
-    scratch: The writable directories; unnamed files lie in the first.
-    confine: The module of that name with its rules and filter, in T2 only.
+    scratch: The writable directories; unnamed files are created in the first.
+    confine: The module of that name, in T2 only.
+    paths, guard, is_required: Allowed paths, seccomp filter, and whether Landlock is required.
+    is_dirty: Whether a test has changed a writable directory.
     action, args: What the child of a test does.
+    binary: Descriptor of the loaded binary; tests get copies. -1: there is none.
   """
 
   def __init__(self):
     self.scratch = ('/tmp', '/dev/shm')
     self.confine = None
-    self.rules, self.guard, self.is_required = [], b'', True
-    self.is_dirty = False  # Something lies in a writable directory.
+    self.paths, self.guard, self.is_required = [], b'', True
+    self.is_dirty = False
     self.action, self.args = harness.run_stdin, ()
-    self.binary = -1  # Of no test: those get copies.
+    self.binary = -1
 
-  def enter(self, limits, scratch: str, rules, files, filters, is_required: bool) -> None:
+  def enter_walls(self, limits, scratch: str, paths, packages, filters, is_required: bool) -> None:
     """Builds the walls of T2 around this process."""
-    import confine
+    import confine  # Only in T2: it imports ctypes, which takes long.
 
-    base, self.guard = filters
-    self.scratch, self.rules = (scratch,), rules
+    base_filter, self.guard = filters
+    self.scratch, self.paths = (scratch,), paths
     self.is_required = is_required
     confine.adopt_orphans()
-    everywhere = [(scratch, confine.WRITE), ('/proc', confine.READ)]
-    confine.limit_files(rules + everywhere, is_required)
-    confine.filter_calls(base)
-    sys.path += files
-    child.set_dumpable(0)
+    own_paths = [(scratch, confine.WRITE), ('/proc', confine.READ)]
+    confine.restrict_files(paths + own_paths, is_required)
+    confine.install_filter(base_filter)
+    sys.path += packages
+    harness.set_dumpable(0)
     self.confine = confine
 
-  def scratch_state(self) -> list:
-    """What changes when a test has touched a writable directory."""
+  def stat_scratch(self) -> list:
+    """Returns what changes when a test has touched a writable directory."""
     states = (os.stat(path) for path in self.scratch)
     return [(s.st_mode, s.st_nlink, s.st_ctime_ns) for s in states]
 
-  def unnamed_file(self, size: int = 0) -> int:
-    """A file that no path leads to, with the next `size` bytes from the host.
+  def create_unnamed_file(self, size: int = 0) -> int:
+    """Opens a file that no path leads to, with the next `size` bytes from the host.
 
-    They are spliced: a child, which inherits our memory, must not find there
-    what it may only read when its time has come.
+    They are spliced: a child inherits our memory, and must not find there what it may only read
+    when its time has come.
     """
     flags = os.O_RDWR | os.O_CLOEXEC
     try:
@@ -124,24 +126,23 @@ class Cell:
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
-  def take_binary(self, limits, size: int) -> None:
-    """Keeps a binary."""
-    self.binary = self.unnamed_file(size)
-    self.action, self.args = child.run_binary, (('solution',),)
+  def load_binary(self, limits, size: int) -> None:
+    self.binary = self.create_unnamed_file(size)
+    self.action, self.args = harness.run_binary, (('solution',),)
 
   def open_program(self) -> int:
     """Opens a copy of the binary: a test can rewrite and lock what it runs."""
     if self.binary < 0:
       return os.open('/dev/null', os.O_RDONLY | os.O_CLOEXEC)
-    fd, at = self.unnamed_file(), 0
-    while sent := os.sendfile(fd, self.binary, at, 1 << 30):
-      at += sent
-    # Opened again, as what can be written cannot be run.
+    fd, offset = self.create_unnamed_file(), 0
+    while sent := os.sendfile(fd, self.binary, offset, 1 << 30):
+      offset += sent
+    # Opened again, as a file that is open for writing cannot be run.
     program = os.open(f'/proc/self/fd/{fd}', os.O_RDONLY | os.O_CLOEXEC)
     os.close(fd)
     return program
 
-  def put_files(self, files: dict[str, bytes]) -> None:
+  def write_files(self, files: dict[str, bytes]) -> None:
     """Writes a test's files; a name that ends in / is a directory."""
     self.is_dirty = self.is_dirty or bool(files)
     for name, data in files.items():
@@ -157,42 +158,41 @@ class Cell:
   def become_test(self, limits, fds, ready: int, action, args) -> None:
     """Turns the forked child into the test's process; never returns."""
     try:
-      for target, fd in enumerate(fds):  # `harden` keeps 0 to 5 reserved.
+      for target, fd in enumerate(fds):  # `harden_process` has reserved 0 to 5.
         os.dup2(fd, target)
       os.closerange(len(fds), ready)
       os.closerange(ready + 1, 1024)
       os.setsid()
       os.chdir(self.scratch[0])
-      child.limit(limits)
-      child.set_dumpable(1)  # So that the watch sees what it shares.
+      harness.set_kernel_limits(limits)
+      harness.set_dumpable(1)  # So that the monitor sees what its processes share.
       if self.confine:
-        own = self.confine.WRITE if limits['writes'] else self.confine.READ
-        rules = [*self.rules, (self.scratch[0], own)]
-        self.confine.limit_files(rules, self.is_required)
-        self.confine.filter_calls(self.guard)
+        rights = self.confine.WRITE if limits['may_write'] else self.confine.READ
+        self.confine.restrict_files([*self.paths, (self.scratch[0], rights)], self.is_required)
+        self.confine.install_filter(self.guard)
       _signal.signal(_signal.SIGINT, _signal.default_int_handler)
       harness.open_standard_streams()
-      for name in ('child', 'confine', 'harness', 'supervisor', 'watch'):
+      for name in ('confine', 'harness', 'monitor', 'supervisor'):
         sys.modules.pop(name, None)
       os.eventfd_write(ready, 1)  # From here on failures are the program's.
       gc.enable()
-      if action is not child.run_binary:
+      if action is not harness.run_binary:
         os.close(ready)
       action(*args)
     finally:
-      if action is child.run_binary:
+      if action is harness.run_binary:
         os.eventfd_write(ready, 1)  # It has not become the program: our fault.
       os._exit(1)
 
-  def run(self, limits, sizes, action, args, ends=()) -> watch.Watch:
+  def run_child(self, limits, sizes, action, args, ends=()) -> monitor.ProcessMonitor:
     """Runs `action(*args)` in a child; returns what it did."""
-    stdin, private = map(self.unnamed_file, sizes)
-    stdout, report = self.unnamed_file(), self.unnamed_file()
+    stdin, private = map(self.create_unnamed_file, sizes)
+    stdout, report = self.create_unnamed_file(), self.create_unnamed_file()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(reader, False)
     ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     program = self.open_program()
-    before = self.scratch_state()
+    before = self.stat_scratch()
     pid = os.fork()
     if pid == 0:
       source, sink = ends or (stdin, stdout)
@@ -200,36 +200,35 @@ class Cell:
       self.become_test(limits, fds, ready, action, args)
     for fd in (writer, program):
       os.close(fd)
-    following = watch.Watch(pid, limits, stdout, reader)
-    following.until_end()
-    following.kill_all()
-    for fd in ends:  # Only now: whom the other's end ends, ends later.
+    child = monitor.ProcessMonitor(pid, limits, stdout, reader)
+    child.follow_until_end()
+    child.kill_all()
+    for fd in ends:  # Only now: the partner, which ends upon this, must be seen to end later.
       os.close(fd)
-    following.drain()
-    self.is_dirty = self.is_dirty or self.scratch_state() != before
+    child.drain_stderr()
+    self.is_dirty = self.is_dirty or self.stat_scratch() != before
     try:
-      following.is_ready = os.eventfd_read(ready) == 1
+      child.is_ready = os.eventfd_read(ready) == 1
     except BlockingIOError:
       pass
-    most = limits['output'] + 1
-    following.report, following.output = (
-        os.pread(fd, min(os.fstat(fd).st_size, most), 0) for fd in (report, stdout)
+    max_bytes = limits['output_bytes'] + 1
+    child.report, child.output = (
+        os.pread(fd, min(os.fstat(fd).st_size, max_bytes), 0) for fd in (report, stdout)
     )
     for fd in (stdin, stdout, private, report, reader, ready):
       os.close(fd)
-    return following
+    return child
 
-  def compile(self, limits, sources, mode: str, entry_point: str):
+  def compile_python(self, limits, sources, mode: str, entry_point: str):
     """Compiles Python and makes it what the tests run."""
-    action = harness.compile_sources
-    limits = {**limits, 'output': _MAX_CODE}  # Code is no output.
-    done = self.run(limits, (0, 0), action, (sources,))
-    if not done.report.startswith(b'code') or done.status != 0:
-      done.report = done.report.removeprefix(b'code')[:_MAX_WORDS]
-      return done
-    codes = marshal.loads(done.report[4:])
-    done.report = b'code'
-    preload(codes)
+    limits = {**limits, 'output_bytes': _MAX_CODE_BYTES}  # Code is no output.
+    child = self.run_child(limits, (0, 0), harness.compile_sources, (sources,))
+    if not child.report.startswith(b'code') or child.status != 0:
+      child.report = child.report.removeprefix(b'code')[:_MAX_ERROR_BYTES]
+      return child
+    codes = marshal.loads(child.report[4:])
+    child.report = b'code'
+    preload_modules(codes)
     gc.freeze()
     if mode.startswith('lcb_'):
       import lcb_inside
@@ -240,53 +239,53 @@ class Cell:
       self.action = harness.ACTIONS[mode]
     is_call = mode.endswith('function')
     self.args = (codes, entry_point) if is_call else (codes,)
-    return done
+    return child
 
-  def build(self, limits, argv, files):
+  def run_compiler(self, limits, argv, files):
     """Runs a compiler; its report is the file `program` that it has made."""
-    self.put_files(files)
-    done = self.run(limits, (0, 0), child.run_binary, (argv,))
-    done.report = b''
-    if done.status == 0 and not done.stopped:
+    self.write_files(files)
+    child = self.run_child(limits, (0, 0), harness.run_binary, (argv,))
+    child.report = b''
+    if child.status == 0 and not child.stopped:
       with open(f'{self.scratch[0]}/program', 'rb') as f:
-        done.report = f.read(limits['output'] + 1)
-    return done
+        child.report = f.read(limits['output_bytes'] + 1)
+    return child
 
-  def test(self, limits, sizes, argv, files, ends):
-    """Runs the program on one test."""
-    self.put_files(files)
+  def run_test(self, limits, sizes, argv, files, ends):
+    """Runs the loaded program on one test."""
+    self.write_files(files)
     args = self.args
-    if self.action is child.run_binary:
+    if self.action is harness.run_binary:
       args = ((*args[0], *argv),)
     elif argv:
       sys.argv[1:] = argv
       sys.path.insert(0, self.scratch[0])
-    return self.run(limits, sizes, self.action, args, ends)
+    return self.run_child(limits, sizes, self.action, args, ends)
 
 
-def preload(codes: tuple) -> None:
+def preload_modules(codes: tuple) -> None:
   """Imports the standard modules that the program imports at its top."""
   for name in _PRELOADED:
     if any(name in code.co_names for code in codes):
       try:
         __import__(name)
       except ImportError:
-        pass  # No numpy here: the program will say so itself.
+        pass  # No numpy here: the program will report it itself.
 
 
-def answer(done: watch.Watch, is_dirty: bool) -> None:
+def send_answer(child: monitor.ProcessMonitor, is_dirty: bool) -> None:
   """Sends the host what the process did."""
-  texts = done.report, done.output, done.tail
+  texts = child.report, child.output, child.stderr_tail
   numbers = (
-      int(done.is_ready),
-      -_signal.SIGKILL if done.status is None else done.status,
-      int(done.cpu * 1e6),
+      int(child.is_ready),
+      -_signal.SIGKILL if child.status is None else child.status,
+      int(child.cpu_seconds * 1e6),
       int(time.process_time() * 1e6),
-      int((done.end - done.start) * 1e6),
-      int(done.end * 1e6),
-      int(done.waited * 1e6),
-      done.peak,
-      done.stopped,
+      int((child.end - child.start) * 1e6),
+      int(child.end * 1e6),
+      int(child.waited_seconds * 1e6),
+      child.peak_bytes,
+      child.stopped,
       int(is_dirty),
       *map(len, texts),
   )
@@ -294,17 +293,17 @@ def answer(done: watch.Watch, is_dirty: bool) -> None:
   harness.write_all(1, head + b''.join(texts))
 
 
-def main() -> None:
+def serve_requests() -> None:
   """Serves requests until the host hangs up."""
-  harden()
-  cell = Cell()
+  harden_process()
+  supervisor = Supervisor()
   while True:
     size = int.from_bytes(read_exactly(8), 'little')
-    kind, limits, rest = marshal.loads(read_exactly(size))
-    done = getattr(cell, kind)(limits, *rest)
-    if done is not None:
-      answer(done, cell.is_dirty)
+    kind, limits, arguments = marshal.loads(read_exactly(size))
+    child = getattr(supervisor, kind)(limits, *arguments)
+    if child is not None:
+      send_answer(child, supervisor.is_dirty)
 
 
 if __name__ == 'supervisor':
-  main()
+  serve_requests()
