@@ -98,31 +98,18 @@ def _evaluation(config: mlc.ConfigDict) -> Statements:
   ]
 
 
-def _contamination(config: mlc.ConfigDict, evaluation: Statements) -> contamination.Contamination:
-  settings = config.contamination.to_dict()
-  del settings['problems']
+def _build_contamination(
+    config: mlc.ConfigDict, evaluation: Statements
+) -> contamination.Contamination | None:
+  if not evaluation:
+    return None
+  settings = contamination.Settings.from_config(config.contamination)
   embed = None
-  if directory := settings.pop('model'):
+  if settings.model:
     from valley_jax.models import embedding  # It brings JAX.
 
-    embed = embedding.load(directory)
+    embed = embedding.load(settings.model)
   return contamination.Contamination(evaluation, settings, embed)
-
-
-def _steps(config: mlc.ConfigDict, evaluation: Statements) -> list[decisions.Step]:
-  """Returns what each trace goes through; the first refusal decides."""
-  found = [
-      decisions.repeated_ids(),
-      decisions.pure(decisions.empty_texts),
-      steps.filtered(filters.make(config.filters.to_dict())),
-  ]
-  if evaluation:
-    found.append(steps.decontaminated(_contamination(config, evaluation)))
-  d = config.duplicates
-  if (d.questions, d.traces) != ('keep', 'keep'):
-    seen = duplicates.Duplicates(d.to_dict())
-    found.append(steps.first_of_duplicates(seen))
-  return [*found, steps.with_difficulty]
 
 
 def _chat_template(config: mlc.ConfigDict) -> str:
@@ -243,15 +230,19 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   if (directory / 'tokenizer').exists():
     _tokenizer(directory, prompt)  # What is wrong with it is said at once.
   read = functools.partial(_read, config.questions)
-  decide = functools.partial(decisions.write, directory, sources, read)
   num_rows, num_workers = traces.estimate_num_rows(sources), config.data.num_workers
   with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
-    decide(_steps(config, evaluation), bar.update, num_workers)
+    look, trace_steps = steps.build_steps(
+        filters.Settings.from_config(config.filters),
+        duplicates.Settings.from_config(config.duplicates),
+        _build_contamination(config, evaluation),
+    )
+    decisions.write_decisions(directory, sources, read, trace_steps, look, bar.update, num_workers)
   steps.write_contaminated(directory)
   if not (directory / 'tokenizer').exists():
     tokenization.train_bpe(
         directory / 'tokenizer',
-        decisions.kept(directory, read),
+        decisions.read_kept_traces(directory, read),
         int(config.tokenizer.removeprefix('bpe:')),
         chat_template=chat_template or tokenization.CHAT_TEMPLATE,
     )
@@ -264,9 +255,9 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
       num_workers,
       config.data.min_len,
   )
-  num_kept = decisions.count(directory, sources).num_kept
+  num_kept = decisions.count_decisions(directory, sources).num_kept
   with metrics.progress(num_kept, 'trace', 'shard, tokenises') as bar:
-    blocks.write(made, decisions.kept(directory, read), bar.update)
+    blocks.write(made, decisions.read_kept_traces(directory, read), bar.update)
   manifest = manifest_lib.make(directory, sources, settings, tokenizer, prompt)
   if not manifest['num_traces']:
     raise errors.UserError(

@@ -13,6 +13,7 @@ from valley_jax.data.tokens import tokenization
 from valley_jax.models import embedding
 from valley_jax.models import export
 from valley_jax.models import hf_config
+from valley_jax.runtime import config_groups
 
 TEXTS = ['Add two numbers.', 'Sort them. ' * 9, 'x'] * 3
 TRACE = records.Trace(trace_id='t', problem_id='p', question=TEXTS[0], response=TEXTS[1])
@@ -71,9 +72,10 @@ def test_a_decoder_alone_is_read_too(tmp_path, tied):
 def test_a_question_is_found_by_its_vector(tmp_path):
   embed = embedding.load(_write(tmp_path / 'm'))
   problems = [('a', TEXTS[1]), ('b', TEXTS[0])]
-  settings = {'threshold': 0, 'aligned': 0, 'cosine': 0.99}
+  group = config_groups.get_contamination_group() | {'threshold': 0, 'aligned': 0, 'cosine': 0.99}
+  settings = contamination.Settings.from_config(group)
   index = contamination.Contamination(problems, settings, embed)
-  match = index.check(TEXTS[0])
+  match = index.find_problem(TEXTS[0])
   assert match and match.problem_id == 'b' and match.score > 0.999
 
 

@@ -7,7 +7,7 @@ Limits are in the types, with a description that the error message ends with:
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 

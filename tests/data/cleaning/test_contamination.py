@@ -7,7 +7,8 @@ import pytest
 
 from tests import planted
 from valley_jax.data.cleaning import contamination
-from valley_jax.data.cleaning import statements
+from valley_jax.data.cleaning import texts
+from valley_jax.runtime import config_groups
 
 RNG = random.Random(3)
 PROBLEMS = [(f'eval-{i}', planted.statement(RNG)) for i in range(30)]
@@ -15,8 +16,14 @@ PROBLEM = PROBLEMS[7][1]
 STRANGER = planted.statement(RNG)
 
 
-def _check(question, problems=PROBLEMS, embed=None, **settings):
-  return contamination.Contamination(problems, settings, embed).check(question)
+def _build_settings(**changes):
+  group = config_groups.get_contamination_group() | changes
+  return contamination.Settings.from_config(group)
+
+
+def _find_problem(question, problems=PROBLEMS, embed=None, **changes):
+  settings = _build_settings(**changes)
+  return contamination.Contamination(problems, settings, embed).find_problem(question)
 
 
 @pytest.mark.parametrize(
@@ -33,37 +40,37 @@ def _check(question, problems=PROBLEMS, embed=None, **settings):
     ids=['same', 'spaces', 'page', 'case', 'inside', 'renamed', 'both'],
 )
 def test_a_problem_is_found_however_it_was_changed(edit, method):
-  match = _check(edit(PROBLEM, RNG))
+  match = _find_problem(edit(PROBLEM, RNG))
   assert match
   assert (match.problem_id, match.method.value) == ('eval-7', method)
 
 
 def test_a_stranger_is_none():
-  assert _check(STRANGER) is None
+  assert _find_problem(STRANGER) is None
 
 
 def test_the_score_is_the_share_of_the_problem_that_is_there():
   words = [f'word{chr(97 + i // 26)}{chr(97 + i % 26)}' for i in range(100)]
   problem = [('p', ' '.join(words))]
   question = ' '.join(words[:68] + [w + 'x' for w in words])
-  match = _check(question, problem, aligned=0)
+  match = _find_problem(question, problem, aligned=0)
   # 56 of the 88 runs of 13 words.
   assert match and match.score == pytest.approx(56 / 88)
-  assert _check(question, problem, aligned=0, threshold=0.65) is None
+  assert _find_problem(question, problem, aligned=0, threshold=0.65) is None
 
 
 def test_the_passages_are_the_texts_as_they_were():
   question = 'Well:  **Given $n$ cats\tand M dogs**, count the pairs of them. ok'
   problem = 'given n cats and m dogs count the pairs of them'
   passages = 'Given $n$ cats\tand M dogs**, count the pairs of them', problem
-  match = _check(question, [('p', problem)])
+  match = _find_problem(question, [('p', problem)])
   assert match and (match.question_text, match.problem_text) == passages
 
 
 def test_an_excerpt_of_a_problem_is_found():
   words = PROBLEM.split()
   for length in (8, 12, 40):
-    match = _check(' '.join(words[3 : 3 + length]), min_words=6)
+    match = _find_problem(' '.join(words[3 : 3 + length]), min_words=6)
     assert match and (match.problem_id, match.score) == ('eval-7', 1)
     assert match.method is contamination.Method.NGRAMS
 
@@ -71,8 +78,8 @@ def test_an_excerpt_of_a_problem_is_found():
 def test_a_short_question_is_compared_by_whole_words():
   problem = [('p', f'Count the ways to build all of these towers. {PROBLEM}')]
   question = 'count the ways to build all of these tower'
-  assert _check(question, problem) is None
-  assert _check(question + 's', problem)
+  assert _find_problem(question, problem) is None
+  assert _find_problem(question + 's', problem)
 
 
 def test_the_nearest_of_several_versions_is_named():
@@ -80,7 +87,7 @@ def test_the_nearest_of_several_versions_is_named():
   question = planted.renamed(PROBLEM, RNG)
   for order in ([0, 1], [1, 0]):
     problems = [[('other', other), ('own', PROBLEM)][i] for i in order]
-    match = _check(question, problems, threshold=0)
+    match = _find_problem(question, problems, threshold=0)
     assert match and match.problem_id == 'own'
 
 
@@ -98,21 +105,21 @@ def test_the_nearest_of_several_versions_is_named():
     ],
 )
 def test_the_form_of_a_text_is_passed_over(text, words):
-  assert b' '.join(statements.read(text).words).decode() == words
+  assert b' '.join(texts.parse_statement(text).words).decode() == words
 
 
 def test_runs_of_variables_are_one_word():
-  masked = statements.masked(statements.read('sum a[i] + 17 over n, not all'))
+  masked = texts.mask_variables(texts.parse_statement('sum a[i] + 17 over n, not all'))
   assert masked.words == [b'sum', b'_', b'over', b'_', b'not', b'all']
-  assert masked.passage(1, 3) == 'a[i] + 17 over'
+  assert masked.cut_passage(1, 3) == 'a[i] + 17 over'
 
 
 def test_very_short_problems_must_be_all_that_is_said():
   short = [('sum', 'Add two numbers.'), ('zero', '')]
-  match = _check('add TWO  numbers', short)
+  match = _find_problem('add TWO  numbers', short)
   assert match and match.problem_id == 'sum'
-  assert _check('Add two numbers modulo p.', short) is None
-  assert _check('', short) is None
+  assert _find_problem('Add two numbers modulo p.', short) is None
+  assert _find_problem('', short) is None
 
 
 def test_phrases_of_many_problems_align_nothing():
@@ -122,31 +129,31 @@ def test_phrases_of_many_problems_align_nothing():
   )
   problems = [(f'p{i}', f'{phrase}: {planted.statement(RNG)[:60]}') for i in range(30)]
   question = f'{phrase}: {STRANGER[:60]}'
-  assert _check(question, problems, threshold=0) is None
-  assert _check(question, problems[:3], threshold=0, aligned=0.7)
+  assert _find_problem(question, problems, threshold=0) is None
+  assert _find_problem(question, problems[:3], threshold=0, aligned=0.7)
 
 
 def test_each_look_can_be_turned_off():
-  assert _check(PROBLEM, threshold=0, aligned=0) is None
-  assert _check(planted.renamed(PROBLEM, RNG), aligned=0) is None
+  assert _find_problem(PROBLEM, threshold=0, aligned=0) is None
+  assert _find_problem(planted.renamed(PROBLEM, RNG), aligned=0) is None
 
 
 def test_an_embedding_finds_what_shares_no_run():
-  def embed(texts):  # A bag of words, by first letter.
-    letters = [[w[0] for w in statements.read(t).words] for t in texts]
+  def embed(questions):  # A bag of words, by first letter.
+    letters = [[w[0] for w in texts.parse_statement(q).words] for q in questions]
     return np.array([[x.count(c) for c in b'abc'] for x in letters])
 
   problems = [('abc', 'a b c'), ('aab', 'aa ab b')]
-  match = _check('b a ay', problems, embed)
+  match = _find_problem('b a ay', problems, embed)
   assert match and match.method is contamination.Method.EMBEDDING
   assert match.problem_id == 'aab' and match.score == pytest.approx(1)
   assert (match.question_text, match.problem_text) == ('b a ay', 'aa ab b')
-  assert _check('c c', problems[1:], embed) is None
-  assert _check('b a ay', problems, embed, cosine=0) is None
+  assert _find_problem('c c', problems[1:], embed) is None
+  assert _find_problem('b a ay', problems, embed, cosine=0) is None
 
 
 def test_without_problems_nothing_is_found():
-  assert _check(PROBLEM, []) is None
+  assert _find_problem(PROBLEM, []) is None
 
 
 @pytest.mark.parametrize(
@@ -159,9 +166,4 @@ def test_without_problems_nothing_is_found():
 )
 def test_a_setting_that_cannot_be_names_value_and_remedy(settings, said):
   with pytest.raises(ValueError, match=said):
-    contamination.Contamination(PROBLEMS, settings)
-
-
-def test_the_config_may_name_its_files_beside_the_settings():
-  index = contamination.Contamination(PROBLEMS, {'problems': (), 'model': ''})
-  assert index.check(PROBLEM)
+    _build_settings(**settings)

@@ -9,7 +9,8 @@ from tests import planted
 from valley_jax import records
 from valley_jax.data.cleaning import duplicates
 from valley_jax.data.cleaning import minhash
-from valley_jax.data.cleaning import ngrams
+from valley_jax.data.cleaning import texts
+from valley_jax.runtime import config_groups
 
 RNG = random.Random(7)
 QUESTION = planted.statement(RNG)
@@ -24,14 +25,19 @@ def _trace(trace_id, problem_id='p', question=QUESTION, response=RESPONSE):
   )
 
 
-def _check(*traces, **settings):
-  index = duplicates.Duplicates(settings)
-  return [index.check(trace) for trace in traces]
+def _build_settings(**changes):
+  group = config_groups.get_duplicates_group() | changes
+  return duplicates.Settings.from_config(group)
+
+
+def _check_traces(*traces, **changes):
+  index = duplicates.Duplicates(_build_settings(**changes))
+  return [index.check_trace(trace) for trace in traces]
 
 
 def test_the_first_one_stays_and_later_ones_name_it():
   edited = planted.edited(RESPONSE, RNG)
-  found = _check(
+  found = _check_traces(
       _trace('a'),
       _trace('b'),
       _trace('c', response=planted.respaced(RESPONSE, RNG)),
@@ -39,7 +45,7 @@ def test_the_first_one_stays_and_later_ones_name_it():
       _trace('e', response=edited),
   )
   assert found[0] is None
-  assert [(f.of, f.kind.value, f.is_refused) for f in found[1:]] == [
+  assert [(f.trace_id, f.kind.value, f.is_refused) for f in found[1:]] == [
       ('a', 'exact trace', True),
       ('a', 'exact trace', True),
       ('a', 'near trace', True),
@@ -49,7 +55,7 @@ def test_the_first_one_stays_and_later_ones_name_it():
 
 
 def test_traces_of_one_question_that_differ_all_stay():
-  assert _check(_trace('a'), _trace('b', response=OTHER_RESPONSE)) == [None] * 2
+  assert _check_traces(_trace('a'), _trace('b', response=OTHER_RESPONSE)) == [None] * 2
 
 
 def test_a_refused_trace_represents_nothing():
@@ -58,10 +64,10 @@ def test_a_refused_trace_represents_nothing():
   new = [w.upper() + 'X' for w in words]
   b = ' '.join(new[:25] + words[25:])
   c = ' '.join(new[:75] + words[75:])
-  found = _check(
+  found = _check_traces(
       _trace('a'), _trace('b', response=b), _trace('c', response=c), _trace('d', response=c)
   )
-  assert found[1].of == 'a' and found[2] is None and found[3].of == 'c'
+  assert found[1].trace_id == 'a' and found[2] is None and found[3].trace_id == 'c'
 
 
 @pytest.mark.parametrize(('choice', 'kept_as'), [('merge', 'p'), ('drop', None), ('keep', 'q')])
@@ -73,18 +79,18 @@ def test_a_question_under_another_id_is_treated_as_chosen(choice, kept_as):
       _trace('c', 'q', twin, planted.reasoning(RNG)),
       _trace('d', 'r', OTHER_QUESTION, planted.reasoning(RNG)),
   ]
-  for found in _check(*traces, questions=choice)[1:3]:
+  for found in _check_traces(*traces, questions=choice)[1:3]:
     if found is None:
       assert kept_as == 'q'
     else:
-      assert found.kind is duplicates.Kind.SAME_QUESTION and found.of == 'a'
+      assert found.kind is duplicates.Kind.SAME_QUESTION and found.trace_id == 'a'
       assert found.problem_id == (kept_as or '')
       assert found.is_refused == (kept_as is None)
-  assert _check(*traces, questions=choice)[3] is None
+  assert _check_traces(*traces, questions=choice)[3] is None
 
 
 def test_a_trace_dropped_for_its_question_represents_nothing():
-  found = _check(
+  found = _check_traces(
       _trace('a'),
       _trace('b', 'q', QUESTION, OTHER_RESPONSE),
       _trace('c', 'r', OTHER_QUESTION, OTHER_RESPONSE),
@@ -94,53 +100,54 @@ def test_a_trace_dropped_for_its_question_represents_nothing():
 
 
 def test_traces_that_differ_in_signs_alone_are_near_not_exact():
-  found = _check(_trace('a'), _trace('b', response=RESPONSE.replace('.', '!')))
+  found = _check_traces(_trace('a'), _trace('b', response=RESPONSE.replace('.', '!')))
   assert found[1].kind is duplicates.Kind.NEAR_TRACE
 
 
 def test_a_short_answer_in_between_does_not_matter():
-  found = _check(
+  found = _check_traces(
       _trace('a', response='yes'), _trace('b'), _trace('c', response=planted.edited(RESPONSE, RNG))
   )
-  assert found[2].of == 'b' and found[2].similarity > 0.8
+  assert found[2].trace_id == 'b' and found[2].similarity > 0.8
 
 
 def test_a_short_answer_repeats_only_one_to_the_same_question():
-  found = _check(
+  found = _check_traces(
       _trace('a', response='It is 42.'),
       _trace('b', 'q', OTHER_QUESTION, 'It is 42.'),
       _trace('c', 'q', OTHER_QUESTION, 'It is 43.'),
       _trace('d', 'r', QUESTION, 'It  is 42.'),
   )
   assert found[:3] == [None] * 3
-  assert (found[3].of, found[3].is_refused) == ('a', True)
+  assert (found[3].trace_id, found[3].is_refused) == ('a', True)
 
 
 def test_signs_of_a_short_answer_count():
-  found = _check(_trace('a', response='x < y'), _trace('b', response='x > y'))
+  found = _check_traces(_trace('a', response='x < y'), _trace('b', response='x > y'))
   assert found == [None, None]
 
 
-def test_what_another_process_saw_of_a_trace_is_taken_for_it():
-  index = duplicates.Duplicates({})
-  look = pickle.loads(pickle.dumps(index.look))
-  assert index.check(_trace('a'), look(_trace('a'))) is None
-  assert index.check(_trace('b', response=OTHER_RESPONSE)) is None
-  found = index.check(_trace('c', response='So.'), look(_trace('a')))
-  assert found and (found.of, found.kind.value) == ('a', 'exact trace')
+def test_the_sketch_of_another_process_counts_as_the_response():
+  settings = _build_settings()
+  index = duplicates.Duplicates(settings)
+  sketcher = pickle.loads(pickle.dumps(duplicates.build_response_sketcher(settings)))
+  assert index.check_trace(_trace('a'), sketcher(RESPONSE)) is None
+  assert index.check_trace(_trace('b', response=OTHER_RESPONSE)) is None
+  duplicate = index.check_trace(_trace('c', response='So.'), sketcher(RESPONSE))
+  assert duplicate and (duplicate.trace_id, duplicate.kind.value) == ('a', 'exact trace')
 
 
 @pytest.mark.parametrize('question', ['', '-', '***'])
 def test_questions_that_say_nothing_are_not_the_same(question):
   traces = [_trace('a', 'p', question), _trace('b', 'q', question, OTHER_RESPONSE)]
-  assert _check(*traces) == [None, None]
+  assert _check_traces(*traces) == [None, None]
 
 
 def test_exact_lets_near_ones_pass_and_keep_lets_all():
   traces = [_trace('a'), _trace('b', response=planted.edited(RESPONSE, RNG)), _trace('c')]
-  exact = _check(*traces, traces='exact')
+  exact = _check_traces(*traces, traces='exact')
   assert exact[1] is None and exact[2].kind is duplicates.Kind.EXACT_TRACE
-  assert _check(*traces, traces='keep') == [None] * 3
+  assert _check_traces(*traces, traces='keep') == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -149,8 +156,8 @@ def test_exact_lets_near_ones_pass_and_keep_lets_all():
     ids=['empty', 'space', 'word', 'loop', 'surrogate', 'NUL', 'ideograms'],
 )
 def test_odd_texts_repeat_themselves_and_nothing_else(text):
-  found = _check(_trace('a'), _trace('b', response=text), _trace('c', response=text))
-  assert found[:2] == [None, None] and found[2].of == 'b'
+  found = _check_traces(_trace('a'), _trace('b', response=text), _trace('c', response=text))
+  assert found[:2] == [None, None] and found[2].trace_id == 'b'
 
 
 @pytest.mark.parametrize(
@@ -165,11 +172,11 @@ def test_odd_texts_repeat_themselves_and_nothing_else(text):
 )
 def test_a_setting_that_cannot_be_names_value_and_remedy(settings, said):
   with pytest.raises(ValueError, match=said):
-    duplicates.Duplicates(settings)
+    _build_settings(**settings)
 
 
 def test_the_hashes_are_the_same_on_every_machine_and_version():
-  sketch = minhash.Sketcher(ngrams.words, 2, 1, 4, 1)('Add a to b, twice.')
+  sketch = minhash.Sketcher(texts.split_words, 2, 1, 4, 1)('Add a to b, twice.')
   assert sketch.key == 2535423964972695691
   hashes = [889536073, 425415159, 696741094, 2493789927]
   assert sketch.hashes_H is not None and sketch.hashes_H.tolist() == hashes
@@ -177,11 +184,11 @@ def test_the_hashes_are_the_same_on_every_machine_and_version():
 
 def test_the_estimate_is_near_the_true_similarity():
   words = [f'w{i}' for i in range(1000)]
-  sketch = minhash.Sketcher(ngrams.words, 1, 1, 512, 1)
+  sketch = minhash.Sketcher(texts.split_words, 1, 1, 512, 1)
   for shared in (500, 800, 950):
     index = minhash.Index(0.1, 512, 128)
-    index.add(sketch(' '.join(words[:shared] + ['x', 'y'])))
-    row, similarity = index.find(sketch(' '.join(words)))
+    index.add_sketch(sketch(' '.join(words[:shared] + ['x', 'y'])))
+    row, similarity = index.find_first(sketch(' '.join(words)))
     # Four standard errors of 512 hashes at most.
     assert row == 0 and similarity == pytest.approx(shared / 1002, abs=0.09)
 
@@ -190,26 +197,26 @@ def test_a_table_finds_every_row_of_every_key():
   table = minhash.Table(num_slots=4)
   keys = [0, 1 << 40, 3 << 40, 5, (1 << 64) - 1] * 20
   for row, key in enumerate(keys):
-    table.add(key, row)
+    table.add_row(key, row)
   for key in set(keys):
-    rows = sorted(table.rows(key))
+    rows = sorted(table.find_rows(key))
     assert rows == [row for row, other in enumerate(keys) if other == key]
-  assert not list(table.rows(77))
+  assert not list(table.find_rows(77))
 
 
 def test_of_several_near_ones_the_first_of_the_sources_is_named():
-  sketch = minhash.Sketcher(ngrams.words, 1, 1, 128, 1)
+  sketch = minhash.Sketcher(texts.split_words, 1, 1, 128, 1)
   index = minhash.Index(0.8, 128, 16)
   near = ' '.join(f'word{i}' for i in range(60))
   for row in range(16):
     text = f'{near} so{row}' if row in (3, 8) else f'{row} has others'
-    assert index.add(sketch(text)) == row
-  found = index.find(sketch(f'{near} and'))
+    assert index.add_sketch(sketch(text)) == row
+  found = index.find_first(sketch(f'{near} and'))
   assert found and found[0] == 3
 
 
 def test_a_key_of_very_many_rows_keeps_the_first_ones():
   table = minhash.Table(num_slots=4)
   for row in range(200):
-    table.add(7, row)
-  assert sorted(table.rows(7)) == list(range(64))
+    table.add_row(7, row)
+  assert sorted(table.find_rows(7)) == list(range(64))

@@ -1,5 +1,6 @@
 """Each filter refuses what it names, and nothing else."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import pickle
@@ -10,8 +11,7 @@ import pytest
 
 from valley_jax import records
 from valley_jax.data.cleaning import filters
-from valley_jax.data.cleaning import loops
-from valley_jax.data.cleaning import parsing
+from valley_jax.runtime import config_groups
 
 CONFIG = pathlib.Path(__file__).parents[3] / 'configs' / 'valley.py'
 PYTHON = '```python\nfor i in range(3):\n  pass\n```'
@@ -23,8 +23,15 @@ def _trace(response=GOOD, **fields) -> records.Trace:
   return records.Trace(trace_id='t', problem_id='p', question='Why?', response=response, **fields)
 
 
+_ALL_OFF = {name: type(value)() for name, value in config_groups.get_filters_group().items()}
+
+
+def _build_filters(**settings):
+  return filters.build_filters(filters.Settings.from_config(_ALL_OFF | settings))
+
+
 def _keeps(trace, **settings) -> bool:
-  refused = filters.refusal(trace, filters.make(settings))
+  refused = filters.find_refusal(trace, _build_filters(**settings))
   assert refused in ('', *settings)
   return not refused
 
@@ -38,20 +45,20 @@ def _config(arg: str):
 
 
 def test_the_papers_filters_keep_a_good_trace_that_says_pass():
-  made = filters.make(_config(''))
+  made = _build_filters(**_config(''))
   assert [f.name for f in made] == ['think', 'code_in_answer', 'parses']
-  assert filters.refusal(_trace(), made) == ''
+  assert filters.find_refusal(_trace(), made) == ''
 
 
 def test_a_config_has_every_filter_and_mini_has_all_of_them_off():
-  assert set(_config('')) == set(filters._FIELDS)
-  assert filters.make(_config('mini')) == ()
+  assert set(_config('')) == {field.name for field in dataclasses.fields(filters.Settings)}
+  assert _build_filters(**_config('mini')) == ()
 
 
 def test_the_first_filter_that_refuses_gives_its_name():
-  made = filters.make({'parses': True, 'think': True, 'code_in_answer': True})
-  assert filters.refusal(_trace('x'), made) == 'think'
-  assert filters.refusal(_trace('<think>a</think>x'), made) == 'code_in_answer'
+  made = _build_filters(parses=True, think=True, code_in_answer=True)
+  assert filters.find_refusal(_trace('x'), made) == 'think'
+  assert filters.find_refusal(_trace('<think>a</think>x'), made) == 'code_in_answer'
 
 
 @pytest.mark.parametrize(
@@ -202,7 +209,7 @@ def test_a_loop_is_one_phrase_four_times_or_more(response, kept):
 @hypothesis.given(st.text('ab', max_size=40), st.integers(8, 20), st.text('ab', max_size=9))
 def test_loops_are_found_wherever_they_are(text, length, phrase):
   text = f'{text}{phrase * (length // max(1, len(phrase)))}{text}'
-  assert loops.has_loop(text, length) == any(
+  assert filters.has_loop(text, length) == any(
       text[i + p : i + length] == text[i : i + length - p]
       for i in range(len(text) - length + 1)
       for p in range(1, length // 4 + 1)
@@ -242,12 +249,12 @@ def test_a_label_is_compared_as_a_whole(trace, settings, kept):
 @pytest.mark.parametrize(
     ('settings', 'remedy'),
     [
-        ({'thinks': True}, 'filters.thinks is no filter; there are .*parses'),
+        ({'thinks': True}, 'filters.thinks is unknown; its fields are .*parses'),
         ({'think': 'yes'}, "filters.think='yes': want True or False"),
-        ({'characters': 100}, r'characters=100: want \(least, most\)'),
-        ({'characters': (5, 3)}, r'want \(least, most\) with 0 <= least'),
-        ({'characters': ('a', 'b')}, r'want \(least, most\)'),
-        ({'pass_rate': (0, 100)}, 'least <= most <= 1'),
+        ({'characters': 100}, r'characters=100: want \(min, max\)'),
+        ({'characters': (5, 3)}, r'want \(min, max\) with 0 <= min'),
+        ({'characters': ('a', 'b')}, r'want \(min, max\)'),
+        ({'pass_rate': (0, 100)}, 'min <= max <= 1'),
         ({'loop_characters': 9}, 'want 64 characters or more'),
         ({'loop_characters': True}, 'want 64 characters or more'),
         ({'languages': 'python'}, "want names, as in .*'a', 'b'"),
@@ -259,7 +266,7 @@ def test_a_label_is_compared_as_a_whole(trace, settings, kept):
 )
 def test_a_setting_that_says_nothing_is_refused(settings, remedy):
   with pytest.raises(ValueError, match=remedy):
-    filters.make(settings)
+    _build_filters(**settings)
 
 
 ALL = {
@@ -286,16 +293,16 @@ texts = st.lists(pieces | anything).map(''.join)
 @hypothesis.given(texts, texts, texts)
 def test_no_filter_falls_over_any_text(response, word, language):
   trace = _trace(response, source=word, split=word, license=word, language=language)
-  made = filters.make(ALL)
-  assert {f.name for f in made} == set(filters._FIELDS)
-  assert all(f.keep(trace) in (True, False) for f in made)
+  made = _build_filters(**ALL)
+  assert {f.name for f in made} == set(ALL) == set(_ALL_OFF)
+  assert all(f.keeps(trace) in (True, False) for f in made)
 
 
 @hypothesis.given(texts, st.sampled_from([*records.LANGUAGES, 'x']))
 def test_no_program_is_too_strange_to_be_parsed(source, language):
-  assert parsing.parses(source, language) in (True, False)
+  assert filters.does_program_parse(source, language) in (True, False)
 
 
 def test_filters_travel_to_other_processes():
-  made = pickle.loads(pickle.dumps(filters.make(ALL)))
-  assert filters.refusal(_trace(), made) == 'sources'
+  made = pickle.loads(pickle.dumps(_build_filters(**ALL)))
+  assert filters.find_refusal(_trace(), made) == 'sources'

@@ -9,6 +9,7 @@ from tests import planted
 from valley_jax.data.cleaning import contamination
 from valley_jax.data.cleaning import duplicates
 from valley_jax.data.sources import traces
+from valley_jax.runtime import config_groups
 
 
 @functools.cache
@@ -28,11 +29,14 @@ def read(tmp_path_factory):
 @pytest.fixture(scope='module')
 def found(read):
   """Trace id -> what `Duplicates` says, and what `Contamination` says."""
-  index = duplicates.Duplicates({})
-  problems = contamination.Contamination(_planted().problems, {})
+  index = duplicates.Duplicates(
+      duplicates.Settings.from_config(config_groups.get_duplicates_group())
+  )
+  settings = contamination.Settings.from_config(config_groups.get_contamination_group())
+  problems = contamination.Contamination(_planted().problems, settings)
   return (
-      {trace.trace_id: index.check(trace) for trace in read[0]},
-      {trace.trace_id: problems.check(trace.question) for trace in read[0]},
+      {trace.trace_id: index.check_trace(trace) for trace in read[0]},
+      {trace.trace_id: problems.find_problem(trace.question) for trace in read[0]},
   )
 
 
@@ -56,7 +60,7 @@ def test_there_are_2000_rows_of_which_every_malformed_one_is_quarantined(read):
 
 def test_every_repeated_trace_is_refused_for_the_one_that_it_repeats(found):
   refused = {
-      name: duplicate.of
+      name: duplicate.trace_id
       for name, duplicate in found[0].items()
       if duplicate and duplicate.is_refused
   }

@@ -15,6 +15,7 @@ from valley_jax import records
 from valley_jax.data.cleaning import contamination
 from valley_jax.data.cleaning import duplicates
 from valley_jax.data.formats import problems
+from valley_jax.runtime import config_groups
 
 DATA = pathlib.Path(os.environ.get('VALLEY_JAX_DATA', ''))
 SPECS = (
@@ -54,10 +55,16 @@ def published():
     return [p for spec in SPECS for p in problems.read_problems(spec)]
 
 
-def _pairs(published):
-  index = duplicates.Duplicates({'traces': 'keep'})
+def _index_problems(published):
+  settings = contamination.Settings.from_config(config_groups.get_contamination_group())
+  return contamination.Contamination([(p.problem_id, p.statement) for p in published], settings)
+
+
+def _find_same_questions(published):
+  group = config_groups.get_duplicates_group() | {'traces': 'keep'}
+  index = duplicates.Duplicates(duplicates.Settings.from_config(group))
   for problem in published:
-    found = index.check(
+    duplicate = index.check_trace(
         records.Trace(
             trace_id=problem.problem_id,
             problem_id=problem.problem_id,
@@ -65,12 +72,12 @@ def _pairs(published):
             response='',
         )
     )
-    if found:
-      yield found.of, problem.problem_id, found.similarity
+    if duplicate:
+      yield duplicate.trace_id, problem.problem_id, duplicate.similarity
 
 
 def test_different_problems_are_not_one_question(published):
-  pairs = list(_pairs(published))
+  pairs = list(_find_same_questions(published))
   for pair in pairs:
     print(*pair)
   wrong = [p for p in pairs if p[:2] not in SAME and not _are_versions(*p[:2])]
@@ -78,10 +85,10 @@ def test_different_problems_are_not_one_question(published):
 
 
 def test_every_problem_is_found_again_as_itself(published):
-  index = contamination.Contamination([(p.problem_id, p.statement) for p in published], {})
+  index = _index_problems(published)
   others = []
   for problem in published:
-    match = index.check(f'Solve this.\n\n{problem.statement}\n\nIn Python.')
+    match = index.find_problem(f'Solve this.\n\n{problem.statement}\n\nIn Python.')
     assert match and match.score > 0.9, problem.problem_id
     if match.problem_id != problem.problem_id:
       others.append((problem.problem_id, match.problem_id))
@@ -97,9 +104,9 @@ def test_one_evaluation_is_not_contaminated_by_another(published):
     sets.get(name, sets['contest']).append(problem)
   found = []
   for name, own in sets.items():
-    index = contamination.Contamination([(p.problem_id, p.statement) for p in own], {})
+    index = _index_problems(own)
     for problem in published:
-      if problem not in own and (match := index.check(problem.statement)):
+      if problem not in own and (match := index.find_problem(problem.statement)):
         found.append((name, problem.problem_id, match))
         print(problem.problem_id, match)
   assert len(found) <= 3

@@ -51,6 +51,7 @@ TRACES = [
     _trace('other name', 6, question=_question(1).upper()),
     _trace('easy', 7, difficulty='EASY', is_correct=True),
     _trace('unruly', 8, source='elsewhere', difficulty='7 stars'),
+    _trace('first', 9),
 ]
 
 
@@ -79,6 +80,7 @@ def test_every_refusal_has_its_reason_count_and_example(directory):
   assert manifest['dropped'] == {
       'code_in_answer': 1,
       'contaminated': 1,
+      'duplicate_trace_id': 1,
       'exact_trace': 1,
       'parses': 1,
       'think': 1,
@@ -86,11 +88,12 @@ def test_every_refusal_has_its_reason_count_and_example(directory):
   assert manifest['examples'] == {
       'code_in_answer': ['no program'],
       'contaminated': ['examined'],
+      'duplicate_trace_id': ['first'],
       'exact_trace': ['again'],
       'parses': ['no python'],
       'think': ['no thought'],
   }
-  assert manifest['num_traces'] + 5 == manifest['num_read'] == len(TRACES)
+  assert manifest['num_traces'] + 6 == manifest['num_read'] == len(TRACES)
 
 
 def test_what_matches_an_evaluation_is_shown_beside_it(directory):

@@ -147,9 +147,7 @@ def _look_at_batch(look: Look, batch: Sequence[tuple[str, int, records.Trace]]) 
   return results
 
 
-def _apply_steps(
-    trace: records.Trace, seen: Any, steps: Sequence[Step]
-) -> records.Trace | Refusal:
+def _apply_steps(trace: records.Trace, seen: Any, steps: Sequence[Step]) -> records.Trace | Refusal:
   """Returns the trace as the last step leaves it, or the first refusal."""
   for step in steps:
     outcome = step(trace, seen)

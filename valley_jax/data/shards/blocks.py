@@ -14,7 +14,7 @@ import pathlib
 from typing import NamedTuple
 
 from valley_jax import records
-from valley_jax.data.cleaning import workers
+from valley_jax.data import workers
 from valley_jax.data.shards import shards
 from valley_jax.data.tokens import encoding
 from valley_jax.data.tokens import prompts
@@ -63,39 +63,44 @@ def write(
   Raises:
     RuntimeError: a worker died.
   """
-  found = workers.each(
-      functools.partial(_writer, settings),
+  written = workers.map_in_order(
+      _BlockWriter(settings),
       _blocks(settings, traces),
       settings.num_workers,
       settings.traces_per_shard,
   )
-  with contextlib.closing(found):
-    for block, _ in found:
+  with contextlib.closing(written):
+    for block, _ in written:
       done(block.size)
 
 
 def _blocks(settings: Settings, traces: Iterable[records.Trace]) -> Iterator[_Block]:
-  batches = workers.batches(traces, settings.traces_per_shard)
+  batches = workers.make_batches(traces, settings.traces_per_shard)
   for number, batch in enumerate(batches):
     is_there = (settings.directory / f'{number:05d}.json').exists()
     yield _Block(number, len(batch), None if is_there else batch)
 
 
-def _writer(settings: Settings) -> Callable[[_Block], None]:
-  """Returns what writes a block; it has loaded the tokenizer."""
-  tokenizer = tokenization.load_tokenizer(settings.directory / 'tokenizer')
-  return functools.partial(_write, settings, encoding.TurnEncoder(tokenizer))
+class _BlockWriter:
+  """Writes blocks; can be pickled. Each process loads the tokenizer once, for its first block."""
 
+  def __init__(self, settings: Settings):
+    self._settings = settings
 
-def _write(settings: Settings, encoder: encoding.TurnEncoder, block: _Block) -> None:
-  if block.traces is None:
-    return
-  shards.write_block(
-      settings.directory,
-      block.number,
-      block.traces,
-      encoder=encoder,
-      prompt=settings.prompt,
-      max_len=settings.max_len,
-      min_len=settings.min_len,
-  )
+  @functools.cached_property
+  def _encoder(self) -> encoding.TurnEncoder:
+    return encoding.TurnEncoder(tokenization.load_tokenizer(self._settings.directory / 'tokenizer'))
+
+  def __call__(self, block: _Block) -> None:
+    if block.traces is None:
+      return
+    settings = self._settings
+    shards.write_block(
+        settings.directory,
+        block.number,
+        block.traces,
+        encoder=self._encoder,
+        prompt=settings.prompt,
+        max_len=settings.max_len,
+        min_len=settings.min_len,
+    )

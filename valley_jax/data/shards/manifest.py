@@ -45,7 +45,7 @@ def make(
     tokenizer: That of the shards.
     prompt: How questions were put.
   """
-  counts = decisions.count(directory, sources)
+  counts = decisions.count_decisions(directory, sources)
   dropped, examples = dict(counts.num_refused), dict(counts.refused)
   num_blocks = 0
   for sidecar in shards.sidecars(directory):
