@@ -3,8 +3,11 @@
     pip install 'valley_jax[ray]'      on every host, the same version
 
 The results are those of `judge.judge_all` on one host, in the same order. A host that is lost
-costs only time: Ray starts its actor anew, elsewhere if need be, and repeats its batches. What was
-yielded is not judged again.
+costs only time: the others judge its batches again, and its actor is started anew, elsewhere if
+need be. What was yielded is not judged again.
+
+Not by `max_restarts` and `max_task_retries`, though they are shorter: Ray spends all retries at
+once, while the new actor is not yet reachable. Nor by `ray.data`, which reads all of its input.
 """
 
 import collections
@@ -42,6 +45,8 @@ class Batch:
 
   problems: list[bytes]
   submissions: list[tuple[int, bytes]]  # With the index of their problem.
+  judgements: list[bytes] | None = None
+  num_losses: int = 0  # How often the host that had it was lost.
 
   def decode_pairs(self) -> Iterator[judge.Pair]:
     problems = [records.from_json(row, records.Problem) for row in self.problems]
@@ -126,14 +131,13 @@ def judge_on_cluster(
   if is_ours:
     connect_to_cluster(ray, address)
   nodes = [node for node in ray.nodes() if node['Alive']]
-  num_pairs = [PAIRS_PER_CORE * max(1, int(node['Resources'].get('CPU', 1))) for node in nodes]
-  actors = [_start_actor(ray, node, settings) for node in nodes]
+  hosts = [_Host(ray, node, settings) for node in nodes]
   try:
-    yield from _judge_with_actors(ray, actors, num_pairs, iter(pairs))
+    yield from _judge_on_hosts(ray, hosts, iter(pairs))
   except ray.exceptions.RayTaskError as e:
     raise e.cause from None  # The error of that host's judge.
   finally:
-    _close_actors(ray, actors)
+    _close_hosts(ray, hosts)
     if is_ours:
       ray.shutdown()
 
@@ -152,60 +156,87 @@ def connect_to_cluster(ray, address: str) -> None:
     ) from e
 
 
-def _start_actor(ray, node: dict[str, Any], settings: settings_lib.Settings):
-  affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-  actor_class = ray.remote(
-      num_cpus=0,  # The pool claims cores itself.
-      max_concurrency=NUM_IN_FLIGHT + 1,  # And `close`.
-      max_restarts=-1,
-      max_task_retries=_MAX_RETRIES,
-      scheduling_strategy=affinity(node['NodeID'], soft=True),
-  )(JudgeActor)
-  return actor_class.remote(settings, cache.describe_engine())
+class _Host:
+  """An actor as seen from here, and the batches that it has."""
+
+  def __init__(self, ray, node: dict[str, Any], settings: settings_lib.Settings):
+    affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    actor_class = ray.remote(
+        num_cpus=0,  # The pool claims cores itself.
+        max_concurrency=NUM_IN_FLIGHT + 1,  # And `close`.
+        scheduling_strategy=affinity(node['NodeID'], soft=True),
+    )(JudgeActor)
+    self._start_actor = lambda: actor_class.remote(settings, cache.describe_engine())
+    self.actor = self._start_actor()
+    self.batch_pairs = PAIRS_PER_CORE * max(1, int(node['Resources'].get('CPU', 1)))
+    self.in_flight: dict[Any, Batch] = {}  # By Ray's reference.
+
+  def submit_batch(self, batch: Batch) -> None:
+    self.in_flight[self.actor.judge_batch.remote(batch)] = batch
+
+  def restart_actor(self) -> list[Batch]:
+    """Replaces a lost actor; returns the batches that it had."""
+    lost = list(self.in_flight.values())
+    self.in_flight.clear()
+    self.actor = self._start_actor()
+    return lost
 
 
-def _judge_with_actors(
-    ray, actors: list, num_pairs: list[int], pairs: Iterator[judge.Pair]
+def _judge_on_hosts(
+    ray, hosts: list[_Host], pairs: Iterator[judge.Pair]
 ) -> Iterator[records.Judgement]:
   """Keeps every host busy, and yields their judgements in order."""
-  window = collections.deque()  # References to all batches that are not yielded, in order.
-  running: dict[Any, int] = {}  # Index of the actor, by reference.
-  results: dict[Any, list[bytes]] = {}
+  window = collections.deque()  # All batches that are not yielded, in order.
+  lost = collections.deque()  # Those whose host was lost.
   while True:
-    for index, actor in enumerate(actors):
-      while len(window) < NUM_IN_WINDOW * len(actors):
-        if list(running.values()).count(index) == NUM_IN_FLIGHT:
+    for host in hosts:
+      while len(host.in_flight) < NUM_IN_FLIGHT:
+        if lost:
+          batch = lost.popleft()
+        elif len(window) < NUM_IN_WINDOW * len(hosts):
+          batch = take_batch(pairs, host.batch_pairs)
+          if not batch.submissions:
+            break
+          window.append(batch)
+        else:
           break
-        batch = take_batch(pairs, num_pairs[index])
-        if not batch.submissions:
-          break
-        window.append(actor.judge_batch.remote(batch))
-        running[window[-1]] = index
+        host.submit_batch(batch)
     if not window:
       return
-    for reference in ray.wait(list(running), num_returns=1)[0]:
-      results[reference] = _get_result(ray, reference)
-      del running[reference]
-    while window and window[0] in results:
-      for row in results.pop(window.popleft()):
+    running = [reference for host in hosts for reference in host.in_flight]
+    done = ray.wait(running, num_returns=1)[0]
+    for host in hosts:
+      lost.extend(_collect_results(ray, host, done))
+    while window and window[0].judgements is not None:
+      for row in window.popleft().judgements:
         yield records.from_json(row, records.Judgement)
 
 
-def _get_result(ray, reference) -> list[bytes]:
-  try:
-    return ray.get(reference)
-  except ray.exceptions.RayTaskError:
-    raise
-  except ray.exceptions.RayError as e:
-    raise HostError(
-        f'A batch of programs was lost {_MAX_RETRIES + 1} times with its host: {e} See the logs of'
-        ' Ray (/tmp/ray/session_latest/logs); a new run keeps what has been judged.'
-    ) from e
+def _collect_results(ray, host: _Host, done) -> list[Batch]:
+  """Stores a host's results in their batches; returns the batches that were lost with it."""
+  for reference in [reference for reference in done if reference in host.in_flight]:
+    try:
+      host.in_flight[reference].judgements = ray.get(reference)
+      del host.in_flight[reference]
+    except ray.exceptions.RayTaskError:
+      raise
+    except ray.exceptions.RayError as e:
+      lost = host.restart_actor()
+      for batch in lost:
+        batch.num_losses += 1
+        if batch.num_losses > _MAX_RETRIES:
+          raise HostError(
+              f'A batch of {len(batch.submissions)} programs was lost {batch.num_losses} times with'
+              f' its host: {e} See the logs of Ray (/tmp/ray/session_latest/logs); a new run keeps'
+              ' what has been judged.'
+          ) from e
+      return lost
+  return []
 
 
-def _close_actors(ray, actors: list) -> None:
-  closing = [actor.close.remote() for actor in actors]
+def _close_hosts(ray, hosts: list[_Host]) -> None:
+  closing = [host.actor.close.remote() for host in hosts]
   with contextlib.suppress(ray.exceptions.RayError):
     ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
-  for actor in actors:
-    ray.kill(actor)
+  for host in hosts:
+    ray.kill(host.actor)
