@@ -3,17 +3,14 @@
 import os
 import pathlib
 import socket
-import subprocess
-import sys
 
 import jax
 import ml_collections as mlc
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from tests import forked
 from valley_jax import jsonl
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def write_config(path: pathlib.Path, config: mlc.ConfigDict) -> pathlib.Path:
@@ -33,11 +30,9 @@ def start(
     devices: int = 1,
     program: tuple[str | os.PathLike, ...] = ('-m', 'valley_jax.train'),
     **environ: str,
-) -> list[subprocess.Popen]:
-  """Starts one process a host, of so many devices each."""
+) -> list[forked.Program]:
+  """Starts one process for each host, with `devices` devices."""
   environ = {
-      **os.environ,
-      'PYTHONPATH': str(ROOT),
       'JAX_NUM_CPU_DEVICES': str(devices),
       # Compiled once for all of them.
       'JAX_COMPILATION_CACHE_DIR': f'{config.parent}/compiled',
@@ -48,17 +43,8 @@ def start(
     environ['JAX_COORDINATOR_ADDRESS'] = f'127.0.0.1:{_free_port()}'
     environ['JAX_NUM_PROCESSES'] = str(hosts)
   arguments = [f'--config={config}', f'--workdir={workdir}', *flags]
-  return [
-      subprocess.Popen(
-          [sys.executable, *program, *arguments],
-          env=environ | ({'JAX_PROCESS_ID': str(host)} if hosts > 1 else {}),
-          stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT,
-          text=True,
-          cwd=ROOT,
-      )
-      for host in range(hosts)
-  ]
+  host_environs = [{'JAX_PROCESS_ID': str(host)} if hosts > 1 else {} for host in range(hosts)]
+  return [forked.start([*program, *arguments], **environ, **host) for host in host_environs]
 
 
 def _free_port() -> int:
@@ -67,14 +53,14 @@ def _free_port() -> int:
     return s.getsockname()[1]
 
 
-def wait(started: list[subprocess.Popen]) -> tuple[list[int], str]:
-  """Returns the exit statuses, and all that was printed."""
+def wait(started: list[forked.Program]) -> tuple[list[int], str]:
+  """Returns the exit statuses and all that was printed."""
   try:
-    said = [process.communicate(timeout=600)[0] for process in started]
+    statuses = [program.wait() for program in started]
   finally:
-    for process in started:
-      process.kill()
-  return [process.returncode for process in started], '\n'.join(said)
+    for program in started:
+      program.kill()
+  return statuses, '\n'.join(program.read_output() for program in started)
 
 
 def state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:

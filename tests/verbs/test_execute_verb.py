@@ -14,6 +14,7 @@ import ml_collections as mlc
 import msgspec
 import pytest
 
+from tests import forked
 from tests import judged
 from valley_jax import execute
 from valley_jax import jsonl
@@ -307,28 +308,23 @@ def test_missing_completions_name_the_verb_that_writes_them(tmp_path):
     execute.execute(_config(tmp_path, submissions=''), str(tmp_path / 'w'))
 
 
-def _start(config: mlc.ConfigDict, workdir, kill_at: int) -> subprocess.Popen:
-  return subprocess.Popen(
-      [
-          sys.executable, ROOT / 'tests/kill_at.py', 'execute',
-          config.to_json(), str(workdir), str(kill_at),
-      ],
-      env={**os.environ, 'PYTHONPATH': PATH},
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-  )  # fmt: skip
+def _mark_most_as_long(numbers, *but_these):
+  return [pytest.param(n, marks=() if n in but_these else pytest.mark.long) for n in numbers]
 
 
-@pytest.mark.parametrize('kill_at', range(1, 6))
+def _start_execute(workdir, kill_at: int) -> forked.Program:
+  return forked.start_verb('execute', _config(workdir).to_json(), workdir / 'w', kill_at)
+
+
+@pytest.mark.parametrize('kill_at', _mark_most_as_long(range(1, 6), 3))
 def test_killed_at_a_file_operation_and_resumed_equals_unbroken(tmp_path, kill_at, unbroken):
   _write_inputs(tmp_path)
-  process = _start(_config(tmp_path), tmp_path / 'w', kill_at)
-  process.wait()
+  _start_execute(tmp_path, kill_at).wait()
   execute.execute(_config(tmp_path), str(tmp_path / 'w'))
   assert _rows(tmp_path / 'w') == _rows(unbroken / 'w')
 
 
-@pytest.mark.parametrize('kill_at', range(6, 18))
+@pytest.mark.parametrize('kill_at', _mark_most_as_long(range(6, 18), 8, 13))
 def test_killed_while_the_file_is_built_anew_equals_unbroken(judged_before, kill_at, unbroken):
   path = judged_before / 'w/judgements.jsonl'
   rows = list(jsonl.read_rows(path, records.Judgement))
@@ -336,8 +332,7 @@ def test_killed_while_the_file_is_built_anew_equals_unbroken(judged_before, kill
   # An earlier run was killed while it built the file anew, too.
   jsonl.write_rows(f'{path}.next', rows[:2])
   jsonl.write_rows(path, [rows[0], *rows[3:]])
-  process = _start(_config(judged_before), judged_before / 'w', kill_at)
-  process.wait()
+  _start_execute(judged_before, kill_at).wait()
   execute.execute(_config(judged_before), str(judged_before / 'w'))
   assert _rows(judged_before / 'w') == _rows(unbroken / 'w')
   assert not pathlib.Path(f'{path}.next').exists()
@@ -348,7 +343,7 @@ def test_killed_while_the_file_is_built_anew_equals_unbroken(judged_before, kill
 @pytest.mark.parametrize('num_rows', [1, 4])
 def test_killed_in_mid_judging_and_resumed_equals_unbroken(tmp_path, num_rows, unbroken):
   _write_inputs(tmp_path)
-  process = _start(_config(tmp_path), tmp_path / 'w', kill_at=0)
+  process = _start_execute(tmp_path, kill_at=0)
   path = tmp_path / 'w/judgements.jsonl'
   while process.poll() is None:
     if path.exists() and path.read_bytes().count(b'\n') >= num_rows:

@@ -1,14 +1,12 @@
 """label and execute, in turn, say which traces are right."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import ml_collections as mlc
 import pytest
 
+from tests import forked
 from tests import judged
 from valley_jax import execute
 from valley_jax import jsonl
@@ -153,13 +151,8 @@ def test_killed_on_its_way_it_writes_the_same_in_the_end(labelled, tmp_path, kil
   _write_inputs(tmp_path)
   judgements = (labelled / 'w/judgements.jsonl').read_bytes()
   jsonl.write_atomically(tmp_path / 'w/judgements.jsonl', judgements)
-  command = [
-      sys.executable, ROOT / 'tests/kill_at.py', 'label',
-      _config(tmp_path).to_json(), str(tmp_path / 'w'), str(kill_at),
-  ]  # fmt: skip
-  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-  killed = subprocess.run(command, env=environment, capture_output=True)
-  assert killed.returncode == -9, killed.stderr
+  killed = forked.start_verb('label', _config(tmp_path).to_json(), tmp_path / 'w', kill_at)
+  assert killed.wait() == -9, killed.read_output()
   label.label(_config(tmp_path), str(tmp_path / 'w'))
   for name in ('submissions.jsonl', 'asked.jsonl', 'traces.jsonl'):
     found = (tmp_path / 'w' / name).read_bytes()

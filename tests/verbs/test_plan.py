@@ -169,6 +169,7 @@ def test_parameters_in_bfloat16_take_half(lines):
   assert ratio == pytest.approx(10 / 12, rel=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.version_info < (3, 12), reason='Once is enough.')
 def test_qwen2_5_7b_at_32k_fits_sixteen_v6e():

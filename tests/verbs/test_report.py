@@ -2,20 +2,17 @@
 
 import html.parser
 import json
-import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import ml_collections as mlc
 import pytest
 
+from tests import forked
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import report
 
-_KILL_AT = pathlib.Path(__file__).parents[1] / 'kill_at.py'
 _ATTACK = '</script><script>alert(1)</script><img src=x onerror=alert(2)>'
 _VERDICTS = ('AC', 'WA', 'TLE', 'ILE', 'MLE', 'OLE', 'RE', 'CE')
 
@@ -349,13 +346,8 @@ def test_killed_and_run_again_gives_the_same_files(study, tmp_path, operation):
   uninterrupted = _outputs(study)
   shutil.copytree(study / 'runs', tmp_path / 'runs')
   config = _config(tmp_path)
-  values = json.dumps(config.to_dict())
-  killed = subprocess.run(
-      [sys.executable, str(_KILL_AT), 'report', values, str(tmp_path), str(operation)],
-      check=False,
-      timeout=60,
-  )
-  assert killed.returncode == -9
+  killed = forked.start_verb('report', json.dumps(config.to_dict()), tmp_path, operation)
+  assert killed.wait() == -9, killed.read_output()
   assert 'report.html' not in _outputs(tmp_path)
   report.report(config, str(tmp_path))
   assert _outputs(tmp_path) == uninterrupted

@@ -1,21 +1,16 @@
 """sample writes the same bytes, whoever draws and however often it dies."""
 
-import os
-import pathlib
 import random
-import subprocess
-import sys
 
 import pytest
 
+from tests import forked
 from tests import tiny
 from tests import train_program
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax import train
-
-_KILLED = pathlib.Path(__file__).parents[1] / 'killed_sample.py'
 
 
 def _config(world, **changes):
@@ -58,41 +53,35 @@ def _done(workdir):
   return found
 
 
-def _run(world, workdir, kill_at):
-  environ = {
-      'PYTHONPATH': str(_KILLED.parents[1]),
-      'JAX_NUM_CPU_DEVICES': '1',
-      'JAX_COMPILATION_CACHE_DIR': f'{world}/compiled',
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
-  config = _config(world).to_json()
-  return subprocess.run(
-      [sys.executable, _KILLED, config, workdir, str(kill_at)],
-      env={**os.environ, **environ},
-      capture_output=True,
-      text=True,
+def _start_sample(world, workdir, kill_at=forked.NEVER):
+  return forked.start(
+      ['-m', 'tests.killed_sample', _config(world).to_json(), workdir, kill_at],
+      JAX_NUM_CPU_DEVICES='1',
+      JAX_COMPILATION_CACHE_DIR=f'{world}/compiled',
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
   )
 
 
 @pytest.mark.timeout(1800)
-def test_killed_20_times_no_sample_is_lost_or_doubled(world, tmp_path):
+@pytest.mark.parametrize('num_kills', [3, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_again_and_again_no_sample_is_lost_or_doubled(world, tmp_path, num_kills):
   rng, before, num_killed = random.Random(0), set(), 0
-  while num_killed < 20:
-    done = _run(world, tmp_path, rng.randint(1, 20))
-    if done.returncode == 0:  # It came to its end: begin again.
+  while num_killed < num_kills:
+    program = _start_sample(world, tmp_path, rng.randint(1, 20))
+    if program.wait() == 0:  # It came to its end: begin again.
       assert _bytes(tmp_path) == _bytes(world / 'whole')
       tmp_path, before = tmp_path / 'again', set()
       tmp_path.mkdir()
       continue
-    assert done.returncode == -9, done.stderr
+    assert program.returncode == -9, program.read_output()
     num_killed += 1
     files = _done(tmp_path)
     assert all(len(keys) == len(set(keys)) for keys in files)
     found = {key for keys in files for key in keys}
     assert before <= found
     before = found
-  done = _run(world, tmp_path, 10**9)
-  assert done.returncode == 0, done.stderr
+  program = _start_sample(world, tmp_path)
+  assert program.wait() == 0, program.read_output()
   assert _bytes(tmp_path) == _bytes(world / 'whole')
   assert not (tmp_path / 'samples').exists()
 

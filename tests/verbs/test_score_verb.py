@@ -1,21 +1,17 @@
 """`score` gives a whole score or none, and the same one after a kill."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import ml_collections as mlc
 import pytest
 
+from tests import forked
 from tests import rows
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import score
 from valley_jax.execution import settings as judge_settings
 from valley_jax.scoring import digests
-
-_KILL_AT = pathlib.Path(__file__).parents[1] / 'kill_at.py'
 
 
 def _make_config(workdir, **changes):
@@ -309,19 +305,8 @@ def test_killed_and_run_again_gives_the_same_file(tmp_path, operation):
   path = tmp_path / 'scores.json'
   uninterrupted = path.read_bytes()
   path.unlink()
-  killed = subprocess.run(
-      [
-          sys.executable,
-          str(_KILL_AT),
-          'score',
-          json.dumps(config.to_dict()),
-          str(tmp_path),
-          str(operation),
-      ],
-      check=False,
-      timeout=60,
-  )
-  assert killed.returncode == -9
+  killed = forked.start_verb('score', json.dumps(config.to_dict()), tmp_path, operation)
+  assert killed.wait() == -9, killed.read_output()
   assert not path.exists()
   score.score(config, str(tmp_path))
   assert path.read_bytes() == uninterrupted

@@ -64,14 +64,15 @@ def _program(name, *arguments):
 
 
 @pytest.mark.timeout(1800)
-def test_killed_at_20_points_it_ends_with_the_same_bytes(whole, tmp_path):
+@pytest.mark.parametrize('num_kills', [4, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_any_point_it_ends_with_the_same_bytes(whole, tmp_path, num_kills):
   config = json.dumps(_config().to_dict())
   done = subprocess.run(
-      _program('killed_shard.py', config, tmp_path, 20, 0), capture_output=True, text=True
+      _program('killed_shard.py', config, tmp_path, num_kills, 0), capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
   runs = list(tmp_path.iterdir())
-  assert len(runs) == 20 + 2  # Two were not killed.
+  assert len(runs) == num_kills + 2  # Two were not killed.
   for workdir in runs:
     assert _files(workdir) == whole, workdir
 

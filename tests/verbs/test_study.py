@@ -1,22 +1,19 @@
 """A study ends the same, however often it was killed on its way."""
 
 import json
-import os
 import pathlib
 import shlex
-import subprocess
-import sys
 
 import ml_collections as mlc
 import pytest
 
 from configs import valley
+from tests import forked
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import study
 
-_KILL_AT = pathlib.Path(__file__).parents[1] / 'kill_at.py'
 _MEASURED = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'calibration')
 
 
@@ -34,13 +31,8 @@ def _config():
   return config.to_json()
 
 
-def _run(workdir, kill_at):
-  return subprocess.run(
-      [sys.executable, _KILL_AT, 'study', _config(), workdir, str(kill_at)],
-      env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
-      capture_output=True,
-      text=True,
-  )
+def _start_study(workdir, kill_at=forked.NEVER):
+  return forked.start_verb('study', _config(), workdir, kill_at)
 
 
 def _results(workdir):
@@ -143,8 +135,8 @@ def test_what_a_subset_lacks_is_said_before_anything_is_trained(tmp_path, monkey
 def uninterrupted(tmp_path_factory):
   # Paths are part of what a run is; so both studies run under one name.
   workdir = tmp_path_factory.mktemp('whole') / 'study'
-  done = _run(str(workdir), 10**9)
-  assert done.returncode == 0, done.stderr
+  program = _start_study(workdir)
+  assert program.wait() == 0, program.read_output()
   return workdir
 
 
@@ -179,8 +171,8 @@ def test_teachers_are_labelled_by_execution(uninterrupted):
 def test_a_study_killed_again_and_again_ends_the_same(uninterrupted, tmp_path):
   workdir = tmp_path / 'study'
   for kill_at in (60, 130):
-    killed = _run(str(workdir), kill_at)
-    assert killed.returncode == -9, killed.stderr
-  assert _run(str(workdir), 10**9).returncode == 0
+    killed = _start_study(workdir, kill_at)
+    assert killed.wait() == -9, killed.read_output()
+  assert _start_study(workdir).wait() == 0
   found, wanted = _results(workdir), _results(uninterrupted)
   assert found == wanted

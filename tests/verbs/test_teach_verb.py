@@ -1,13 +1,9 @@
 """A teacher's samples become traces: all that ended, and no other."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
 from tests import engine_server
+from tests import forked
 from tests import tiny
 from valley_jax import convert
 from valley_jax import jsonl
@@ -22,7 +18,6 @@ from valley_jax.data.tokens import tokenization
 
 # As R1's: thinking is begun for who answers.
 TEMPLATE = tokenization.CHAT_TEMPLATE.replace("'<|assistant|>' }}", "'<|assistant|><think>\\n' }}")
-_KILL_AT = pathlib.Path(__file__).parents[1] / 'kill_at.py'
 _FILES = ('traces.jsonl', 'truncated.jsonl', 'teacher.json')
 _TEST = records.TestCase(input='')
 PROBLEMS = [
@@ -194,31 +189,20 @@ def test_another_seed_shares_no_id(world, whole, tmp_path):
   assert ids.isdisjoint(trace.trace_id for trace in _traces(tmp_path))
 
 
-def _run_to(world, workdir, kill_at):
-  environ = {
-      'PYTHONPATH': str(_KILL_AT.parents[1]),
-      'JAX_NUM_CPU_DEVICES': '1',
-      'JAX_COMPILATION_CACHE_DIR': f'{world}/compiled',
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
+def _start_teach(world, workdir, kill_at=forked.NEVER):
   config = _config(world).to_json()
-  return subprocess.run(
-      [sys.executable, _KILL_AT, 'teach', config, workdir, str(kill_at)],
-      env={**os.environ, **environ},
-      capture_output=True,
-      text=True,
-  )
+  return forked.start_verb('teach', config, workdir, kill_at, world / 'compiled')
 
 
 @pytest.mark.timeout(900)
 def test_killed_and_run_again_gives_the_same_files(world, whole, tmp_path):
   # Ahead of completions.jsonl; while traces are written; between two renames.
   for kill_at in (8, 11, 13):
-    done = _run_to(world, tmp_path, kill_at)
-    assert done.returncode == -9, done.stderr
+    killed = _start_teach(world, tmp_path, kill_at)
+    assert killed.wait() == -9, killed.read_output()
     assert not (tmp_path / 'teacher.json').exists()
-  done = _run_to(world, tmp_path, 10**9)
-  assert done.returncode == 0, done.stderr
+  resumed = _start_teach(world, tmp_path)
+  assert resumed.wait() == 0, resumed.read_output()
   assert _bytes(tmp_path) == _bytes(whole)
   assert not [path for path in tmp_path.iterdir() if path.suffix == '.tmp']
 

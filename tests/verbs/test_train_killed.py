@@ -1,4 +1,4 @@
-"""Killed at twenty random moments, training ends with the same bits."""
+"""Killed at random moments, training ends with the same bits."""
 
 import pathlib
 import random
@@ -9,27 +9,26 @@ import pytest
 from tests import tiny
 from tests import train_program
 
-NUM_KILLS = 20
 NUM_STEPS = 150
 
 
-def _moments() -> list[tuple[int, float]]:
-  """Operations and seconds after them; operation 0 is the program's start."""
+def _draw_moments(num_kills: int) -> list[tuple[int, float]]:
+  """Draws file operations and seconds after them; operation 0 is the program's start."""
   rng = random.Random(0)
-  during_startup = [(0, rng.uniform(0, 3)) for _ in range(NUM_KILLS // 5)]
+  during_startup = [(0, rng.uniform(0, 3)) for _ in range(num_kills // 5)]
   # A save is some twenty operations: these fall into saves,
-  moments = [(rng.randrange(1, 50), 0.0) for _ in range(NUM_KILLS // 2)]
+  moments = [(rng.randrange(1, 50), 0.0) for _ in range(num_kills // 2)]
   # and these between them, or into the end of one.
-  while len(moments) + len(during_startup) < NUM_KILLS:
+  while len(moments) + len(during_startup) < num_kills:
     moments.append((rng.randrange(1, 50), rng.uniform(0, 0.03)))
   moments += during_startup
   rng.shuffle(moments)
   return moments
 
 
-@pytest.fixture(scope='module')
-def killed_and_not(tmp_path_factory):
-  """Workdirs of a run killed twenty times, and of an uninterrupted one."""
+@pytest.fixture(scope='module', params=[3, pytest.param(20, marks=pytest.mark.long)])
+def killed_and_not(request, tmp_path_factory):
+  """Workdirs of a run that is killed this many times, and of an uninterrupted one."""
   world = tmp_path_factory.mktemp('killed')
   tiny.write_world(world)
   config = train_program.write_config(
@@ -40,7 +39,7 @@ def killed_and_not(tmp_path_factory):
   statuses, said = train_program.wait(train_program.start(config, whole))
   assert statuses == [0], said
   program = pathlib.Path(__file__).parents[1] / 'killed_train.py'
-  for operation, seconds in _moments():
+  for operation, seconds in _draw_moments(request.param):
     moment = program, str(operation), str(seconds)
     statuses, said = train_program.wait(train_program.start(config, killed, program=moment))
     assert statuses == [-signal.SIGKILL], said

@@ -2,12 +2,8 @@
 
 import functools
 import json
-import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
@@ -18,6 +14,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 import pytest
 
+from tests import forked
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import train
@@ -25,8 +22,6 @@ from valley_jax.models import params as params_lib
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
 
-_KILL_AT = pathlib.Path(__file__).parents[1] / 'kill_at.py'
-NEVER = 10**6
 NUM_STEPS = 50
 
 
@@ -64,30 +59,15 @@ def _metrics(workdir):
 # Killed, in programs of one device.
 
 
-def _start(config, workdir, kill_at=NEVER):
-  return subprocess.Popen(
-      [
-          sys.executable, str(_KILL_AT), 'train', config.to_json(),
-          str(workdir), str(kill_at),
-      ],
-      env={
-          **os.environ,
-          'PYTHONPATH': str(_KILL_AT.parents[1]),
-          'JAX_NUM_CPU_DEVICES': '1',
-          # Compiled once for all of them.
-          'JAX_COMPILATION_CACHE_DIR': f'{workdir.parent}/compiled',
-          'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      },
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
-  )  # fmt: skip
+def _start_train(config, workdir, kill_at=forked.NEVER):
+  # Compiled once for all of them.
+  compiled = workdir.parent / 'compiled'
+  return forked.start_verb('train', config.to_json(), workdir, kill_at, compiled)
 
 
-def _wait(process):
-  _, errors = process.communicate(timeout=240)
-  assert process.returncode in (0, -signal.SIGKILL), errors
-  return process.returncode
+def _wait(program):
+  assert program.wait() in (0, -signal.SIGKILL), program.read_output()
+  return program.returncode
 
 
 def _steps_written(workdir):
@@ -102,20 +82,20 @@ def killed_and_not(world):
       world, num_traces=10, train={'batch_size': 2, 'epochs': 10, 'checkpoint_every': 4}
   )
   killed, whole = world / 'killed', world / 'whole'
-  assert _wait(_start(config, whole)) == 0
+  assert _wait(_start_train(config, whole)) == 0
   latest = [checkpoints.latest_step(killed / 'checkpoints')]
 
   def see():
     latest.append(checkpoints.latest_step(killed / 'checkpoints'))
 
   # In the midst of the first save, so before there is a checkpoint.
-  assert _wait(_start(config, killed, kill_at=12)) == -signal.SIGKILL
+  assert _wait(_start_train(config, killed, kill_at=12)) == -signal.SIGKILL
   see()
   # In the midst of a later save.
-  assert _wait(_start(config, killed, kill_at=48)) == -signal.SIGKILL
+  assert _wait(_start_train(config, killed, kill_at=48)) == -signal.SIGKILL
   see()
   # In the midst of a step, wherever that is.
-  process = _start(config, killed)
+  process = _start_train(config, killed)
   while _steps_written(killed) < 20 and process.poll() is None:
     time.sleep(0.001)
   process.kill()
@@ -125,7 +105,7 @@ def killed_and_not(world):
   with open(killed / 'metrics.jsonl', 'a') as f:
     f.write('{"step": 3')
   (killed / 'checkpoints/1/state').mkdir(parents=True)
-  assert _wait(_start(config, killed)) == 0
+  assert _wait(_start_train(config, killed)) == 0
   see()
   return killed, whole, latest
 
