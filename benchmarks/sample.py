@@ -43,7 +43,6 @@ import transformers
 from valley_jax import jsonl
 from valley_jax.models import cache
 from valley_jax.models import hf_config
-from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import partitioning
@@ -87,7 +86,7 @@ def parse() -> argparse.Namespace:
 
 def make_student(args: argparse.Namespace) -> student_lib.Student:
   if args.student:
-    return student_lib.preset(args.student)
+    return student_lib.find_preset(args.student)
   return student_lib.Student(
       vocab_size=32_768,
       num_layers=8,
@@ -126,9 +125,8 @@ class Ours:
     self._mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     self.student = pretrained.read_student(directory)
     with jax.set_mesh(self._mesh):
-      like = params_lib.abstract(self.student)
-      params = pretrained.load_params(directory, like)
-      self._params = cache.unstack(params, args.dtype, give_up=True)
+      params = pretrained.load_params(directory, self.student)
+      self._params = cache.unstack_layers(self.student, params, args.dtype, give_up=True)
     self.settings = lanes.Settings(
         student=self.student,
         params=self._params,

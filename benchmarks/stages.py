@@ -185,7 +185,7 @@ def main() -> None:
   args = parser.parse_args()
   rows, figures = [], []
   for name, chip_name, mean in itertools.product(args.students, CHIPS, args.mean):
-    m = of(student_lib.preset(name), CHIPS[chip_name], args.efficiency)
+    m = of(student_lib.find_preset(name), CHIPS[chip_name], args.efficiency)
     lengths = draw(mean, args.cap, args.number, seed=0)
     ideal = paged(m, lengths)
     found = {s: staged(m, lengths, s) for s in candidates(args.cap)}

@@ -39,13 +39,12 @@ from valley_jax import jsonl
 from valley_jax.data import batching
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import hf_config
-from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import partitioning
 from valley_jax.training import flops
-from valley_jax.training import recipe
-from valley_jax.training import step as step_lib
+from valley_jax.training import optimizer
+from valley_jax.training import program as program_lib
 
 _LEARNING_RATE = 1e-3
 
@@ -75,7 +74,7 @@ Step = collections.namedtuple('Step', 'rows traces num_tokens squared_lengths')
 
 def make_student(args: argparse.Namespace) -> student_lib.Student:
   if args.student:
-    return student_lib.preset(args.student)
+    return student_lib.find_preset(args.student)
   return student_lib.Student(
       vocab_size=8192,
       num_layers=6,
@@ -120,27 +119,23 @@ class Ours:
   """Our training step, from the weights of a directory."""
 
   def __init__(self, directory: str, args: argparse.Namespace):
-    fields = {
-        'dtype': args.dtype,
-        'remat': args.remat,
-        'loss_chunk_len': 256,
-        'z_loss': 0.0,
-        'optimizer': 'adamw',
-        'b1': 0.9,
-        'b2': 0.95,
-        'weight_decay': 0.0,
-        'clip_norm': 1.0,
-        'mu_dtype': 'float32',
-        'nu_dtype': 'float32',
-        'param_dtype': 'float32',
-    }
+    adamw = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.0, clip_norm=1.0)
     self._mesh = partitioning.make_mesh(devices=jax.devices()[:1])
     student = pretrained.read_student(directory)
     with jax.set_mesh(self._mesh):
-      params = pretrained.load_params(directory, params_lib.abstract(student))
-      made = recipe.of(fields, args.attention, student)
-      self._step = made.step
-      self._state = step_lib.init_state(params, made.tx)
+      params = pretrained.load_params(directory, student)
+      program = program_lib.build_program(
+          student=student,
+          dtype=args.dtype,
+          param_dtype='float32',
+          attention=args.attention,
+          remat=args.remat,
+          loss_chunk_len=256,
+          z_loss=0.0,
+          optimizer=adamw,
+      )
+      self._step = program.step
+      self._state = program.init_state(params)
 
   def run(self, steps: list[Step]) -> list[float]:
     losses = []

@@ -19,7 +19,6 @@ import threading
 
 from tests import tiny
 from valley_jax.data.tokens import tokenization
-from valley_jax.models import params as params_lib
 from valley_jax.models import pretrained
 from valley_jax.records import FinishReason
 from valley_jax.sampling import methods
@@ -57,8 +56,7 @@ class Completions:
   def __init__(self, directory: str):
     self._tokenizer = tokenization.load_tokenizer(directory)
     self._student = pretrained.read_student(directory)
-    like = params_lib.abstract(self._student)
-    self._params = pretrained.load_params(directory, like)
+    self._params = pretrained.load_params(directory, self._student)
     self._lock = threading.Lock()
 
   @functools.cache  # noqa: B019

@@ -15,7 +15,7 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.models import cache as cache_lib
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import engine as engine_lib
@@ -58,7 +58,7 @@ def params(student: student_lib.Student, seed: int = 0) -> Any:
   """Parameters on the host, scales and biases random too; do not write."""
   rng = np.random.default_rng(seed)
   with mesh():
-    shapes = params_lib.abstract(student)
+    shapes = parameters.abstract_params(student)
 
   def draw(path, leaf):
     x = rng.normal(size=leaf.shape).astype(np.float32)
@@ -81,23 +81,25 @@ def engine(student: student_lib.Student, params: Any = None, **changes: Any) -> 
       'stops': None,
       **changes,
   }
-  params = put(globals()['params'](student)) if params is None else params
+  params = put_params(student) if params is None else params
   of_engine = ('end_token', 'max_new_tokens', 'stops')
   rest = {name: s.pop(name) for name in of_engine}
   stages = s.pop('stages')
-  settings = lanes_lib.Settings(student=student, params=cache_lib.unstack(params, s['dtype']), **s)
+  settings = lanes_lib.Settings(
+      student=student, params=cache_lib.unstack_layers(student, params, s['dtype']), **s
+  )
   return engine_lib.Engine(settings, stages, **rest)
 
 
-def put(params: Any) -> Any:
-  """Lays parameters out over the current mesh."""
+def put_params(student: student_lib.Student, host_params: Any = None) -> Any:
+  """Lays parameters, by default those of `params`, out over the current mesh."""
+  host_params = params(student) if host_params is None else host_params
   mesh = jax.sharding.get_mesh()
-
-  def put_one(x, spec):
-    spec = jax.P(*spec, *[None] * (x.ndim - len(spec)))  # As `init` has it.
-    return jax.device_put(x, jax.NamedSharding(mesh, spec))
-
-  return jax.tree.map(put_one, params, partitioning.specs(params))
+  return jax.tree.map(
+      lambda x, declared: jax.device_put(x, jax.NamedSharding(mesh, declared.spec)),
+      host_params,
+      parameters.describe_parameters(student),
+  )
 
 
 def batch(*shape: int, vocab_size: int = 40, seed: int = 0) -> dict[str, np.ndarray]:

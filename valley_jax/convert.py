@@ -45,10 +45,10 @@ import numpy as np
 from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax.data.tokens import tokenization
-from valley_jax.models import export as export_lib
 from valley_jax.models import hf_config
+from valley_jax.models import hf_weights
 from valley_jax.models import initial
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
@@ -132,14 +132,14 @@ def export(
   scratch = directory.with_name(f'.{directory.name}.tmp')
   shutil.rmtree(scratch, ignore_errors=True)
   shutil.copytree(source, scratch)
-  cast = lambda tree: jax.tree.map(lambda x: x.update(dtype=dtype), tree)
+  cast = lambda _, tree: jax.tree.map(lambda x: x.update(dtype=dtype), tree)
   with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
-    student, params = initial.trained(run / 'checkpoints', cast)
+    student, params = initial.load_trained(run / 'checkpoints', cast)
     _write_configs(scratch, student, tokenizer, dtype)
-    export_lib.write_weights(scratch, params, dtype, max_file_bytes)
+    hf_weights.write_weights(scratch, student, params, dtype, max_file_bytes)
   jsonl.write_json(scratch / 'export.json', settings)
   os.replace(scratch, directory)
-  print(f'export: {params_lib.count(params):,} parameters in {directory}.')
+  print(f'export: {parameters.count_params(params):,} parameters in {directory}.')
 
 
 def _tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def _tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.n
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(student: student_lib.Student, params: Any, tokens_BL: jax.Array) -> jax.Array:
-  model = params_lib.bind(student, params)
+  model = parameters.bind_transformer(student, params)
   positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
   hidden_BLD, _ = model(tokens_BL, positions_BL, jnp.ones_like(tokens_BL))
   return hidden_BLD @ model.head(hidden_BLD.dtype)
@@ -168,7 +168,7 @@ def our_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
   """Returns logits [L, V] of a Hugging Face checkpoint, in float32."""
   student = pretrained.read_student(directory)
   with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
-    params = pretrained.load_params(directory, params_lib.abstract(student))
+    params = pretrained.load_params(directory, student)
     return np.asarray(_logits(student, params, tokens[None].astype(np.int32)))[0]
 
 

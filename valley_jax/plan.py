@@ -48,7 +48,6 @@ import ml_collections as mlc
 from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax.data import batching
-from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
 from valley_jax.planning import chips
@@ -57,7 +56,7 @@ from valley_jax.runtime import metrics
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
 from valley_jax.sampling import stages
-from valley_jax.training import recipe
+from valley_jax.training import program as program_lib
 
 _PROMPT_LEN = 1024  # Tokens of the longest problem, for the cache of decoding.
 _MAX_HBM_SHARE = 0.96  # A run needs some HBM that the compiler does not know of.
@@ -102,9 +101,10 @@ class Candidate:
 
 def preset_student(config: mlc.ConfigDict) -> student_lib.Student:
   """Returns the config's student with the vocabulary of its preset."""
-  student = student_lib.preset(config.student)
-  student = student_lib.of(config.student, student.vocab_size, config.vocab_multiple)
-  return dataclasses.replace(student, lora=lora.of(config.train))
+  student = student_lib.find_preset(config.student)
+  student = student_lib.build_preset(config.student, student.vocab_size, config.vocab_multiple)
+  settings = program_lib.TrainSettings.from_config(config.train, config.attention)
+  return dataclasses.replace(student, lora=settings.lora)
 
 
 def _make_train_mesh(config: mlc.ConfigDict, topology: chips.Topology) -> jax.sharding.Mesh:
@@ -134,10 +134,11 @@ def plan_train_step(
           ' config.mesh (tp or cp in place of fsdp).'
       )
     accumulate = train.batch_size // micro_rows
-    program = recipe.of({**train.to_dict(), 'remat': remat}, config.attention, student)
-    state = programs.describe_train_state(
-        student, program.tx, recipe.DTYPES[train.dtype], recipe.DTYPES[train.param_dtype]
-    )
+    settings = program_lib.TrainSettings.from_config(train, config.attention)
+    settings = dataclasses.replace(settings, remat=remat)
+    program = program_lib.choose_program(settings, student)
+    dtype = program_lib.DTYPES[settings.dtype]
+    state = programs.describe_train_state(student, program, dtype)
     batch = programs.describe_batch(batching.lay_out_row([], max_len), accumulate, micro_rows)
     max_chunks = -(-max_len // train.loss_chunk_len)
     needs = programs.measure_train_step(state, program.step, batch, max_chunks)

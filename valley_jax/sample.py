@@ -260,7 +260,7 @@ def _engine(
 
   def draw(progress: show.Progress) -> Iterator[request_lib.Sample]:
     with jax.set_mesh(begin.mesh(config.sample.tp)):
-      student, params = initial.trained(directory)
+      student, params = initial.load_trained(directory)
       engine = begin.engine(
           config, student, params, tokenizer, longest_prompt=longest_prompt, give_up=True
       )

@@ -106,9 +106,9 @@ def _build_contamination(
   settings = contamination.Settings.from_config(config.contamination)
   embed = None
   if settings.model:
-    from valley_jax.models import embedding  # It brings JAX.
+    from valley_jax.models import text_vectors  # Imports JAX, which nothing else here needs.
 
-    embed = embedding.load(settings.model)
+    embed = text_vectors.load_embedder(settings.model)
   return contamination.Contamination(evaluation, settings, embed)
 
 

@@ -84,16 +84,14 @@ from valley_jax.data.subsets import corpus as corpus_lib
 from valley_jax.data.subsets import subset
 from valley_jax.models import hf_config
 from valley_jax.models import initial
-from valley_jax.models import lora
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import buckets
 from valley_jax.runtime import checkpoints
 from valley_jax.runtime import partitioning
 from valley_jax.runtime import preemption
 from valley_jax.runtime import processes
-from valley_jax.training import recipe
-from valley_jax.training import step as step_lib
+from valley_jax.training import program as program_lib
 from valley_jax.watching import begin as begin_lib
 
 
@@ -191,14 +189,15 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
   shards = shards_of(config, workdir)
   corpus = corpus_of(config, shards, workdir)
-  student = initial.student(
+  student = initial.choose_student(
       config.init,
       config.student,
       num_tokens=shards.manifest['vocab_size'],
       multiple=config.vocab_multiple,
       max_len=config.data.max_len,
   )
-  student = dataclasses.replace(student, lora=lora.of(config.train))
+  settings = program_lib.TrainSettings.from_config(config.train, config.attention)
+  student = dataclasses.replace(student, lora=settings.lora)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
     notice = stack.enter_context(preemption.Notice())
@@ -215,26 +214,26 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     if is_first:
       jsonl.write_atomically(files.directory / 'config.json', config.to_json(indent=2) + '\n')
       jsonl.write_json(files.directory / 'subset.json', corpus.manifest)
-    made = recipe.of(config.train, config.attention, student)
-    schedule = recipe.schedule(config.train, num_steps)
-    state = step_lib.init_state(
-        initial.params(config.init, student, config.seed, config.train.dtype),
-        made.tx,
-        recipe.DTYPES[config.train.param_dtype],
+    program = program_lib.choose_program(settings, student)
+    schedule = settings.build_schedule(num_steps)
+    state = program.init_state(
+        initial.load_or_init_params(config.init, student, config.seed, settings.dtype)
     )
+    declarations = parameters.describe_parameters(student)
+    learning, _ = parameters.split_adapters(declarations, state.params)
     print(
-        f'train: {params_lib.count(lora.split(state.params)[0]):,} of'
-        f' {params_lib.count(state.params):,} parameters,'
+        f'train: {parameters.count_params(learning):,} of'
+        f' {parameters.count_params(state.params):,} parameters,'
         f' {len(corpus.rows):,} traces, {num_steps:,} steps, rows'
         f' {fill:.1%} full.'
     )
     begin_watch = functools.partial(
         begin_lib.begin, config, files.directory, shards, corpus.held_out,
-        student, made.loss_fn, schedule, num_steps,
+        student, program.loss_fn, schedule, num_steps,
     )  # fmt: skip
     save = functools.partial(_save, files, identity=identity, num_steps=num_steps)
     done = _loop(
-        config, workdir, batches, state, made.step, schedule, begin_watch,
+        config, workdir, batches, state, program.step, schedule, begin_watch,
         save, notice,
     )  # fmt: skip
   if done < num_steps:

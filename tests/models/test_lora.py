@@ -13,22 +13,24 @@ from tests import tiny
 from valley_jax import convert
 from valley_jax import sample
 from valley_jax import train
+from valley_jax.models import declarations
 from valley_jax.models import initial
-from valley_jax.models import lora
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
+from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import request as request_lib
 from valley_jax.training import flops
 from valley_jax.training import losses
 from valley_jax.training import optimizer
-from valley_jax.training import step as step_lib
+from valley_jax.training import program as program_lib
 
-LORA = lora.Lora(rank=4, alpha=6.0)
+LORA = student_lib.Lora(rank=4, alpha=6.0)
 PLAIN = tiny.student(qkv_bias=True, qk_norm=True)
 STUDENT = dataclasses.replace(PLAIN, lora=LORA)
-TX = optimizer.adamw(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0)
+DECLARED = parameters.describe_parameters(STUDENT)
+TX = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0).build(DECLARED)
 MESHES = [{'fsdp': 8}, {'data': 2, 'fsdp': 2, 'tp': 2}, {'tp': 2, 'cp': 4}]
 
 
@@ -41,32 +43,35 @@ def _loss(student, dtype=jnp.float32):
 def _hidden(student, params):
   batch = partitioning.put_batch(tiny.batch(8, 12))
   rows = batch['inputs'], batch['positions'], batch['segments']
-  run = jax.jit(lambda params, rows: params_lib.bind(student, params)(*rows)[0])
+  run = jax.jit(lambda params, rows: parameters.bind_transformer(student, params)(*rows)[0])
   return jax.device_get(run(params, rows))
 
 
 def test_an_adapted_student_begins_as_it_was():
   with tiny.mesh():
-    plain = tiny.put(tiny.params(PLAIN))
-    added = params_lib.init_added(STUDENT, jax.random.key(0))
-    assert params_lib.count(added) == PLAIN.num_layers * sum(
+    plain = tiny.put_params(PLAIN)
+    added = parameters.init_adapters(STUDENT, jax.random.key(0))
+    assert parameters.count_params(added) == PLAIN.num_layers * sum(
         LORA.rank * (n + m)
         for n, m in [(16, 48), (16, 16), (16, 16), (48, 16)] + [(16, 32), (16, 32), (32, 16)]
     )
-    found = _hidden(STUDENT, lora.join(added, plain))
+    found = _hidden(STUDENT, parameters.join_adapters(added, plain))
     np.testing.assert_array_equal(found, _hidden(PLAIN, plain))
 
 
-@pytest.mark.parametrize('names', [*lora.MATRICES, tuple(lora.MATRICES)])
+@pytest.mark.parametrize(
+    'names', [*student_lib.ADAPTABLE_MATRICES, tuple(student_lib.ADAPTABLE_MATRICES)]
+)
 def test_merged_and_unmerged_compute_the_same(names):
   names = (names,) if isinstance(names, str) else names
   chosen = dataclasses.replace(LORA, matrices=names)
   student = dataclasses.replace(PLAIN, lora=chosen)
   with tiny.mesh():
-    params = tiny.put(tiny.params(student))
-    base = _hidden(PLAIN, lora.split(params)[1])
+    params = tiny.put_params(student)
+    declared = parameters.describe_parameters(student)
+    base = _hidden(PLAIN, parameters.split_adapters(declared, params)[1])
     unmerged = _hidden(student, params)
-    merged = _hidden(PLAIN, lora.merge(chosen, params))
+    merged = _hidden(PLAIN, parameters.merge_adapters(student, params))
   np.testing.assert_allclose(unmerged, merged, rtol=0, atol=1e-5)
   assert np.abs(base - merged).max() > 0.1  # The pair does something.
 
@@ -74,21 +79,21 @@ def test_merged_and_unmerged_compute_the_same(names):
 def test_gradients_are_those_of_the_products():
   """Against differentiating through W + (alpha / rank) A B, all at once."""
   with tiny.mesh():
-    params = tiny.put(tiny.params(STUDENT))
-    learning, frozen = lora.split(params)
+    params = tiny.put_params(STUDENT)
+    learning, frozen = parameters.split_adapters(DECLARED, params)
     batch = partitioning.put_batch(tiny.batch(8, 12))
 
     def direct(learning):
-      return _loss(STUDENT)(lora.join(learning, frozen), batch)[0]
+      return _loss(STUDENT)(parameters.join_adapters(learning, frozen), batch)[0]
 
     def through_products(learning):
       added, blocks = learning['blocks'], dict(frozen['blocks'])
-      for name in lora.MATRICES:
-        a, b = (added[part] for part in lora.pair(name))
-        w = blocks[lora.matrix(name)]
+      for name in student_lib.ADAPTABLE_MATRICES:
+        a, b = (added[part] for part in student_lib.adapter_names(name))
+        w = blocks[student_lib.matrix_name(name)]
         num = [w.shape[0], np.prod(a.shape[1:-1]), np.prod(b.shape[2:])]
         product = a.reshape(*num[:2], -1) @ b.reshape(num[0], -1, num[2])
-        blocks[lora.matrix(name)] = w + 1.5 * product.reshape(w.shape)
+        blocks[student_lib.matrix_name(name)] = w + 1.5 * product.reshape(w.shape)
       return _loss(PLAIN)({**frozen, 'blocks': blocks}, batch)[0]
 
     found = jax.device_get(jax.jit(jax.grad(direct))(learning))
@@ -99,10 +104,14 @@ def test_gradients_are_those_of_the_products():
 
 
 def _train(mesh):
-  step = jax.jit(functools.partial(step_lib.train_step, loss_fn=_loss(STUDENT), tx=TX))
+  step = jax.jit(
+      functools.partial(
+          program_lib.train_step, loss_fn=_loss(STUDENT), tx=TX, declarations=DECLARED
+      )
+  )
   found = []
   with tiny.mesh(**mesh):
-    state = step_lib.init_state(tiny.put(tiny.params(STUDENT)), TX)
+    state = program_lib.init_state(tiny.put_params(STUDENT), TX, DECLARED)
     layout = jax.tree.map(lambda x: x.sharding, state)
     for seed in range(2):
       batch = partitioning.put_batch(tiny.batch(2, 8, 12, seed=seed))
@@ -117,8 +126,8 @@ _one_device = functools.cache(lambda: _train({}))
 
 def test_only_the_pairs_learn_and_have_moments():
   _, state = _one_device()
-  learning, frozen = lora.split(state.params)
-  before, base = lora.split(tiny.params(STUDENT))
+  learning, frozen = parameters.split_adapters(DECLARED, state.params)
+  before, base = parameters.split_adapters(DECLARED, tiny.params(STUDENT))
   jax.tree.map(np.testing.assert_array_equal, frozen, base)
   moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), learning, before)
   assert min(jax.tree.leaves(moved)) > 1e-3
@@ -134,14 +143,16 @@ def test_steps_do_not_depend_on_the_mesh(mesh):
 
 @pytest.mark.parametrize('name', ['adafactor', 'muon'])
 def test_other_optimisers_train_them_too(name):
-  fields = dict(
-      optimizer=name, b1=0.9, b2=0.95, muon_beta=0.95, adafactor_decay=0.8,
-      weight_decay=0.0, clip_norm=1.0, mu_dtype='float32', nu_dtype='float32',
-  )  # fmt: skip
-  tx = optimizer.of(optimizer.fields(fields))
-  step = jax.jit(functools.partial(step_lib.train_step, loss_fn=_loss(STUDENT), tx=tx))
+  more = {'adafactor': {'adafactor_decay': 0.8}, 'muon': {'muon_beta': 0.95, 'b2': 0.95}}[name]
+  kind = optimizer.OPTIMIZERS[name]
+  tx = kind(b1=0.9, weight_decay=0.0, clip_norm=1.0, **more).build(DECLARED)
+  step = jax.jit(
+      functools.partial(
+          program_lib.train_step, loss_fn=_loss(STUDENT), tx=tx, declarations=DECLARED
+      )
+  )
   with tiny.mesh(fsdp=2):
-    state = step_lib.init_state(tiny.put(tiny.params(STUDENT)), tx)
+    state = program_lib.init_state(tiny.put_params(STUDENT), tx, DECLARED)
     batch = partitioning.put_batch(tiny.batch(1, 8, 12))
     values = []
     for _ in range(8):
@@ -155,20 +166,23 @@ def test_what_is_frozen_has_no_gradient_in_memory():
 
   def text(student):
     with tiny.mesh():
-      params = params_lib.abstract(student)
+      params = parameters.abstract_params(student)
+      declared = parameters.describe_parameters(student)
       if student.lora:
-        learning, frozen = lora.split(params)
-        frozen = lora.cast_matrices(frozen, jnp.bfloat16)
-        params = lora.join(learning, frozen)
+        learning, frozen = parameters.split_adapters(DECLARED, params)
+        frozen = declarations.cast_matrices(DECLARED, frozen, jnp.bfloat16)
+        params = parameters.join_adapters(learning, frozen)
       place = jax.NamedSharding(jax.sharding.get_mesh(), jax.P())
       batch = {
           name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
           for name, x in tiny.batch(8, 12).items()
       }
       grad = jax.grad(
-          lambda part, rest, batch: _loss(student, jnp.bfloat16)(lora.join(part, rest), batch)[0]
+          lambda part, rest, batch: _loss(student, jnp.bfloat16)(
+              parameters.join_adapters(part, rest), batch
+          )[0]
       )
-      jaxpr = jax.jit(grad).trace(*lora.split(params), batch).jaxpr
+      jaxpr = jax.jit(grad).trace(*parameters.split_adapters(declared, params), batch).jaxpr
       return re.sub(r'@(\(.*?\)|\w+)', '', str(jaxpr))  # Without meshes.
 
   shapes = ['f32[40,16]', 'f32[16,40]', 'f32[2,16,32]', 'f32[2,32,16]']
@@ -185,8 +199,8 @@ def test_an_adapted_student_is_sampled_as_the_merged_one(mesh):
       samples = tiny.engine(student, params()).run(requests)
       return {s.request.problem_id: s.tokens for s in samples}
 
-  adapted = lambda: tiny.put(tiny.params(STUDENT))
-  merged = lambda: lora.merge(LORA, adapted())
+  adapted = lambda: tiny.put_params(STUDENT)
+  merged = lambda: parameters.merge_adapters(STUDENT, adapted())
   assert samples(STUDENT, adapted, **mesh) == samples(PLAIN, merged)
 
 
@@ -211,36 +225,36 @@ def run(tmp_path_factory):
 
 def test_a_run_is_exported_sampled_and_gone_on_from_without_lora(run):
   checkpoint = run / 'checkpoints'
-  student = initial.of_checkpoint(checkpoint)
+  student = initial.read_checkpoint_student(checkpoint)
   assert student.lora is None
-  adapted = dataclasses.replace(student, lora=lora.Lora(rank=4, alpha=32.0))
+  adapted = dataclasses.replace(student, lora=student_lib.Lora(rank=4, alpha=32.0))
   with tiny.mesh(fsdp=2):
-    saved = checkpoints.load_params(checkpoint, params_lib.abstract(adapted))
-    base = params_lib.init(student, jax.random.key(3))
-    for name, before in lora.split(saved)[1]['blocks'].items():
+    saved = checkpoints.load_params(checkpoint, parameters.abstract_params(adapted))
+    base = parameters.init_params(student, jax.random.key(3))
+    for name, before in parameters.split_adapters(DECLARED, saved)[1]['blocks'].items():
       if not isinstance(before, dict):  # Frozen since the beginning.
         np.testing.assert_array_equal(before, base['blocks'][name])
     up = np.asarray(saved['blocks']['up_DF'])
-    a, b = (np.asarray(saved['blocks'][name]) for name in lora.pair('up'))
+    a, b = (np.asarray(saved['blocks'][name]) for name in student_lib.adapter_names('up'))
     assert np.abs(b).max() > 0
-    found, merged = initial.trained(checkpoint)
+    found, merged = initial.load_trained(checkpoint)
     assert found == student
     np.testing.assert_allclose(merged['blocks']['up_DF'], up + 8 * a @ b, rtol=0, atol=1e-5)
     convert.export(run, dtype='float32')
-    exported = pretrained.load_params(run / 'hf', params_lib.abstract(student))
+    exported = pretrained.load_params(run / 'hf', student)
     jax.tree.map(np.testing.assert_array_equal, exported, merged)
-    anew = initial.params(f'hf:{run}/hf', adapted, 0, 'bfloat16')
-    added, frozen = lora.split(anew)
+    anew = initial.load_or_init_params(f'hf:{run}/hf', adapted, 0, 'bfloat16')
+    added, frozen = parameters.split_adapters(DECLARED, anew)
     assert frozen['blocks']['up_DF'].dtype == jnp.bfloat16
     np.testing.assert_array_equal(
         frozen['blocks']['up_DF'], exported['blocks']['up_DF'].astype('bfloat16')
     )
-    assert not added['blocks'][lora.pair('up')[1]].any()
-    learnt = initial.params(f'checkpoint:{checkpoint}', adapted, 0, 'bfloat16')
-    _, frozen = lora.split(learnt)
+    assert not added['blocks'][student_lib.adapter_names('up')[1]].any()
+    learnt = initial.load_or_init_params(f'checkpoint:{checkpoint}', adapted, 0, 'bfloat16')
+    _, frozen = parameters.split_adapters(DECLARED, learnt)
     assert frozen['embed_VD'].dtype == jnp.bfloat16
     assert frozen['final_norm']['scale'].dtype == jnp.float32
-    gone_on = initial.params(f'checkpoint:{checkpoint}', student, 0, 'float32')
+    gone_on = initial.load_or_init_params(f'checkpoint:{checkpoint}', student, 0, 'float32')
     jax.tree.map(np.testing.assert_array_equal, gone_on, merged)
   sample.sample(_config(run), str(run))
   assert (run / 'completions.jsonl').exists()
@@ -266,8 +280,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(run, tmp_path, monkeypatch):
   with tiny.mesh():
     jax.tree.map(
         np.testing.assert_array_equal,
-        initial.trained(tmp_path / 'checkpoints')[1],
-        initial.trained(run / 'checkpoints')[1],
+        initial.load_trained(tmp_path / 'checkpoints')[1],
+        initial.load_trained(run / 'checkpoints')[1],
     )
 
 
@@ -286,6 +300,6 @@ def test_another_rank_is_another_run(run):
     ],
 )
 def test_what_a_user_can_get_wrong_is_said(changes, said):
-  fields = {'lora_rank': 4, 'lora_alpha': 8.0, 'lora_matrices': ('q',)}
+  fields = {'lora_rank': 4, 'lora_alpha': 8.0, 'lora_matrices': ('q',), **changes}
   with pytest.raises(ValueError, match=said):
-    lora.of({**fields, **changes})
+    student_lib.choose_lora(*fields.values())

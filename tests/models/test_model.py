@@ -2,25 +2,29 @@
 
 import functools
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import tiny
-from valley_jax.models import params as params_lib
-from valley_jax.models import remat as remat_lib
+from valley_jax.models import declarations
+from valley_jax.models import parameters
+from valley_jax.models import transformer
 from valley_jax.runtime import partitioning
+from valley_jax.training import optimizer
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames='remat')
 def _hidden(student, params, tokens_BL, positions_BL, segments_BL, remat='none'):
-  model = params_lib.bind(student, params)
+  model = parameters.bind_transformer(student, params)
   return model(tokens_BL, positions_BL, segments_BL, remat=remat)[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(student, params, hidden_BLD):
-  return hidden_BLD @ params_lib.bind(student, params).head(hidden_BLD.dtype)
+  return hidden_BLD @ parameters.bind_transformer(student, params).head(hidden_BLD.dtype)
 
 
 def _run(student, params, tokens, positions=None, segments=None):
@@ -30,7 +34,7 @@ def _run(student, params, tokens, positions=None, segments=None):
     positions, segments = np.arange(len(tokens)), np.ones(len(tokens))
   rows = (np.asarray(x, np.int32)[None] for x in (tokens, positions, segments))
   with tiny.mesh():
-    return np.asarray(_hidden(student, tiny.put(params), *rows))[0]
+    return np.asarray(_hidden(student, tiny.put_params(student, params), *rows))[0]
 
 
 # The reference: one example at a time, one head at a time, in float64.
@@ -99,7 +103,7 @@ def test_the_model_equals_the_reference(variant):
   ours = _run(student, params, TOKENS)
   np.testing.assert_allclose(ours, hidden, rtol=0, atol=1e-5)
   with tiny.mesh():
-    ours = np.asarray(_logits(student, tiny.put(params), ours[None]))[0]
+    ours = np.asarray(_logits(student, tiny.put_params(student, params), ours[None]))[0]
   np.testing.assert_allclose(ours, logits, rtol=0, atol=3e-5)
 
 
@@ -114,7 +118,7 @@ def test_grouped_queries_equal_full_attention_with_repeated_heads():
     return np.repeat(x, 3, -2) if name.endswith(('DKH', 'bias_KH')) else x
 
   with tiny.mesh():
-    shapes = params_lib.abstract(full)
+    shapes = parameters.abstract_params(full)
   blocks = {name: repeat(name, x) for name, x in params['blocks'].items()}
   repeated = {**params, 'blocks': blocks}
   np.testing.assert_allclose(
@@ -170,7 +174,7 @@ def test_rows_do_not_see_one_another():
   batch = tiny.batch(3, 12)
   keys = ('inputs', 'positions', 'segments')
   with tiny.mesh():
-    together = _hidden(student, tiny.put(params), *(batch[k] for k in keys))
+    together = _hidden(student, tiny.put_params(student, params), *(batch[k] for k in keys))
   for row in range(3):
     alone = _run(student, params, *(batch[k][row] for k in keys))
     np.testing.assert_allclose(together[row], alone, rtol=0, atol=1e-5)
@@ -181,7 +185,7 @@ def _value_and_grads(attention, remat, **mesh):
   student = tiny.student(qk_norm=True)
 
   def loss(params, rows):
-    model = params_lib.bind(student, params)
+    model = parameters.bind_transformer(student, params)
     hidden_BLD, _ = model(*rows, attention=attention, remat=remat)
     return (hidden_BLD**3).sum()
 
@@ -190,12 +194,12 @@ def _value_and_grads(attention, remat, **mesh):
   with tiny.mesh(**mesh):
     rows = partitioning.put_batch({name: batch[name] for name in names})
     rows = [rows[name] for name in names]
-    found = jax.jit(jax.value_and_grad(loss))(tiny.put(tiny.params(student)), rows)
+    found = jax.jit(jax.value_and_grad(loss))(tiny.put_params(student), rows)
     return jax.device_get(found)
 
 
 @pytest.mark.parametrize('attention', ['dense', 'blocks'])
-@pytest.mark.parametrize('remat', sorted({*remat_lib.POLICIES} - {'none'}))
+@pytest.mark.parametrize('remat', sorted({*transformer.REMAT_POLICIES} - {'none'}))
 def test_remat_changes_nothing(attention, remat):
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
@@ -215,13 +219,43 @@ def test_remat_offloads_on_several_devices():
 def test_the_seed_makes_the_student():
   student = tiny.student()
   with tiny.mesh():
-    one, same, other = (params_lib.init(student, jax.random.key(seed)) for seed in (1, 1, 2))
+    one, same, other = (parameters.init_params(student, jax.random.key(seed)) for seed in (1, 1, 2))
   jax.tree.map(np.testing.assert_array_equal, one, same)
   assert not np.array_equal(one['embed_VD'], other['embed_VD'])
   q_YDKGH = np.asarray(one['blocks']['q_DKGH'])
   assert not np.array_equal(q_YDKGH[0], q_YDKGH[1])
 
 
-def test_an_unknown_parameter_is_an_error():
-  with pytest.raises(ValueError, match="'blocks/router_DE'.*partitioning.py"):
-    partitioning.specs({'blocks': {'router_DE': np.zeros((2, 2))}})
+class _WithRouter(nnx.Module):
+
+  def __init__(self):
+    self.router_DE = nnx.Param(jnp.zeros((2, 2)))
+
+
+class _WithMisleadingName(nnx.Module):
+
+  def __init__(self):
+    self.q_scale_bias_DF = declarations.declare_matrix(jnp.ones((4, 6)), 'D F', jax.P(None, None))
+    self.matrix_F = declarations.declare_vector(jnp.ones(6), 'F', jax.P(None))
+
+
+def test_a_parameter_that_declares_nothing_is_an_error():
+  with pytest.raises(ValueError, match="'router_DE' does not declare axes, spec, decay, cast"):
+    declarations.describe_module(_WithRouter())
+
+
+@pytest.mark.parametrize('kind', ['adamw', 'muon'])
+def test_what_a_parameter_declares_counts_and_not_its_name(kind):
+  module = _WithMisleadingName()
+  declared = declarations.describe_module(module)
+  params = nnx.to_pure_dict(nnx.state(module))
+  moments = {'b1': 0.9, 'b2': 0.95, 'weight_decay': 0.1, 'clip_norm': 1.0}
+  more = {'muon_beta': 0.9} if kind == 'muon' else {}
+  tx = optimizer.OPTIMIZERS[kind](**moments, **more).build(declared)
+  with tiny.mesh():
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+  np.testing.assert_allclose(updates['q_scale_bias_DF'], 0.1)
+  assert not np.any(updates['matrix_F'])
+  low = declarations.cast_matrices(declared, params, jnp.bfloat16)
+  assert (low['q_scale_bias_DF'].dtype, low['matrix_F'].dtype) == (jnp.bfloat16, jnp.float32)

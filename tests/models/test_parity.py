@@ -18,9 +18,9 @@ from tests import tiny
 from valley_jax import convert
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.models import export
 from valley_jax.models import hf_config
-from valley_jax.models import params as params_lib
+from valley_jax.models import hf_weights
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
@@ -121,7 +121,7 @@ def test_greedy_samples_are_those_of_transformers(case):
       for n in range(48)
   ]
   with tiny.mesh():
-    params = pretrained.load_params(path, params_lib.abstract(student))
+    params = pretrained.load_params(path, student)
     engine = tiny.engine(
         student, params, end_token=5, max_new_tokens=40, stages=(stages_lib.Stage(128, 16),)
     )
@@ -140,7 +140,7 @@ def test_greedy_samples_are_those_of_transformers(case):
 @functools.partial(jax.jit, static_argnums=0)
 def _gradients(student, params, tokens_BL):
   def loss(params):
-    model = params_lib.bind(student, params)
+    model = parameters.bind_transformer(student, params)
     positions_BL = jnp.arange(tokens_BL.shape[1])[None]
     ones_BL = jnp.ones_like(tokens_BL)
     hidden_BLD, _ = model(tokens_BL, positions_BL, ones_BL)
@@ -163,9 +163,8 @@ def test_gradients_equal_those_of_transformers(case, tmp_path):
     gradients = {name: x.grad.numpy() for name, x in names.items()}
   safetensors.save_file(gradients, tmp_path / 'model.safetensors')
   with tiny.mesh():
-    like = params_lib.abstract(student)
-    theirs = pretrained.load_params(tmp_path, like)
-    params = pretrained.load_params(path, like)
+    theirs = pretrained.load_params(tmp_path, student)
+    params = pretrained.load_params(path, student)
     ours = _gradients(student, params, TOKENS[None].astype(np.int32))
 
   def compare(a, b):
@@ -178,9 +177,8 @@ def test_gradients_equal_those_of_transformers(case, tmp_path):
 def test_transformers_loads_what_we_write(case, tmp_path):
   path, model, student = case
   with tiny.mesh(fsdp=2):
-    like = params_lib.abstract(student)
-    params = pretrained.load_params(path, like)
-    export.write_weights(tmp_path, params, 'float32', 40_000)
+    params = pretrained.load_params(path, student)
+    hf_weights.write_weights(tmp_path, student, params, 'float32', 40_000)
   jsonl.write_json(tmp_path / 'config.json', hf_config.from_student(student))
   loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
       tmp_path, output_loading_info=True, dtype=torch.float32

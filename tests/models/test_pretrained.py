@@ -10,8 +10,8 @@ import pytest
 from safetensors import numpy as safetensors
 
 from tests import tiny
-from valley_jax.models import export
-from valley_jax.models import params as params_lib
+from valley_jax.models import hf_weights
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
 
 STUDENT = tiny.student(qkv_bias=True)
@@ -68,8 +68,8 @@ def _write(directory, tensors, num_files=1):
 
 def _load(directory, student=STUDENT, **mesh):
   with tiny.mesh(**mesh):
-    like = params_lib.abstract(student)
-    params = pretrained.load_params(directory, like)
+    like = parameters.abstract_params(student)
+    params = pretrained.load_params(directory, student)
   for leaf, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(like)):
     assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
   return params
@@ -107,8 +107,8 @@ def test_bfloat16_files_become_float32_parameters(tmp_path):
 @pytest.mark.parametrize('max_file_bytes', [10**9, 5000])
 def test_sharded_parameters_are_written_as_they_would(max_file_bytes, tmp_path):
   with tiny.mesh(data=2, fsdp=2, tp=2):
-    params = tiny.put(tiny.params(STUDENT))
-    export.write_weights(tmp_path, params, 'float32', max_file_bytes)
+    params = tiny.put_params(STUDENT)
+    hf_weights.write_weights(tmp_path, STUDENT, params, 'float32', max_file_bytes)
   files = sorted(tmp_path.glob('*.safetensors'))
   found = {}
   for path in files:
@@ -134,7 +134,7 @@ def test_what_is_written_in_bfloat16_comes_back_bit_for_bit(tmp_path):
   _write(tmp_path / 'in', rounded)
   with tiny.mesh(fsdp=2):
     params = _load(tmp_path / 'in', fsdp=2)
-    export.write_weights(tmp_path / 'out', params, 'bfloat16')
+    hf_weights.write_weights(tmp_path / 'out', STUDENT, params, 'bfloat16')
   found = safetensors.load_file(tmp_path / 'out/model.safetensors')
   assert found.keys() == rounded.keys()
   for name, x in rounded.items():

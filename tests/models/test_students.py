@@ -8,10 +8,9 @@ import pytest
 
 from tests import tiny
 from valley_jax.models import hf_config
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import rope
 from valley_jax.models import student as student_lib
-from valley_jax.runtime import partitioning
 
 PUBLISHED = {
     'qwen2_5_0_5b': 494_032_768,
@@ -41,7 +40,7 @@ PUBLISHED = {
 def test_presets_have_the_published_numbers_of_parameters():
   with tiny.mesh():
     counts = {
-        name: params_lib.count(params_lib.abstract(student))
+        name: parameters.count_params(parameters.abstract_params(student))
         for name, student in student_lib.PRESETS.items()
     }
   del counts['mini']
@@ -50,13 +49,11 @@ def test_presets_have_the_published_numbers_of_parameters():
 
 @pytest.mark.parametrize('preset', ['mini', 'qwen2_5_0_5b', 'llama3_8b'])
 def test_every_parameter_has_a_partition_spec(preset):
+  student = student_lib.find_preset(preset)
   with tiny.mesh():
-    shapes = params_lib.abstract(student_lib.preset(preset))
-    specs = partitioning.specs(shapes)
-  ranks = jax.tree.map(lambda x, spec: (x.ndim, len(spec)), shapes, specs)
-  is_pair = lambda leaf: isinstance(leaf, tuple)
-  for rank, named in jax.tree.leaves(ranks, is_leaf=is_pair):
-    assert named in (0, rank)
+    shapes = parameters.abstract_params(student)
+  declared = parameters.describe_parameters(student)
+  jax.tree.map(lambda x, d: np.testing.assert_equal(len(d.spec), x.ndim), shapes, declared)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +67,11 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
 
 def test_an_unknown_preset_names_the_known_ones():
   with pytest.raises(ValueError, match="'gpt2': want one of mini, qwen2_5_0"):
-    student_lib.of('gpt2', 100, 1)
+    student_lib.build_preset('gpt2', 100, 1)
 
 
 def test_the_vocabulary_is_padded_to_a_multiple():
-  assert student_lib.of('mini', 641, 128).vocab_size == 768
+  assert student_lib.build_preset('mini', 641, 128).vocab_size == 768
 
 
 # RoPE scaling.
@@ -190,12 +187,12 @@ LLAMA3_1_8B = {
 )
 def test_a_downloaded_config_is_its_preset(config, preset):
   student = hf_config.to_student(config, 'config.json')
-  assert student == student_lib.preset(preset)
+  assert student == student_lib.find_preset(preset)
 
 
 @pytest.mark.parametrize('preset', student_lib.PRESETS)
 def test_a_student_written_and_read_is_the_same(preset):
-  student = student_lib.preset(preset)
+  student = student_lib.find_preset(preset)
   written = hf_config.from_student(student)
   assert hf_config.to_student(written, 'config.json') == student
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
 from valley_jax.training import losses
 from valley_jax.training import optimizer
-from valley_jax.training import step as step_lib
+from valley_jax.training import program as program_lib
 
 MESHES = [
     {'data': 8},
@@ -27,7 +27,8 @@ MESHES = [
 ]
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 TIED = tiny.student(tied_head=True)
-TX = optimizer.adamw(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0)
+DECLARED = parameters.describe_parameters(STUDENT)
+TX = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0).build(DECLARED)
 
 
 def _named(mesh):
@@ -56,18 +57,21 @@ def test_tied_heads_and_remat_do_not_depend_on_the_mesh():
   for mesh in ({}, MESHES[-1]):
     with tiny.mesh(**mesh):
       batch = partitioning.put_batch(tiny.batch(8, 12))
-      found.append(loss_fn(tiny.put(tiny.params(TIED)), batch))
+      found.append(loss_fn(tiny.put_params(TIED), batch))
   _assert_close(*found, atol=2e-4)
 
 
 def _train(mesh, num_steps=2):
   """Losses, and the state after some steps of 2 micro-batches."""
   step = jax.jit(
-      functools.partial(step_lib.train_step, loss_fn=_loss(STUDENT), tx=TX), donate_argnums=0
+      functools.partial(
+          program_lib.train_step, loss_fn=_loss(STUDENT), tx=TX, declarations=DECLARED
+      ),
+      donate_argnums=0,
   )
   found = []
   with tiny.mesh(**mesh):
-    state = step_lib.init_state(tiny.put(tiny.params(STUDENT)), TX)
+    state = program_lib.init_state(tiny.put_params(STUDENT), TX, DECLARED)
     layout = jax.tree.map(lambda x: x.sharding, state)
     for seed in range(num_steps):
       batch = partitioning.put_batch(tiny.batch(2, 8, 12, seed=seed))
@@ -93,7 +97,7 @@ def test_train_steps_do_not_depend_on_the_mesh(mesh):
 
 def test_parameters_and_moments_lie_as_the_table_says():
   with tiny.mesh(fsdp=4, tp=2):
-    state = step_lib.init_state(tiny.put(tiny.params(STUDENT)), TX)
+    state = program_lib.init_state(tiny.put_params(STUDENT), TX, DECLARED)
   moments = state.opt_state[1]
   for tree in (state.params, moments.mu, moments.nu):
     pieces = {
@@ -217,7 +221,7 @@ def test_samples_do_not_depend_on_the_mesh(mesh):
 
 def test_a_mesh_that_cannot_cut_the_student_names_the_parameter():
   with tiny.mesh(tp=4), pytest.raises(ValueError, match='tp=4.*config.mesh'):
-    params_lib.init(tiny.student(), jax.random.key(0))
+    parameters.init_params(tiny.student(), jax.random.key(0))
 
 
 @pytest.mark.parametrize(

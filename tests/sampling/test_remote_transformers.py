@@ -20,8 +20,8 @@ import transformers
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.models import export
 from valley_jax.models import hf_config
+from valley_jax.models import hf_weights
 from valley_jax.sampling import dialects
 from valley_jax.sampling import methods
 from valley_jax.sampling import remote
@@ -55,8 +55,8 @@ def directory(tmp_path_factory):
   defaults = {'do_sample': True, 'repetition_penalty': 1.9, 'eos_token_id': [3]}
   jsonl.write_json(path / 'generation_config.json', defaults)
   with tiny.mesh():
-    params = tiny.put(tiny.params(_STUDENT))
-    export.write_weights(path, params, 'float32')
+    params = tiny.put_params(_STUDENT)
+    hf_weights.write_weights(path, _STUDENT, params, 'float32')
   return path
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from valley_jax import records
 from valley_jax.models import cache as cache_lib
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.sampling import request as request_lib
@@ -66,7 +66,7 @@ def _usual(method=GREEDY):
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probs(student, params, tokens_L):
   """The full forward of one example: log-probabilities LV."""
-  model = params_lib.bind(student, params)
+  model = parameters.bind_transformer(student, params)
   positions_BL = jnp.arange(len(tokens_L))[None]
   hidden_BLD, _ = model(tokens_L[None], positions_BL, jnp.ones_like(positions_BL))
   return jax.nn.log_softmax(hidden_BLD[0] @ model.head(jnp.float32))
@@ -78,7 +78,7 @@ def _full_forward(student, sample):
   first, end = len(sample.request.prompt) - 1, len(tokens) - 1
   tokens = np.array(tokens + [0] * (128 - len(tokens)), np.int32)
   with tiny.mesh():
-    params = tiny.put(tiny.params(student))
+    params = tiny.put_params(student)
     log_probs_LV = jax.device_get(_log_probs(student, params, tokens))
   return log_probs_LV[first:end]
 
@@ -112,8 +112,8 @@ def test_logits_of_every_position_equal_the_full_forward(variant):
   student = tiny.student(**tiny.VARIANTS[variant])
   tokens = np.array(_request('p', 12).prompt, np.int32)
   with tiny.mesh():
-    params = tiny.put(tiny.params(student))
-    unstacked = cache_lib.unstack(params, jnp.float32)
+    params = tiny.put_params(student)
+    unstacked = cache_lib.unstack_layers(student, params, jnp.float32)
     found_LV = jax.device_get(_cached_log_probs(student, unstacked, tokens))
     expected_LV = jax.device_get(_log_probs(student, params, tokens))
   np.testing.assert_allclose(found_LV, expected_LV, rtol=0, atol=1e-4)
@@ -172,7 +172,7 @@ def test_samples_differ_by_index_problem_and_seed():
 def test_every_position_is_drawn_anew():
   with tiny.mesh():
     # All zeros: every token is as likely as any other, everywhere.
-    params = tiny.put(jax.tree.map(np.zeros_like, tiny.params(STUDENT)))
+    params = tiny.put_params(STUDENT, jax.tree.map(np.zeros_like, tiny.params(STUDENT)))
   (sample,) = _samples([_request('p', 5)], params=params, method=TOP_P)
   assert len(set(sample.tokens)) > 6
 
@@ -359,7 +359,7 @@ def test_as_many_programs_are_compiled_as_predicted(student):
 def test_the_cache_is_written_in_place():
   student = tiny.student()
   with tiny.mesh():
-    params = cache_lib.unstack(tiny.put(tiny.params(student)), jnp.float32)
+    params = cache_lib.unstack_layers(student, tiny.put_params(student), jnp.float32)
     slots = decode.empty_slots(student, 16, 8192, jnp.float32)
     compiled = decode.decode_chunk.lower(
         student, params, slots, np.ones(16, bool), TOP_P, 8

@@ -157,7 +157,7 @@ def test_a_looping_sample_is_cut_off():
   with tiny.mesh():
     engine = tiny.engine(
         STUDENT,
-        tiny.put({**params, 'head_DV': 0 * params['head_DV']}),
+        tiny.put_params(STUDENT, {**params, 'head_DV': 0 * params['head_DV']}),
         max_new_tokens=200,
         stages=(stages_lib.Stage(256, 1),),
         chunk_len=50,

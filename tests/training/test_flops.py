@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.training import flops
 from valley_jax.watching import speed
@@ -16,7 +16,7 @@ from valley_jax.watching import speed
 
 @pytest.mark.parametrize('length, gflops', [(32_768, 62), (8192, 47)])
 def test_flops_of_a_token_of_qwen_2_5_7b(length, gflops):
-  found = flops.step_flops(student_lib.preset('qwen2_5_7b'), length, length**2)
+  found = flops.step_flops(student_lib.find_preset('qwen2_5_7b'), length, length**2)
   assert round(found / length / 1e9) == gflops
 
 
@@ -39,12 +39,12 @@ def test_xla_counts_the_same_matrices():
   batch = {k: x[:, :length] for k, x in tiny.batch(2, length).items()}
 
   def logits(params):
-    model = params_lib.bind(student, params)
+    model = parameters.bind_transformer(student, params)
     hidden_BLD, _ = model(batch['inputs'], batch['positions'], batch['segments'])
     return hidden_BLD @ model.head(jnp.float32)
 
   with tiny.mesh():
-    lowered = jax.jit(logits).lower(tiny.put(tiny.params(student)))
+    lowered = jax.jit(logits).lower(tiny.put_params(student))
   cost = lowered.compile().cost_analysis()
   full = flops.step_flops(student, 2 * length, 2 * 2 * length**2) / 3
   assert full < cost['flops'] < 1.3 * full  # Softmax, norms, RoPE.
@@ -53,7 +53,7 @@ def test_xla_counts_the_same_matrices():
 def test_a_batch_counts_tokens_and_squared_lengths_of_its_examples():
   segments = np.array([[1, 1, 1, 2, 0], [1, 1, 0, 0, 0]])
   positions = np.array([[0, 1, 2, 0, 0], [0, 1, 0, 0, 0]])
-  found = flops.count({'segments': segments, 'positions': positions})
+  found = flops.count_batch({'segments': segments, 'positions': positions})
   assert found['num_tokens'] == 6
   assert found['squared_lengths'] == 3**2 + 1 + 2**2
   assert np.isclose(found['fill'], 0.6)
@@ -102,7 +102,7 @@ def test_two_cores_of_a_chip_are_one_chip():
 
 
 def test_mfu_is_needed_over_possible_flops():
-  student = student_lib.preset('qwen2_5_7b')
+  student = student_lib.find_preset('qwen2_5_7b')
   n = 32_768
   counts = dict(num_supervised=n / 2, num_tokens=n, squared_lengths=n**2)
   gpus = [_device('NVIDIA H200', i) for i in range(2)]

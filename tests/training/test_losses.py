@@ -10,12 +10,14 @@ import optax
 import pytest
 
 from tests import tiny
+from valley_jax.models import parameters
 from valley_jax.runtime import partitioning
 from valley_jax.training import losses
 from valley_jax.training import optimizer
-from valley_jax.training import step as step_lib
+from valley_jax.training import program as program_lib
 
 STUDENT = tiny.student()
+DECLARED = parameters.describe_parameters(STUDENT)
 _LOSS = functools.partial(
     losses.next_token,
     student=STUDENT,
@@ -142,8 +144,8 @@ def test_huge_logits_stay_finite():
 
 @functools.cache
 def _compiled(clip_norm):
-  tx = optimizer.adamw(b1=0.9, b2=0.95, weight_decay=0.0, clip_norm=clip_norm)
-  step = functools.partial(step_lib.train_step, loss_fn=_LOSS, tx=tx)
+  tx = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.0, clip_norm=clip_norm).build(DECLARED)
+  step = functools.partial(program_lib.train_step, loss_fn=_LOSS, tx=tx, declarations=DECLARED)
   return tx, jax.jit(step)
 
 
@@ -152,7 +154,7 @@ def _steps(batches, learning_rate=1e-2, clip_norm=1e6):
   tx, step = _compiled(clip_norm)
   found = []
   with tiny.mesh():
-    state = step_lib.init_state(tiny.put(tiny.params(STUDENT)), tx)
+    state = program_lib.init_state(tiny.put_params(STUDENT), tx, DECLARED)
     for batch in batches:
       batch = partitioning.put_batch(batch)
       state, metrics = step(state, batch, learning_rate)
@@ -186,7 +188,7 @@ def test_accumulation_equals_one_big_batch():
 def test_the_loss_is_a_mean_over_supervised_tokens():
   batch = tiny.batch(1, 2, 12)
   with tiny.mesh():
-    params = tiny.put(tiny.params(STUDENT))
+    params = tiny.put_params(STUDENT)
     one = {k: x[0] for k, x in batch.items()}
     total, pairs = jax.jit(_LOSS)(params, one)
   np.testing.assert_allclose(total, pairs['loss'][0], rtol=1e-6)
@@ -235,8 +237,10 @@ def test_a_batch_without_supervised_tokens_changes_nothing():
 
 
 def test_only_matrices_are_decayed():
-  params = tiny.params(tiny.student(qkv_bias=True, qk_norm=True))
-  tx = optimizer.adamw(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0)
+  student = tiny.student(qkv_bias=True, qk_norm=True)
+  params = tiny.params(student)
+  decaying = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0)
+  tx = decaying.build(parameters.describe_parameters(student))
   zeros = jax.tree.map(np.zeros_like, params)
   updates, _ = jax.jit(tx.update)(zeros, jax.jit(tx.init)(params), params)
   decayed = {
@@ -268,7 +272,7 @@ def test_training_learns_a_batch_by_heart():
 
 
 def test_the_learning_rate_warms_up_and_decays():
-  schedule = optimizer.schedule(8e-5, 100, 0.1, 0.1)
+  schedule = optimizer.build_schedule(8e-5, 100, 0.1, 0.1)
   rates = np.array([schedule(step) for step in range(101)])
   warmup = np.linspace(0.8e-5, 7.28e-5, 10)
   np.testing.assert_allclose(rates[:10], warmup, rtol=1e-6)
@@ -280,6 +284,6 @@ def test_the_learning_rate_warms_up_and_decays():
 
 @pytest.mark.parametrize('num_steps', [0, 1, 2, 3])
 def test_a_short_run_learns_at_every_step(num_steps):
-  schedule = optimizer.schedule(1e-3, num_steps, 0.1, 0.1)
+  schedule = optimizer.build_schedule(1e-3, num_steps, 0.1, 0.1)
   rates = np.array([schedule(step) for step in range(num_steps)])
   assert ((rates >= 1e-4) & (rates <= 1e-3)).all()

@@ -10,19 +10,22 @@ import pytest
 
 from configs import valley
 from tests import tiny
+from valley_jax.models import declarations
+from valley_jax.models import parameters
 from valley_jax.runtime import partitioning
 from valley_jax.training import optimizer
-from valley_jax.training import rounding
-from valley_jax.training import step as step_lib
+from valley_jax.training import program as program_lib
 
 # Wide enough that Adafactor factors its moments.
 STUDENT = tiny.student(embed_dim=128, mlp_dim=256, num_layers=1, qkv_bias=True)
+DECLARED = parameters.describe_parameters(STUDENT)
 
 
-def _of(**fields):
+def _build_optimizer(**fields):
   train = valley.get_config('mini').unlock().train
   train.update(fields)
-  return optimizer.of(optimizer.fields(train))
+  settings = program_lib.TrainSettings.from_config(train, 'auto')
+  return optimizer.choose_optimizer(settings).build(DECLARED)
 
 
 def _quadratic(params, batch):
@@ -34,10 +37,12 @@ def _quadratic(params, batch):
 
 
 def _steps(tx, mesh, num_steps=2):
-  step: Any = jax.jit(functools.partial(step_lib.train_step, loss_fn=_quadratic, tx=tx))
+  step: Any = jax.jit(
+      functools.partial(program_lib.train_step, loss_fn=_quadratic, tx=tx, declarations=DECLARED)
+  )
   with tiny.mesh(**mesh):
-    params = tiny.put(tiny.params(STUDENT))
-    state = step_lib.init_state(params, tx)
+    params = tiny.put_params(STUDENT)
+    state = program_lib.init_state(params, tx, DECLARED)
     layout = jax.tree.map(lambda x: (x.sharding, x.dtype), state)
     for _ in range(num_steps):
       batch = partitioning.put_batch(tiny.batch(1, 4, 2))
@@ -49,7 +54,7 @@ def _steps(tx, mesh, num_steps=2):
 
 @pytest.mark.parametrize('name', ['adafactor', 'muon'])
 def test_steps_do_not_depend_on_the_mesh_and_states_lie_still(name):
-  tx = _of(optimizer=name, weight_decay=0.1)
+  tx = _build_optimizer(optimizer=name, weight_decay=0.1)
   meshes = {'data': 2, 'fsdp': 2, 'tp': 2}, {}
   found, expected = (_steps(tx, mesh).params for mesh in meshes)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, expected)
@@ -57,8 +62,9 @@ def test_steps_do_not_depend_on_the_mesh_and_states_lie_still(name):
 
 def test_adafactor_keeps_rows_and_columns_laid_out_like_its_matrices():
   with tiny.mesh(fsdp=4, tp=2):
-    params = tiny.put(tiny.params(STUDENT))
-    state = step_lib.init_state(params, _of(optimizer='adafactor', b1=0.0))
+    params = tiny.put_params(STUDENT)
+    tx = _build_optimizer(optimizer='adafactor', b1=0.0)
+    state = program_lib.init_state(params, tx, DECLARED)
   moments = state.opt_state[1]
   assert sum(x.size for x in jax.tree.leaves(moments)) < 0.25 * sum(
       x.size for x in jax.tree.leaves(params)
@@ -70,7 +76,7 @@ def test_adafactor_keeps_rows_and_columns_laid_out_like_its_matrices():
 
 @functools.cache
 def _muon_update():
-  tx = _of(optimizer='muon', clip_norm=1e6)
+  tx = _build_optimizer(optimizer='muon', clip_norm=1e6)
   params = tiny.params(STUDENT)
   with tiny.mesh():
     update = jax.jit(lambda p: tx.update(p, tx.init(p), p)[0])
@@ -95,8 +101,8 @@ def test_muon_leaves_embedding_head_norms_and_biases_to_adam():
 
 
 def test_moments_are_kept_in_the_dtype_that_is_asked_for():
-  state = _steps(_of(mu_dtype='bfloat16', nu_dtype='bfloat16'), {}, num_steps=1)
-  exact = _steps(_of(), {}, num_steps=1)
+  state = _steps(_build_optimizer(mu_dtype='bfloat16', nu_dtype='bfloat16'), {}, num_steps=1)
+  exact = _steps(_build_optimizer(), {}, num_steps=1)
   for name in ('mu', 'nu'):
     found, expected = (getattr(s.opt_state[1], name) for s in (state, exact))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
@@ -104,14 +110,14 @@ def test_moments_are_kept_in_the_dtype_that_is_asked_for():
       np.testing.assert_array_equal(a, b.astype(jnp.bfloat16))
 
 
-def test_rounding_by_chance_keeps_the_mean():
+def test_stochastic_rounding_keeps_the_mean():
   x = np.array([1.0, 1.001, -1.001, 0.0, 3e-5, -7.77e8, 2e-3, 7], np.float32)
   x = np.tile(x, (4096, 1))
   found = []
   for mesh in ({}, {'fsdp': 2, 'tp': 4}):
     with tiny.mesh(**mesh):
       laid = jax.device_put(x, jax.P('fsdp', 'tp'))
-      rounded = jax.jit(rounding.to_bfloat16)(laid, jax.random.key(0))
+      rounded = jax.jit(program_lib.round_stochastically)(laid, jax.random.key(0))
       found.append(np.asarray(rounded, np.float64))
   np.testing.assert_array_equal(*found)  # The same chance on any mesh.
   spacing = np.abs(x[0]) * 2.0**-7
@@ -122,7 +128,9 @@ def test_rounding_by_chance_keeps_the_mean():
 
 
 def test_small_steps_on_bfloat16_parameters_arrive():
-  tx = optimizer.adamw(b1=0.9, b2=0.95, weight_decay=0.0, clip_norm=1.0)
+  spec = jax.P(None, None)
+  declared = {'x_DF': declarations.Declaration(axes='D F', spec=spec, decay=True, cast=True)}
+  tx = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.0, clip_norm=1.0).build(declared)
 
   def loss_fn(params, batch):
     total = jnp.sum(params['x_DF'].astype(jnp.float32) * batch['slope'])
@@ -130,8 +138,10 @@ def test_small_steps_on_bfloat16_parameters_arrive():
 
   with tiny.mesh():
     params = {'x_DF': jnp.ones((64, 64))}
-    state = step_lib.init_state(params, tx, jnp.bfloat16)
-    step = jax.jit(functools.partial(step_lib.train_step, loss_fn=loss_fn, tx=tx))
+    state = program_lib.init_state(params, tx, declared, jnp.bfloat16)
+    step = jax.jit(
+        functools.partial(program_lib.train_step, loss_fn=loss_fn, tx=tx, declarations=declared)
+    )
     rows = jnp.ones((2, 1, 4), jnp.int32)  # What is counted of a batch.
     batch = {'slope': jnp.full(2, 1e-3), 'segments': rows, 'positions': rows}
     for _ in range(100):  # Adam steps by the rate; the spacing is .004.
@@ -152,13 +162,13 @@ def test_small_steps_on_bfloat16_parameters_arrive():
     ],
 )
 def test_schedules_go_through_their_points(shape, rates):
-  schedule = optimizer.schedule(1.0, 100, 0.2, 0.1, shape, 0.1)
+  schedule = optimizer.build_schedule(1.0, 100, 0.2, 0.1, shape, 0.1)
   found = np.array([schedule(step) for step in (0, 20, 60, 100)])
   np.testing.assert_allclose(found, rates, rtol=1e-5)
 
 
 def test_wsd_decays_in_its_last_steps():
-  schedule = optimizer.schedule(1.0, 100, 0.2, 0.1, 'wsd', 0.1)
+  schedule = optimizer.build_schedule(1.0, 100, 0.2, 0.1, 'wsd', 0.1)
   found = np.array([schedule(step) for step in (20, 90, 95, 100)])
   np.testing.assert_allclose(found, [1, 1, 0.55, 0.1], rtol=1e-5)
 
@@ -167,6 +177,6 @@ def test_wsd_decays_in_its_last_steps():
 def test_unknown_names_are_refused(field):
   with pytest.raises(ValueError, match=f'train.{field}=.sgdr.: want .*'):
     if field == 'optimizer':
-      _of(optimizer='sgdr')
+      _build_optimizer(optimizer='sgdr')
     else:
-      optimizer.schedule(1.0, 10, 0.1, 0.1, 'sgdr')
+      optimizer.build_schedule(1.0, 10, 0.1, 0.1, 'sgdr')

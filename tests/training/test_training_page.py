@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from valley_jax.models import attention
-from valley_jax.models import remat
+from valley_jax.models import transformer
 from valley_jax.runtime import partitioning
 from valley_jax.training import optimizer
 
@@ -14,7 +14,12 @@ PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'training.md'
 
 @pytest.mark.parametrize(
     'names',
-    [partitioning.AXES, attention.IMPLEMENTATIONS, remat.POLICIES, optimizer._CHOICES],
+    [
+        partitioning.AXES,
+        attention.IMPLEMENTATIONS,
+        transformer.REMAT_POLICIES,
+        optimizer.OPTIMIZERS,
+    ],
     ids=['axes', 'attention', 'remat', 'optimisers'],
 )
 def test_the_page_names_every_choice(names):

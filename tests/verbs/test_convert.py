@@ -17,9 +17,9 @@ from valley_jax import convert
 from valley_jax import jsonl
 from valley_jax import train
 from valley_jax.data.tokens import tokenization
-from valley_jax.models import export as export_lib
+from valley_jax.models import hf_weights
 from valley_jax.models import initial
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.runtime import checkpoints
 
@@ -42,17 +42,17 @@ def _tree(directory):
 
 def _params(directory):
   """The parameters of a run, on the host."""
-  student = initial.of_checkpoint(directory)
+  student = initial.read_checkpoint_student(directory)
   with tiny.mesh():
-    like = params_lib.abstract(student)
+    like = parameters.abstract_params(student)
     return jax.device_get(checkpoints.load_params(directory, like))
 
 
 def test_an_export_holds_the_students_parameters(run):
   student = pretrained.read_student(run / 'hf')
-  assert student == initial.of_checkpoint(run / 'checkpoints')
+  assert student == initial.read_checkpoint_student(run / 'checkpoints')
   with tiny.mesh(fsdp=2):
-    params = pretrained.load_params(run / 'hf', params_lib.abstract(student))
+    params = pretrained.load_params(run / 'hf', student)
   jax.tree.map(np.testing.assert_array_equal, params, _params(run / 'checkpoints'))
 
 
@@ -84,14 +84,14 @@ def test_a_directory_of_something_else_is_left_alone(run, tmp_path):
 
 
 def test_a_broken_export_leaves_nothing_that_looks_finished(run, tmp_path, monkeypatch):
-  whole = export_lib._write_file
+  whole = hf_weights._write_file
 
   def breaks(path, entries, dtype):
     whole(path, entries, dtype)
     raise OSError('No space left on device')
 
   with monkeypatch.context() as patched:
-    patched.setattr(export_lib, '_write_file', breaks)
+    patched.setattr(hf_weights, '_write_file', breaks)
     with pytest.raises(OSError, match='No space'):
       convert.export(run, tmp_path / 'hf')
   assert not (tmp_path / 'hf').exists()

@@ -12,7 +12,7 @@ import pytest
 
 from configs import valley
 from valley_jax import plan
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import ragged
 from valley_jax.planning import arithmetic
 from valley_jax.planning import chips
@@ -70,7 +70,7 @@ def test_a_step_is_compiled_for_chips_that_are_not_there(lines):
   [step, _], _ = lines
   student = plan.preset_student(_make_config())
   with jax.set_mesh(jax.make_mesh((1,) * 4, ('data', 'fsdp', 'cp', 'tp'))):
-    size = params_lib.count(params_lib.abstract(student))
+    size = parameters.count_params(parameters.abstract_params(student))
   # Parameters and two moments in float32, a quarter each; a TPU fills the
   # narrow arrays of so small a student up to whole tiles.
   assert 3 * size <= step.needs.arguments < 6 * size

@@ -18,7 +18,7 @@ from tests import forked
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import train
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
 
@@ -208,8 +208,8 @@ def test_no_traces_save_the_initial_student(world, tmp_path):
   state = _state(tmp_path, 0)
   assert state["['step']"] == 0
   with tiny.mesh(data=2, fsdp=4):
-    student = student_lib.of('mini', 300, config.vocab_multiple)
-    initial = params_lib.init(student, jax.random.key(config.seed))
+    student = student_lib.build_preset('mini', 300, config.vocab_multiple)
+    initial = parameters.init_params(student, jax.random.key(config.seed))
   for name, x in jax.tree.leaves_with_path(initial):
     saved = state[f"['params']{jax.tree_util.keystr(name)}"]
     np.testing.assert_array_equal(saved, x)
@@ -316,13 +316,14 @@ def test_state_and_data_position_come_back_together(tmp_path):
 
 def test_a_checkpoint_moves_to_another_mesh(tmp_path):
   batches = iter(grain.MapDataset.range(9).to_iter_dataset())
-  params = tiny.params(tiny.student())
+  student = tiny.student()
+  params = tiny.params(student)
   with tiny.mesh(data=2, fsdp=2, tp=2):
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
-      checkpoints.save(saver, 1, tiny.put(params), batches, {}, 1)
+      checkpoints.save(saver, 1, tiny.put_params(student), batches, {}, 1)
   with tiny.mesh(fsdp=4):
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
-      like = jax.tree.map(jnp.zeros_like, tiny.put(params))
+      like = jax.tree.map(jnp.zeros_like, tiny.put_params(student))
       state = checkpoints.restore_latest(saver, like, batches)
   jax.tree.map(np.testing.assert_array_equal, state, params)
   assert state['embed_VD'].addressable_shards[0].data.shape == (10, 16)
@@ -331,7 +332,7 @@ def test_a_checkpoint_moves_to_another_mesh(tmp_path):
 def test_a_student_in_mid_training_is_not_one_to_sample(tmp_path):
   dataset = grain.MapDataset.range(9)
   with tiny.mesh():
-    params = tiny.put(tiny.params(tiny.student()))
+    params = tiny.put_params(tiny.student())
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
       batches = iter(dataset.to_iter_dataset())
       checkpoints.save(saver, 3, {'params': params}, batches, {}, num_steps=9)

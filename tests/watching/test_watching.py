@@ -202,7 +202,7 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
   sums, counts = collections.Counter(), collections.Counter()
   alone = jax.jit(loss_fn)
   with tiny.mesh():
-    params = tiny.put(tiny.params(tiny.student()))
+    params = tiny.put_params(tiny.student())
     batch = held_out.load(data, range(7), row_len=16, pack='best_fit', max_rows=2)
     found = held_out.HeldOut(batch, loss_fn, part=0, num_parts=1)(params)
     for example in examples:

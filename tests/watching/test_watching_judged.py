@@ -239,10 +239,10 @@ _LARGE = tiny.student(num_layers=8, embed_dim=128, mlp_dim=512)
 def _temporaries(copy, **mesh):
   """Bytes that decoding allocates beside its arguments, and of the weights."""
   with tiny.mesh(**mesh):
-    params = tiny.put(tiny.params(_LARGE))
+    params = tiny.put_params(_LARGE)
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     if copy:
-      params = cache_lib.unstack(params, jnp.float32)
+      params = cache_lib.unstack_layers(_LARGE, params, jnp.float32)
     slots = decode.empty_slots(_LARGE, 16, 64, jnp.float32)
     compiled = decode.decode_chunk.lower(
         _LARGE, params, slots, np.ones(16, bool), methods.Greedy(), 4

@@ -32,9 +32,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from valley_jax import errors
-from valley_jax.models import blocks
-from valley_jax.models import flash
-from valley_jax.models import splash
+from valley_jax.models import attention_blocks
+from valley_jax.models import attention_kernels
 from valley_jax.runtime import partitioning
 
 _MASKED = -1e30  # Finite, so that a row without any key gives no NaN.
@@ -117,7 +116,7 @@ def _blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
     rows = positions_BL, segments_BL
     columns = _gather(positions_BL), _gather(segments_BL)
     keys = _gather(k_BLKH), _gather(v_BLKH)
-    return blocks.attend(q_BLKGH, *keys, rows, columns)
+    return attention_blocks.attend_by_blocks(q_BLKGH, *keys, rows, columns)
 
   return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
 
@@ -125,7 +124,7 @@ def _blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
 def _splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   _, length, k, g, _ = q_BLKGH.shape
   mesh = jax.sharding.get_abstract_mesh()
-  kernel, specs = splash.kernel(
+  kernel, specs = attention_kernels.build_splash_kernel(
       length,
       num_heads=k * g // mesh.shape['tp'],
       cuts=mesh.shape['cp'],
@@ -133,7 +132,7 @@ def _splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   )
 
   def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL, kernel):
-    return splash.attend(
+    return attention_kernels.attend_by_splash(
         kernel, q_BLKGH, _gather(k_BLKH), _gather(v_BLKH), segments_BL, _gather(segments_BL)
     )
 
@@ -144,7 +143,7 @@ def _flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   _, length, k, g, h = q_BLKGH.shape
   mesh = jax.sharding.get_abstract_mesh()
   cuts = mesh.shape['cp']
-  flash.check(length, k * g // mesh.shape['tp'], h, cuts)
+  attention_kernels.check_flash_sizes(length, k * g // mesh.shape['tp'], h, cuts)
   interpret = _is_interpreted('flash', 'gpu')
 
   def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL):
@@ -152,10 +151,10 @@ def _flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
     q_BLNH = q_BLKGH.reshape(b, length, k * g, h)
     # All heads of some queries for some heads of all queries, and back.
     q_BMNH = jax.lax.all_to_all(q_BLNH, 'cp', 2, 1, tiled=True)
-    y_BMNH = flash.attend(
+    y_BMNH = attention_kernels.attend_by_flash(
         q_BMNH,
-        flash.heads_of(_gather(k_BLKH), g, cuts),
-        flash.heads_of(_gather(v_BLKH), g, cuts),
+        attention_kernels.take_heads(_gather(k_BLKH), g, cuts),
+        attention_kernels.take_heads(_gather(v_BLKH), g, cuts),
         _gather(segments_BL),
         interpret,
     )

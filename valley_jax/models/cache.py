@@ -12,15 +12,12 @@ from typing import Any, NamedTuple
 
 from flax import traverse_util
 import jax
-from jax.experimental import layout
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from valley_jax.models import attention
-from valley_jax.models import lora
-from valley_jax.models import params as params_lib
-from valley_jax.models import product
+from valley_jax.models import parameters
 from valley_jax.models import ragged
 from valley_jax.models import student as student_lib
 from valley_jax.models import transformer
@@ -29,8 +26,6 @@ from valley_jax.runtime import partitioning
 ROWS = P(partitioning.BATCH, None)
 SLOTS = P(partitioning.BATCH)
 _NEW = P(partitioning.BATCH, 'tp')
-_NUM_INS = {lora.matrix(n): len(ins) for n, (ins, _) in lora.MATRICES.items()}
-_NUM_INS['head_DV'] = 1
 
 
 class Cache(NamedTuple):
@@ -53,58 +48,36 @@ def empty(student: student_lib.Student, num_slots: int, cache_len: int, dtype: A
   return Cache(layers(), layers())
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _cut(spec: P, dtype: Any, num_ins: int, stacked: jax.Array) -> tuple[Any, ...]:
-  """Returns the layers of a stacked parameter, laid out as `spec` says.
-
-  Args:
-    spec: Of a layer.
-    dtype: Of the result.
-    num_ins: Its dimensions of inputs, if it shall be turned; else 0.
-    stacked: All layers.
-  """
-
-  def layer(x):
-    x = jax.sharding.reshard(x.astype(dtype), spec)
-    return product.turn(x, num_ins, spec) if num_ins else x
-
-  return tuple(layer(stacked[i]) for i in range(stacked.shape[0]))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _cut_layers(spec: P, dtype: Any, stacked: jax.Array) -> tuple[jax.Array, ...]:
+  """Returns the layers of a stacked parameter, each an array cut as `spec` says."""
+  layers = (stacked[i].astype(dtype) for i in range(stacked.shape[0]))
+  return tuple(jax.sharding.reshard(x, spec) for x in layers)
 
 
-def _num_ins_turned(path: tuple[str, ...]) -> int:
-  """Returns the dimensions of inputs of a matrix to be turned, 0 for others."""
-  if attention.platform() != 'cpu' or partitioning.num_cuts() > 1:
-    return 0
-  return _NUM_INS.get(path[-1], 0)
-
-
-def unstack(params: Any, dtype: Any, give_up: bool = False) -> Any:
+def unstack_layers(
+    student: student_lib.Student, params: Any, dtype: Any, give_up: bool = False
+) -> Any:
   """Returns parameters to decode with: `blocks` is a tuple of layers.
 
-  On CPUs matrices are turned: `product.py` says why.
-
   Args:
-    params: As they are trained.
-    dtype: Of the computation, and so of all matrices. Norms and biases are
-      small, and stay as they are.
-    give_up: Delete each parameter once it is copied, so that the student is
-      not in memory twice.
+    student: Sizes.
+    params: Parameters as they are trained.
+    dtype: The compute dtype, and so that of all matrices. Norms and biases are small and keep
+      theirs.
+    give_up: Delete each parameter once it is copied, so that the student is not in memory twice.
   """
-  num_layers = jax.tree.leaves(params['blocks'])[0].shape[0]
-  layers: list[dict[tuple[str, ...], Any]] = [{} for _ in range(num_layers)]
+  layers: list[dict[tuple[str, ...], Any]] = [{} for _ in range(student.num_layers)]
   flat: Any = traverse_util.flatten_dict(params)
+  declared: Any = traverse_util.flatten_dict(parameters.describe_parameters(student))
   rest = {}
   for path, x in flat.items():
-    is_small = any(part in path[-1] for part in ('scale', 'bias'))
-    wanted = x.dtype if is_small else jnp.dtype(dtype)
-    spec = partitioning.spec_of('/'.join(path))
-    num_ins = _num_ins_turned(path)
-    if path[0] == 'blocks':
-      cuts = _cut(P(*spec[1:]), wanted, num_ins, x)
+    declaration = declared[path]
+    wanted = jnp.dtype(dtype) if declaration.cast else x.dtype
+    if declaration.is_stacked:
+      cuts = _cut_layers(declaration.layer_spec, wanted, x)
       for layer, cut in zip(layers, cuts, strict=True):
         layer[path[1:]] = cut
-    elif num_ins:
-      rest[path] = product.turn(x.astype(wanted), num_ins, spec)
     elif x.dtype == wanted:
       rest[path] = x
       continue
@@ -151,7 +124,7 @@ def bind_block(
   """Returns the module of one of `layers`, and what goes into it."""
   if isinstance(layer, Stacked):
     layer, x_BLD = layer.cut(x_BLD)
-  return params_lib.bind_block(student, layer), x_BLD
+  return parameters.bind_block(student, layer), x_BLD
 
 
 def put_rows(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
@@ -215,19 +188,11 @@ def _write(cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Array) -> j
   return write(cache_BMJ, new_BJ, position_B)
 
 
-def _logits(model: transformer.Transformer, hidden_BD: jax.Array, platform: str) -> jax.Array:
+def _compute_logits(model: transformer.Transformer, hidden_BD: jax.Array) -> jax.Array:
   """Returns logits_BV in float32, all columns on one device."""
-  head = model.head(hidden_BD.dtype)
-  if platform == 'cpu' and model.student.tied_head:
-    head = product.Turned(head.T, 1)  # As an embedding lies.
-  if isinstance(head, product.Turned):
-    logits_BV = product.outputs_first(hidden_BD, head.lying, partitioning.BATCH, 'tp', jnp.float32)
-    # As they would lie otherwise, so that what is summed over them does not
-    # depend on how many devices there are.
-    logits_BV = jax.sharding.reshard(logits_BV, ROWS)
-    return layout.with_layout_constraint(logits_BV, layout.Layout((0, 1)))
+  head_DV = model.head(hidden_BD.dtype)
   return jnp.einsum(
-      'BD,DV->BV', hidden_BD, head, preferred_element_type=jnp.float32, out_sharding=ROWS
+      'BD,DV->BV', hidden_BD, head_DV, preferred_element_type=jnp.float32, out_sharding=ROWS
   )
 
 
@@ -253,7 +218,7 @@ def step(
   Returns:
     The cache with this position in it, and logits_BV of the next one, float32.
   """
-  model = params_lib.bind_ends(student, params)
+  model = parameters.bind_without_blocks(student, params)
   platform = attention.platform()
   x_BLD = model.embed(token_B[:, None], cache.k_BMJ[0].dtype)
   ks, vs = [], []
@@ -265,4 +230,4 @@ def step(
     y_BKGH = ragged.attend(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
     x_BLD = block.finish(x_BLD, y_BKGH[:, None])
   hidden_BD = model.final_norm(x_BLD)[:, 0]
-  return Cache(tuple(ks), tuple(vs)), _logits(model, hidden_BD, platform)
+  return Cache(tuple(ks), tuple(vs)), _compute_logits(model, hidden_BD)

@@ -2,49 +2,47 @@
 
     random           a preset, its vocabulary the tokenizer's, padded
     checkpoint:DIR   the student of another run's checkpoints
-    hf:DIR           a Hugging Face checkpoint, as its config.json says
+    hf:DIR           a Hugging Face checkpoint, as its config.json describes it
 
-The last two say themselves what the student is. A preset beside them must
-agree; '' takes what is there. Their vocabulary is theirs too: rows added to it
-would take probability from the others.
+The last two say what the student is. A preset beside them must agree; '' takes what is there. Their
+vocabulary is theirs too: rows added to it would take probability from the others.
 
-What LoRA adds to a student lives as long as a run trains it: whoever begins
-with the student of a run, samples from it or exports it has one without.
+What LoRA adds to a student lives as long as a run trains it: a run that begins with the student of
+another, a sample and an export all take it merged.
 """
 
 from collections.abc import Callable
 import dataclasses
-import functools
 import os
 from typing import Any
 
 import jax
 
 from valley_jax import errors
+from valley_jax.models import declarations
 from valley_jax.models import hf_config
-from valley_jax.models import lora
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
 
 
-def of_checkpoint(directory: str | os.PathLike) -> student_lib.Student:
+def read_checkpoint_student(directory: str | os.PathLike) -> student_lib.Student:
   """Returns the student of a finished run's checkpoints.
 
   Raises:
-    ValueError: there is none, or it does not say what its student is.
+    ValueError: there is no finished run, or it does not say what its student is.
   """
   identity = checkpoints.finished_identity(directory)
   if 'student' not in identity:
     raise errors.UserError(
-        f'{directory} does not say what its student is: it was written before'
-        ' checkpoints did. Train it again.'
+        f'{directory} does not say what its student is: it was written before checkpoints did.'
+        ' Train it again.'
     )
   return hf_config.to_student(identity['student'], str(directory))
 
 
-def student(
+def choose_student(
     init: str, preset: str, *, num_tokens: int, multiple: int, max_len: int
 ) -> student_lib.Student:
   """Returns the description of the student.
@@ -52,95 +50,101 @@ def student(
   Args:
     init: Where its parameters come from; see above.
     preset: Its name, or '' where `init` says what it is.
-    num_tokens: Of the tokenizer.
-    multiple: Of this the rows of a preset's embedding are.
+    num_tokens: Size of the tokenizer's vocabulary.
+    multiple: Vocabulary rows of a preset are padded to a multiple of this.
     max_len: Tokens of the longest example.
 
   Raises:
-    ValueError: the preset is another student than `init` has, or the student
-      has no room for the tokens or for the length.
+    ValueError: the preset is another student than `init` has, or the student has no room for the
+      tokens or for the length.
   """
   kind, _, directory = init.partition(':')
   if kind == 'hf':
-    found = pretrained.read_student(directory)
+    student = pretrained.read_student(directory)
   elif kind == 'checkpoint':
-    found = of_checkpoint(directory)
+    student = read_checkpoint_student(directory)
   elif init == 'random':
-    found = student_lib.of(preset, num_tokens, multiple)
+    student = student_lib.build_preset(preset, num_tokens, multiple)
   else:
     raise errors.UserError(
-        f'config.init={init!r}: want hf:DIR, a Hugging Face checkpoint,'
-        ' checkpoint:DIR, a student to go on from, or random, one without any'
-        ' training.'
+        f'config.init={init!r}: want hf:DIR, a Hugging Face checkpoint, checkpoint:DIR, a student'
+        ' to go on from, or random, one without any training.'
     )
   if preset:
-    named = student_lib.preset(preset)
-    if differences := student_lib.differences(found, named):
+    differences = student_lib.list_differences(student, student_lib.find_preset(preset))
+    if differences:
       raise errors.UserError(
-          f'config.init={init} is not config.student={preset}: it has'
-          f' {"; ".join(differences)}. Name its preset, or set config.student'
-          " to '' to take it as it is."
+          f'config.init={init} is not config.student={preset}: it has {"; ".join(differences)}.'
+          " Name its preset, or set config.student to '' to take it as it is."
       )
-  if num_tokens > found.vocab_size:
+  if num_tokens > student.vocab_size:
     raise errors.UserError(
-        f'The tokenizer of the shards has {num_tokens:,} tokens, and the'
-        f' student of config.init={init} {found.vocab_size:,} rows of'
-        ' embedding; tokenise with its own tokenizer (config.tokenizer).'
+        f'The tokenizer of the shards has {num_tokens:,} tokens, and the student of'
+        f' config.init={init} {student.vocab_size:,} rows of embedding; tokenise with its own'
+        ' tokenizer (config.tokenizer).'
     )
-  if max_len > found.max_positions:
+  if max_len > student.max_positions:
     raise errors.UserError(
-        f'config.data.max_len={max_len:,} is beyond the'
-        f' {found.max_positions:,} positions that the student is made for;'
-        ' lower it, or take a student with RoPE scaling. If you mean it, raise'
-        ' max_position_embeddings in its config.json.'
+        f'config.data.max_len={max_len:,} is beyond the {student.max_positions:,} positions that'
+        ' the student is made for; lower it, or take a student with RoPE scaling. If you mean it,'
+        ' raise max_position_embeddings in its config.json.'
     )
-  return found
+  return student
 
 
-def trained(
-    directory: str | os.PathLike, cast: Callable[[Any], Any] = lambda x: x
+def _keep_dtypes(declared: Any, tree: Any) -> Any:
+  del declared
+  return tree
+
+
+def load_trained(
+    directory: str | os.PathLike, cast: Callable[[Any, Any], Any] = _keep_dtypes
 ) -> tuple[student_lib.Student, Any]:
   """Returns the student of a finished run and its parameters, LoRA merged.
 
   Args:
-    directory: Of checkpoints.
-    cast: From descriptions of the parameters, float32, to those of which they
-      shall be.
+    directory: A directory of checkpoints.
+    cast: From declarations and abstract parameters, float32, to those in the dtypes wanted.
 
   Raises:
-    ValueError: no finished run there.
+    ValueError: no finished run is there.
   """
-  student = of_checkpoint(directory)
+  student = read_checkpoint_student(directory)
   identity = checkpoints.finished_identity(directory)
-  chosen = lora.of({name.removeprefix('config.train.'): x for name, x in identity.items()})
-  like = params_lib.abstract(dataclasses.replace(student, lora=chosen))
-  added, rest = lora.split(like) if chosen else ({}, like)
-  like = lora.join(added, cast(rest))
-  return student, lora.merge(chosen, checkpoints.load_params(directory, like))
+  rank, alpha, matrices = (
+      identity.get(f'config.train.lora_{name}', 0) for name in ('rank', 'alpha', 'matrices')
+  )
+  adapted = dataclasses.replace(student, lora=student_lib.choose_lora(rank, alpha, matrices))
+  declared, like = parameters.describe_parameters(adapted), parameters.abstract_params(adapted)
+  adapters, frozen = parameters.split_adapters(declared, like) if adapted.lora else ({}, like)
+  like = parameters.join_adapters(adapters, cast(declared, frozen))
+  return student, parameters.merge_adapters(adapted, checkpoints.load_params(directory, like))
 
 
-def params(init: str, student: student_lib.Student, seed: int, dtype: Any) -> Any:
-  """Returns its parameters, laid out over the current mesh.
+def load_or_init_params(init: str, student: student_lib.Student, seed: int, dtype: Any) -> Any:
+  """Returns the student's parameters, laid out over the current mesh.
 
   Args:
     init: Where they come from; see above.
     student: What they are of. What LoRA adds is new.
-    seed: Of what is random.
-    dtype: Of frozen matrices; all else is float32.
+    seed: Seed of what is random.
+    dtype: Dtype of frozen matrices; all else is float32.
   """
   kind, _, directory = init.partition(':')
   key = jax.random.key(seed)
   plain = dataclasses.replace(student, lora=None)
-  cast = functools.partial(lora.cast_matrices, dtype=dtype)
-  cast = cast if student.lora else lambda x: x
+
+  def cast(declared: Any, tree: Any) -> Any:
+    return declarations.cast_matrices(declared, tree, dtype) if student.lora else tree
+
+  declared = parameters.describe_parameters(plain)
   if kind == 'hf':
-    like = cast(params_lib.abstract(plain))
-    found = pretrained.load_params(directory, like)
+    like = cast(declared, parameters.abstract_params(plain))
+    params = pretrained.load_params(directory, plain, like)
   elif kind == 'checkpoint':
-    _, found = trained(directory, cast)
+    _, params = load_trained(directory, cast)
   else:
-    found = params_lib.init(plain, key)
+    params = parameters.init_params(plain, key)
   if student.lora is None:
-    return found
-  added = params_lib.init_added(student, key)
-  return lora.join(added, cast(found))
+    return params
+  return parameters.join_adapters(parameters.init_adapters(student, key), cast(declared, params))

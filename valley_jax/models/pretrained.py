@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from etils import epath
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -20,7 +21,8 @@ from orbax.checkpoint import v1 as ocp
 
 from valley_jax import errors
 from valley_jax.models import hf_config
-from valley_jax.models import hf_names
+from valley_jax.models import hf_weights
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 
 _READ_BYTES = 64 * 2**20  # On their way from files, at a time.
@@ -42,21 +44,21 @@ def read_student(directory: str | os.PathLike) -> student_lib.Student:
   return hf_config.to_student(json.loads(path.read_text()), str(path))
 
 
-def _context() -> ocp.Context:
+def _build_context() -> ocp.Context:
   context = ocp.Context()
   context.checkpoint_layout = ocp.options.CheckpointLayout.SAFETENSORS
   context.memory.read_concurrent_bytes = _READ_BYTES
   return context
 
 
-def _named(names: Any) -> str:
+def _list_names(names: Any) -> str:
   names = sorted(names)
   rest = len(names) - _MAX_NAMED
   listed = ', '.join(map(str, names[:_MAX_NAMED]))
   return f'{listed} and {rest} more' if rest > 0 else listed
 
 
-def _found(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
+def _read_metadata(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns what the files hold, by name.
 
   Raises:
@@ -68,18 +70,18 @@ def _found(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
   if index.exists():
     named = set(json.loads(index.read_text())['weight_map'].values())
   if missing := named - files:
-    raise errors.UserError(f'{directory} lacks {_named(missing)}; download what is missing.')
-  with _context():
+    raise errors.UserError(f'{directory} lacks {_list_names(missing)}; download what is missing.')
+  with _build_context():
     metadata: Any = ocp.metadata(str(directory)).metadata
   return metadata
 
 
 def has_head(directory: str | os.PathLike) -> bool:
   """Says whether the files hold a head beside the embedding."""
-  return hf_names.HEAD in _found(epath.Path(os.fspath(directory)))
+  return hf_weights.HEAD in _read_metadata(epath.Path(os.fspath(directory)))
 
 
-def _check(
+def _check_shapes(
     directory: epath.Path,
     found: Mapping[str, jax.ShapeDtypeStruct],
     wanted: Mapping[str, tuple[int, ...]],
@@ -102,7 +104,7 @@ def _check(
       'has in another shape': shapes,
       'has quantised or in another dtype': dtypes,
   }
-  if faults := [f'{kind} {_named(v)}' for kind, v in kinds.items() if v]:
+  if faults := [f'{kind} {_list_names(v)}' for kind, v in kinds.items() if v]:
     raise errors.UserError(
         f'{directory} {"; ".join(faults)}. Its config.json describes another'
         ' model than its files hold; download the checkpoint again, or take'
@@ -110,7 +112,7 @@ def _check(
     )
 
 
-def _row_axes(tensor: hf_names.Tensor) -> tuple[list[str], list[str]]:
+def _row_axes(tensor: hf_weights.Tensor) -> tuple[list[str], list[str]]:
   """Returns along which axes rows are cut for reading: to exchange, to gather.
 
   Rows are contiguous in a file, columns are not. So a process reads whole rows,
@@ -128,41 +130,41 @@ def _row_axes(tensor: hf_names.Tensor) -> tuple[list[str], list[str]]:
   return [a for a in lasting if a in kept], [a for a in passing if a in kept]
 
 
-def _rows(tensor: hf_names.Tensor, axes: list[str]) -> P:
+def _row_spec(tensor: hf_weights.Tensor, axes: list[str]) -> P:
   return P(tuple(axes), *[None] * (len(tensor.their_shape) - 1))
 
 
-def _read(
+def _read_tensors(
     directory: epath.Path,
     found: Mapping[str, jax.ShapeDtypeStruct],
-    tensors: Mapping[str, hf_names.Tensor],
+    tensors: Mapping[str, hf_weights.Tensor],
 ) -> dict[str, jax.Array]:
   """Reads tensors, given by their names, in the dtype of the files."""
   mesh = jax.sharding.get_mesh()
 
   def like(name: str) -> jax.ShapeDtypeStruct:
     lasting, passing = _row_axes(tensors[name])
-    spec = _rows(tensors[name], lasting + passing)
+    spec = _row_spec(tensors[name], lasting + passing)
     sharding = jax.sharding.NamedSharding(mesh, spec)
     at = found[name]
     return jax.ShapeDtypeStruct(at.shape, at.dtype, sharding=sharding)
 
-  with _context():
+  with _build_context():
     loaded: Any = ocp.load(str(directory), {name: like(name) for name in tensors})
   return loaded
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _to_ours(tensor: hf_names.Tensor, x: jax.Array, dtype: Any) -> jax.Array:
+def _to_ours(tensor: hf_weights.Tensor, x: jax.Array, dtype: Any) -> jax.Array:
   # Gathered first and exchanged then: at once, XLA would replicate it.
-  x = jax.sharding.reshard(x, _rows(tensor, _row_axes(tensor)[0]))
+  x = jax.sharding.reshard(x, _row_spec(tensor, _row_axes(tensor)[0]))
   x = jax.sharding.reshard(x, tensor.their_spec)
   return tensor.to_ours(x).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _place(
-    tensors: tuple[hf_names.Tensor, ...],
+def _place_layer(
+    tensors: tuple[hf_weights.Tensor, ...],
     stacked: list[jax.Array],
     layer: list[jax.Array],
     number: jax.Array,
@@ -175,67 +177,61 @@ def _place(
 
 
 def _check_tied(
-    directory: epath.Path, found: Mapping[str, jax.ShapeDtypeStruct], embed: hf_names.Tensor
+    directory: epath.Path, found: Mapping[str, jax.ShapeDtypeStruct], embed: hf_weights.Tensor
 ) -> None:
   """Refuses a head that the embedding is not, where config.json says it is."""
-  pair = _read(directory, found, {embed.theirs: embed, hf_names.HEAD: embed})
+  pair = _read_tensors(directory, found, {embed.theirs: embed, hf_weights.HEAD: embed})
   if not jax.jit(jnp.array_equal)(*pair.values()):
     raise errors.UserError(
         f'{directory}: config.json ties the head to the embedding, but'
-        f' {hf_names.HEAD} is not {embed.theirs}; set tie_word_embeddings to'
+        f' {hf_weights.HEAD} is not {embed.theirs}; set tie_word_embeddings to'
         ' false there if the head is meant.'
     )
 
 
-def load_params(directory: str | os.PathLike, like: Any) -> Any:
+def load_params(
+    directory: str | os.PathLike, student: student_lib.Student, like: Any = None
+) -> Any:
   """Loads a checkpoint's parameters.
 
   Args:
-    directory: With *.safetensors, and an index if they are several.
-    like: Shapes, dtypes and shardings of the parameters, on the current mesh.
+    directory: A directory of *.safetensors, and an index if they are several.
+    student: Sizes, without LoRA.
+    like: Shapes, dtypes and shardings of the parameters, on the current mesh; default: float32.
 
   Raises:
     ValueError: a tensor is missing, left over, or of another shape.
   """
   directory = epath.Path(os.fspath(directory))
-  top, layer = hf_names.tensors(like)
-  numbers = range(hf_names.num_layers(like))
-  found = _found(directory)
-  if hf_names.is_bare(found):
-    top, layer = map(hf_names.bare, (top, layer))
+  like = parameters.abstract_params(student) if like is None else like
+  top, layer = hf_weights.list_tensors(student, like)
+  numbers = range(student.num_layers)
+  found = _read_metadata(directory)
+  if hf_weights.is_without_wrapper(found):
+    top, layer = map(hf_weights.rename_without_wrapper, (top, layer))
   wanted = {tensor.theirs: tensor for tensor in top}
   for n in numbers:
     wanted.update({tensor.theirs.format(n): tensor for tensor in layer})
   checked = dict(found)
-  is_tied = hf_names.HEAD in found and hf_names.HEAD not in wanted
+  is_tied = hf_weights.HEAD in found and hf_weights.HEAD not in wanted
   if is_tied:
-    del checked[hf_names.HEAD]
-  _check(directory, checked, {n: t.their_shape for n, t in wanted.items()})
+    del checked[hf_weights.HEAD]
+  _check_shapes(directory, checked, {n: t.their_shape for n, t in wanted.items()})
   if is_tied:
     _check_tied(directory, found, top[0])
   placed = {}
   for tensor in top:  # One by one: two of them are as large as many layers.
-    (x,) = _read(directory, found, {tensor.theirs: tensor}).values()
-    dtype = hf_names.get(like, tensor.ours).dtype
+    (x,) = _read_tensors(directory, found, {tensor.theirs: tensor}).values()
+    dtype = hf_weights.get_param(like, tensor.ours).dtype
     placed[tensor.ours] = _to_ours(tensor, x, dtype)
-  leaves = [hf_names.get(like['blocks'], tensor.ours) for tensor in layer]
+  leaves = [hf_weights.get_param(like['blocks'], tensor.ours) for tensor in layer]
   stacked = [jnp.zeros(x.shape, x.dtype, device=x.sharding) for x in leaves]
   for n in numbers:
     names = {tensor.theirs.format(n): tensor for tensor in layer}
-    tensors = _read(directory, found, names)
-    stacked = _place(tuple(layer), stacked, [tensors[name] for name in names], np.int32(n))
+    tensors = _read_tensors(directory, found, names)
+    stacked = _place_layer(tuple(layer), stacked, [tensors[name] for name in names], np.int32(n))
     # Reading runs ahead of placing otherwise, and layers pile up.
     jax.block_until_ready(stacked)
   for tensor, x in zip(layer, stacked, strict=True):
     placed[f'blocks/{tensor.ours}'] = x
-  return _nested(placed, like)
-
-
-def _nested(placed: Mapping[str, jax.Array], like: Any) -> Any:
-  """Returns the parameters as a tree, which `like` is."""
-
-  def find(path, leaf):
-    del leaf
-    return placed[jax.tree_util.keystr(path, simple=True, separator='/')]
-
-  return jax.tree_util.tree_map_with_path(find, like)
+  return traverse_util.unflatten_dict(placed, sep='/')

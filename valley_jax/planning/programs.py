@@ -7,7 +7,6 @@ same jitted function that a run calls, with arguments that are shapes, dtypes an
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-import functools
 import math
 import re
 from typing import Any
@@ -17,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from valley_jax.models import cache
-from valley_jax.models import lora
-from valley_jax.models import params as params_lib
+from valley_jax.models import declarations
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
 from valley_jax.sampling import stages
-from valley_jax.training import step as step_lib
+from valley_jax.training import program as program_lib
 
 # The size in the compiler's error, in the words of its versions.
 _TOO_BIG = re.compile(r'(?:Used |HLO temporaries \()([\d.]+)([KMGT])')
@@ -47,22 +46,22 @@ class Needs:
 
 
 def describe_train_state(
-    student: student_lib.Student, tx: Any, dtype: Any, param_dtype: Any
-) -> step_lib.State:
+    student: student_lib.Student, program: program_lib.TrainProgram, dtype: Any
+) -> program_lib.State:
   """Returns a training state of shapes and shardings on the current mesh.
 
   Args:
     student: Sizes of the model.
-    tx: The optimiser.
+    program: What trains it.
     dtype: Dtype of the computation, and of the parameters that LoRA freezes.
-    param_dtype: Dtype of the trained parameters.
   """
-  params = params_lib.abstract(student)
+  params = parameters.abstract_params(student)
   if student.lora:
-    trained, frozen = lora.split(params)
-    params = lora.join(trained, lora.cast_matrices(frozen, dtype))
-  init = functools.partial(step_lib.init_state, tx=tx, dtype=param_dtype)
-  return _place_on_mesh(jax.eval_shape(init, params))
+    declared = parameters.describe_parameters(student)
+    trained, frozen = parameters.split_adapters(declared, params)
+    frozen = declarations.cast_matrices(declared, frozen, dtype)
+    params = parameters.join_adapters(trained, frozen)
+  return _place_on_mesh(jax.eval_shape(program.init_state, params))
 
 
 def describe_batch(
@@ -85,8 +84,8 @@ def describe_batch(
 
 def describe_decode_params(student: student_lib.Student, dtype: Any) -> Any:
   """Returns the parameters in the form that decoding takes, as shapes and shardings."""
-  unstack = functools.partial(cache.unstack, dtype=dtype)
-  return _place_on_mesh(jax.eval_shape(unstack, params_lib.abstract(student)))
+  unstack = functools.partial(cache.unstack_layers, student, dtype=dtype)
+  return _place_on_mesh(jax.eval_shape(unstack, parameters.abstract_params(student)))
 
 
 def _place_on_mesh(tree: Any) -> Any:
@@ -108,7 +107,7 @@ def count_device_bytes(tree: Any) -> int:
 
 
 def measure_train_step(
-    state: step_lib.State,
+    state: program_lib.State,
     train_step: Callable[..., Any],
     batch: dict[str, jax.ShapeDtypeStruct],
     max_chunks: int,

@@ -1,4 +1,4 @@
-"""The device mesh, and which axis of which parameter lies along it.
+"""The device mesh, and how batches are cut along it.
 
 One mesh, made at the entry point, with four explicit axes: `data` (copies of
 the parameters), `fsdp` (parameters cut up and gathered where they are used),
@@ -11,7 +11,6 @@ what is last lies on devices that are neighbours.
 """
 
 from collections.abc import Sequence
-import re
 from typing import Any
 
 import jax
@@ -23,28 +22,6 @@ from valley_jax import errors
 
 AXES = ('data', 'fsdp', 'cp', 'tp')
 BATCH = ('data', 'fsdp')  # What the batch dimension is cut along.
-
-# First match wins; stacked layers have a leading, unpartitioned dimension.
-_SPECS = (
-    (r'embed_VD$', P('fsdp', 'tp')),
-    (r'head_DV$', P('fsdp', 'tp')),
-    (r'blocks/q_DKGH$', P(None, 'fsdp', 'tp', None, None)),
-    (r'blocks/[kv]_DKH$', P(None, 'fsdp', 'tp', None)),
-    (r'blocks/out_KGHD$', P(None, 'tp', None, None, 'fsdp')),
-    (r'blocks/(gate|up)_DF$', P(None, 'fsdp', 'tp')),
-    (r'blocks/down_FD$', P(None, 'tp', 'fsdp')),
-    (r'blocks/q_bias_KGH$', P(None, 'tp', None, None)),
-    (r'blocks/[kv]_bias_KH$', P(None, 'tp', None)),
-    (r'norm/scale$', P()),
-    # Of LoRA, R being the rank: as the matrices are cut, R whole.
-    (r'blocks/\w+_lora_a_DR$', P(None, 'fsdp', None)),
-    (r'blocks/out_lora_a_KGHR$', P(None, 'tp', None, None, None)),
-    (r'blocks/down_lora_a_FR$', P(None, 'tp', None)),
-    (r'blocks/q_lora_b_RKGH$', P(None, None, 'tp', None, None)),
-    (r'blocks/[kv]_lora_b_RKH$', P(None, None, 'tp', None)),
-    (r'blocks/(gate|up)_lora_b_RF$', P(None, None, 'tp')),
-    (r'blocks/(out|down)_lora_b_RD$', P(None, None, 'fsdp')),
-)
 
 
 def _num_slices(devices: Sequence[Any]) -> int:
@@ -121,23 +98,8 @@ def make_mesh(
   )
 
 
-def spec_of(path: str) -> P:
-  """Returns the partition spec of a parameter, named `blocks/q_DKGH`."""
-  for pattern, spec in _SPECS:
-    if re.search(pattern, path):
-      return spec
-  raise errors.UserError(
-      f'Parameter {path!r} matches no partition spec; add a line to the table'
-      ' in partitioning.py.'
-  )
-
-
-def spec_in_use(path: str) -> P:
-  """Returns how a parameter of one layer lies while it is used: not on fsdp."""
-  return P(*(None if axis == 'fsdp' else axis for axis in spec_of(path)[1:]))
-
-
-def _check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
+def check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
+  """Raises a ValueError where the current mesh cannot cut a parameter evenly."""
   mesh = jax.sharding.get_abstract_mesh()
   for size, axis in zip(shape, spec):
     if axis in mesh.shape and size % mesh.shape[axis]:
@@ -146,26 +108,6 @@ def _check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
           f' mesh axis {axis}={mesh.shape[axis]} cannot cut evenly; change'
           ' config.mesh (or config.vocab_multiple for a vocabulary).'
       )
-
-
-def specs(params: Any) -> Any:
-  """Returns a tree like `params`, of partition specs.
-
-  Raises:
-    ValueError: the current mesh cannot cut a parameter evenly.
-  """
-
-  def spec(path, leaf):
-    name = '/'.join(str(entry.key) for entry in path)
-    _check_divides(name, leaf.shape, found := spec_of(name))
-    return found
-
-  return jax.tree_util.tree_map_with_path(spec, params)
-
-
-def shard_params(params: Any) -> Any:
-  """Lays every parameter out by the table; for use inside `jax.jit`."""
-  return jax.tree.map(jax.sharding.reshard, params, specs(params))
 
 
 def num_batch_devices() -> int:

@@ -62,7 +62,7 @@ def engine(
   """
   s = config.sample
   if copy:
-    params = cache.unstack(params, s.dtype, give_up)
+    params = cache.unstack_layers(student, params, s.dtype, give_up)
   settings = lanes.Settings(
       student=student,
       params=params,

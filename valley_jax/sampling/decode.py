@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from valley_jax.models import cache as cache_lib
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
@@ -70,7 +70,7 @@ def empty_slots(student: student_lib.Student, num_slots: int, cache_len: int, dt
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _embed(student: student_lib.Student, dtype: Any, ends: Any, tokens_BL: jax.Array) -> jax.Array:
   rows = jax.P(partitioning.BATCH, 'cp')
-  model = params_lib.bind_ends(student, ends)
+  model = parameters.bind_without_blocks(student, ends)
   return model.embed(jax.sharding.reshard(tokens_BL, rows), dtype)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from valley_jax.models import lora
 from valley_jax.models import student as student_lib
 
 # Dense bfloat16 FLOP/s of a chip by `device_kind`; the first match wins.
@@ -83,23 +82,12 @@ def step_flops(student: student_lib.Student, num_tokens: float, squared_lengths:
   width = student.num_heads * student.head_dim
   # Two products, queries with keys and weights with values, each half.
   attention = student.num_layers * width * squared_lengths
-  adapters = student.num_layers * lora.num_params(student.lora, _sizes(student))
+  adapters = student.num_layers * student.count_adapter_params()
   matrices = (4 if student.lora else 6) * num_matrix_params(student)
   return (matrices + 6 * adapters) * num_tokens + 6 * attention
 
 
-def _sizes(s: student_lib.Student) -> dict[str, int]:
-  """Returns the sizes of the letters of `lora.MATRICES`."""
-  return {
-      'D': s.embed_dim,
-      'K': s.num_kv_heads,
-      'G': s.num_heads // s.num_kv_heads,
-      'H': s.head_dim,
-      'F': s.mlp_dim,
-  }
-
-
-def count(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def count_batch(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
   """Returns what a batch holds, over all devices: sums, float32.
 
   num_tokens are those of examples, squared_lengths as `step_flops` wants

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 
 # From a batch, by name, the weights of a part of the loss.
@@ -269,7 +269,7 @@ def next_token(
     The sum over tokens of loss and z-loss, and for each of `parts`, by name,
     the pair (sum of loss in nats, sum of weights).
   """
-  model = params_lib.bind(student, params)
+  model = parameters.bind_transformer(student, params)
   hidden_BLD, _ = model(
       batch['inputs'],
       batch['positions'],

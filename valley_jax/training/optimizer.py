@@ -6,6 +6,7 @@ decay is decoupled, and of matrices alone.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any
 
@@ -15,9 +16,10 @@ import optax
 from optax import contrib
 
 from valley_jax import errors
+from valley_jax.models import declarations as declarations_lib
 
 
-def schedule(
+def build_schedule(
     learning_rate: float,
     num_steps: int,
     warmup_fraction: float,
@@ -67,14 +69,7 @@ def schedule(
   )
 
 
-def _is_matrix(params: Any) -> Any:
-  """Norm scales and biases are not decayed."""
-  return jax.tree_util.tree_map_with_path(
-      lambda path, _: not any(part in str(path[-1]) for part in ('scale', 'bias')), params
-  )
-
-
-def _with_nu_in(tx: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
+def _keep_nu_in(tx: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
   """Keeps Adam's second moment in `dtype`; it is computed in float32."""
   if dtype == 'float32':
     return tx
@@ -89,104 +84,145 @@ def _with_nu_in(tx: optax.GradientTransformation, dtype: str) -> optax.GradientT
   return optax.GradientTransformation(lambda params: cast(tx.init(params), dtype), update)
 
 
-def _adam(b1: float, b2: float, mu_dtype: str, nu_dtype: str):
+def _scale_by_adam(b1: float, b2: float, mu_dtype: str, nu_dtype: str):
   tx = optax.scale_by_adam(b1=b1, b2=b2, mu_dtype=mu_dtype)
-  return _with_nu_in(tx, nu_dtype)
+  return _keep_nu_in(tx, nu_dtype)
 
 
-def adamw(
-    *,
-    b1: float,
-    b2: float,
-    weight_decay: float,
-    clip_norm: float,
-    mu_dtype: str = 'float32',
-    nu_dtype: str = 'float32',
-) -> optax.GradientTransformation:
+def _decay(weight_decay: float, declarations: Any) -> optax.GradientTransformation:
+  """Decays the parameters that declare it."""
+
+  def mask(params: Any) -> Any:
+    return declarations_lib.map_declared(lambda declared, _: declared.decay, declarations, params)
+
+  return optax.add_decayed_weights(weight_decay, mask=mask)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamW:
   """Clips by global norm, then AdamW (Loshchilov & Hutter, 1711.05101).
 
-  Args:
+  Attributes:
     b1: Decay of the mean of gradients.
-    b2: Decay of the mean of their squares. Where it is .99 or more, bfloat16
-      is too coarse for `nu_dtype`: what a step adds is rounded away.
-    weight_decay: Of matrices, times the learning rate.
+    b2: Decay of the mean of their squares. Where it is .99 or more, bfloat16 is too coarse for
+      `nu_dtype`: what a step adds is rounded away.
+    weight_decay: Weight decay of matrices, times the learning rate.
     clip_norm: Longest gradient, over all parameters.
     mu_dtype: Dtype of the first mean between steps.
     nu_dtype: Dtype of the second.
   """
-  return optax.chain(
-      optax.clip_by_global_norm(clip_norm),
-      _adam(b1, b2, mu_dtype, nu_dtype),
-      optax.add_decayed_weights(weight_decay, mask=_is_matrix),
-  )
+
+  b1: float
+  b2: float
+  weight_decay: float
+  clip_norm: float
+  mu_dtype: str = 'float32'
+  nu_dtype: str = 'float32'
+
+  def build(self, declarations: Any) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(self.clip_norm),
+        _scale_by_adam(self.b1, self.b2, self.mu_dtype, self.nu_dtype),
+        _decay(self.weight_decay, declarations),
+    )
 
 
-def adafactor(
-    *,
-    b1: float,
-    decay_rate: float,
-    weight_decay: float,
-    clip_norm: float,
-    mu_dtype: str = 'float32',
-) -> optax.GradientTransformation:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adafactor:
   """Second moments as rows times columns (Shazeer & Stern, 1804.04235).
 
-  As in 2106.04560, with a first moment and without the scale of the parameter,
-  so that learning rates mean what they mean for AdamW.
+  As in 2106.04560, with a first moment and without the scale of the parameter, so that learning
+  rates mean what they mean for AdamW.
 
-  Args:
+  Attributes:
     b1: Decay of the mean of updates; 0: none is kept.
-    decay_rate: The second moment's mean decays with 1 - step^-decay_rate.
-    weight_decay: Of matrices, times the learning rate.
+    adafactor_decay: The second moment's mean decays with 1 - step^-adafactor_decay.
+    weight_decay: Weight decay of matrices, times the learning rate.
     clip_norm: Longest gradient, over all parameters.
     mu_dtype: Dtype of the mean of updates.
   """
-  mean = optax.ema(b1, debias=False, accumulator_dtype=mu_dtype)
-  return optax.chain(
-      optax.clip_by_global_norm(clip_norm),
-      optax.scale_by_factored_rms(decay_rate=decay_rate),
-      optax.clip_by_block_rms(1.0),
-      mean if b1 else optax.identity(),
-      optax.add_decayed_weights(weight_decay, mask=_is_matrix),
-  )
+
+  b1: float
+  adafactor_decay: float
+  weight_decay: float
+  clip_norm: float
+  mu_dtype: str = 'float32'
+
+  def build(self, declarations: Any) -> optax.GradientTransformation:
+    mean = optax.ema(self.b1, debias=False, accumulator_dtype=self.mu_dtype)
+    return optax.chain(
+        optax.clip_by_global_norm(self.clip_norm),
+        optax.scale_by_factored_rms(decay_rate=self.adafactor_decay),
+        optax.clip_by_block_rms(1.0),
+        mean if self.b1 else optax.identity(),
+        _decay(self.weight_decay, declarations),
+    )
 
 
-def _sides(params: Any) -> Any:
-  """Returns which axes of a matrix are its inputs and which its outputs.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Muon:
+  """Muon for the matrices of layers, AdamW for the rest (2502.16982).
 
-  By name: D, or LoRA's rank R, is one side and the other letters are the other;
-  whichever comes first is the input. Stacked layers lead and are matrices of
-  their own.
+  Updates are scaled to the RMS of Adam's, .2, so that one learning rate and one weight decay serve
+  both. A matrix is flattened to its inputs times its outputs; each layer is a matrix of its own.
+
+  Attributes:
+    muon_beta: Decay of Muon's mean of gradients.
+    b1: Decay of Adam's mean of gradients.
+    b2: Decay of Adam's mean of squares.
+    weight_decay: Weight decay of matrices, times the learning rate.
+    clip_norm: Longest gradient, over all parameters.
+    mu_dtype: Dtype of the means of gradients, Muon's and Adam's.
+    nu_dtype: Dtype of Adam's mean of squares.
   """
 
-  def sides(path, x):
-    letters = path[-1].key.split('_')[-1]
-    axes = tuple(range(x.ndim - len(letters), x.ndim))
-    cut = 1 if letters[0] in 'DR' else len(axes) - 1
-    return contrib.MuonDimensionNumbers(axes[:cut], axes[cut:])
+  muon_beta: float
+  b1: float
+  b2: float
+  weight_decay: float
+  clip_norm: float
+  mu_dtype: str = 'float32'
+  nu_dtype: str = 'float32'
 
-  return jax.tree_util.tree_map_with_path(sides, params)
+  def build(self, declarations: Any) -> optax.GradientTransformation:
+    def find_sides(params: Any) -> Any:
+      return declarations_lib.map_declared(
+          lambda declared, _: contrib.MuonDimensionNumbers(*declared.input_and_output_dims()),
+          declarations,
+          params,
+      )
+
+    def choose_labels(params: Any) -> Any:
+      # Embedding and head are no layer's; they go to Adam, as norms and biases do.
+      return declarations_lib.map_declared(
+          lambda declared, _: 'muon' if declared.is_matrix and declared.is_stacked else 'adam',
+          declarations,
+          params,
+      )
+
+    orthogonal = contrib.scale_by_muon(
+        beta=self.muon_beta, mu_dtype=self.mu_dtype, weight_dimension_numbers=find_sides
+    )
+    adam = _scale_by_adam(self.b1, self.b2, self.mu_dtype, self.nu_dtype)
+    scaled = optax.chain(_let_compiler_partition(orthogonal), _scale_to_rms(0.2, find_sides))
+    return optax.chain(
+        optax.clip_by_global_norm(self.clip_norm),
+        optax.partition({'muon': scaled, 'adam': adam}, choose_labels),
+        _decay(self.weight_decay, declarations),
+    )
 
 
-def _label(path: tuple[Any, ...], x: jax.Array) -> str:
-  """Matrices of layers go to Muon; embedding, head, norms, biases to Adam."""
-  del x
-  name = path[-1].key
-  is_inside = len(path) > 1 and 'bias' not in name and 'scale' not in name
-  return 'muon' if is_inside else 'adam'
-
-
-def _scale_to_rms(rms: float) -> optax.GradientTransformation:
+def _scale_to_rms(rms: float, find_sides: Callable[[Any], Any]) -> optax.GradientTransformation:
   """Gives orthogonal updates the RMS that Adam's have (Liu, 2502.16982)."""
 
   def scale(x, sides):
     sizes = (functools.reduce(lambda n, axis: n * x.shape[axis], axes, 1) for axes in sides)
     return x * (rms * max(sizes) ** 0.5)
 
-  return optax.stateless(lambda xs, _: jax.tree.map(scale, xs, _sides(xs)))
+  return optax.stateless(lambda xs, _: jax.tree.map(scale, xs, find_sides(xs)))
 
 
-def _automatic(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+def _let_compiler_partition(tx: optax.GradientTransformation) -> optax.GradientTransformation:
   """Lets the compiler lay out what happens inside `tx.update`.
 
   Newton-Schulz reshapes parameters and multiplies them with themselves, without
@@ -201,67 +237,19 @@ def _automatic(tx: optax.GradientTransformation) -> optax.GradientTransformation
   return optax.GradientTransformation(tx.init, update)
 
 
-def muon(
-    *,
-    beta: float,
-    b1: float,
-    b2: float,
-    weight_decay: float,
-    clip_norm: float,
-    mu_dtype: str = 'float32',
-    nu_dtype: str = 'float32',
-) -> optax.GradientTransformation:
-  """Muon for the matrices of layers, AdamW for the rest (2502.16982).
-
-  Updates are scaled to the RMS of Adam's, .2, so that one learning rate and one
-  weight decay serve both.
-
-  Args:
-    beta: Decay of Muon's mean of gradients.
-    b1: Adam's.
-    b2: Adam's.
-    weight_decay: Of matrices, times the learning rate.
-    clip_norm: Longest gradient, over all parameters.
-    mu_dtype: Dtype of the means of gradients, Muon's and Adam's.
-    nu_dtype: Dtype of Adam's mean of squares.
-  """
-  orthogonal = contrib.scale_by_muon(beta=beta, mu_dtype=mu_dtype, weight_dimension_numbers=_sides)
-  return optax.chain(
-      optax.clip_by_global_norm(clip_norm),
-      optax.partition(
-          {
-              'muon': optax.chain(_automatic(orthogonal), _scale_to_rms(0.2)),
-              'adam': _adam(b1, b2, mu_dtype, nu_dtype),
-          },
-          lambda params: jax.tree_util.tree_map_with_path(_label, params),
-      ),
-      optax.add_decayed_weights(weight_decay, mask=_is_matrix),
-  )
+Optimizer = AdamW | Adafactor | Muon
+OPTIMIZERS: dict[str, type[Optimizer]] = {'adamw': AdamW, 'adafactor': Adafactor, 'muon': Muon}
 
 
-# What a config may name, with the names of its fields there.
-_CHOICES: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
-    'adamw': (adamw, {'b1': 'b1', 'b2': 'b2', 'nu_dtype': 'nu_dtype'}),
-    'adafactor': (adafactor, {'b1': 'b1', 'decay_rate': 'adafactor_decay'}),
-    'muon': (muon, {'beta': 'muon_beta', 'b1': 'b1', 'b2': 'b2', 'nu_dtype': 'nu_dtype'}),
-}
-_ALL = {name: name for name in ('weight_decay', 'clip_norm', 'mu_dtype')}
-
-
-def fields(train: Any) -> tuple[tuple[str, Any], ...]:
-  """Picks an optimiser's fields from config.train; hashable, for `of`.
+def choose_optimizer(settings: Any) -> Optimizer:
+  """Returns the optimiser that `settings.optimizer` names, with its fields of `settings`.
 
   Raises:
     ValueError: no such optimiser.
   """
-  if train['optimizer'] not in _CHOICES:
-    raise errors.UserError(f'train.optimizer={train["optimizer"]!r}: want one of {list(_CHOICES)}.')
-  _, names = _CHOICES[train['optimizer']]
-  found = {name: train[field] for name, field in {**_ALL, **names}.items()}
-  return ('optimizer', train['optimizer']), *found.items()
-
-
-def of(chosen: tuple[tuple[str, Any], ...]) -> optax.GradientTransformation:
-  """Returns the optimiser that `fields` has picked."""
-  (_, name), *rest = chosen
-  return _CHOICES[name][0](**dict(rest))
+  if settings.optimizer not in OPTIMIZERS:
+    raise errors.UserError(
+        f'train.optimizer={settings.optimizer!r}: want one of {list(OPTIMIZERS)}.'
+    )
+  kind = OPTIMIZERS[settings.optimizer]
+  return kind(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)})

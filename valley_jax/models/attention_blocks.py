@@ -170,7 +170,7 @@ def _attend_backward(residuals, dy_BLKGH):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def attend(
+def attend_by_blocks(
     q_BLKGH: jax.Array, k_BMKH: jax.Array, v_BMKH: jax.Array, rows: Rows, columns: Rows
 ) -> jax.Array:
   """Returns y_BLKGH of arrays that lie on one device.

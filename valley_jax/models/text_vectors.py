@@ -23,7 +23,7 @@ import numpy as np
 import transformers
 
 from valley_jax import errors
-from valley_jax.models import params as params_lib
+from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import partitioning
@@ -66,7 +66,7 @@ def _vectors(
   is_text_BL = places_1L < lengths_B[:, None]
   positions_BL = jnp.broadcast_to(places_1L, tokens_BL.shape)
   segments_BL = is_text_BL.astype(jnp.int32)
-  model = params_lib.bind(student, params)
+  model = parameters.bind_transformer(student, params)
   hidden_BLD, _ = model(tokens_BL, positions_BL, segments_BL, dtype=dtype)
   is_last_BL = places_1L == lengths_B[:, None] - 1
   chosen_BL = is_last_BL if pooling == 'lasttoken' else is_text_BL
@@ -97,7 +97,7 @@ def load(
   max_len = min(max_len, student.max_positions)
   mesh = partitioning.make_mesh(devices=jax.devices()[:1])
   with jax.set_mesh(mesh):
-    params = pretrained.load_params(directory, params_lib.abstract(student))
+    params = pretrained.load_params(directory, student)
   is_cpu = jax.default_backend() == 'cpu'
 
   def rows(texts: Sequence[str]) -> np.ndarray:

@@ -10,9 +10,9 @@ from tests import tiny
 from valley_jax import records
 from valley_jax.data.cleaning import contamination
 from valley_jax.data.tokens import tokenization
-from valley_jax.models import embedding
-from valley_jax.models import export
 from valley_jax.models import hf_config
+from valley_jax.models import hf_weights
+from valley_jax.models import text_vectors
 from valley_jax.runtime import config_groups
 
 TEXTS = ['Add two numbers.', 'Sort them. ' * 9, 'x'] * 3
@@ -24,8 +24,8 @@ def _write(directory, pooling=None, tied=True):
   tokenization.train_bpe(directory, [TRACE], 300)
   student = tiny.student(qk_norm=True, tied_head=tied, vocab_size=320)
   with tiny.mesh():
-    params = tiny.put(tiny.params(student))
-    export.write_weights(directory, params, 'float32')
+    params = tiny.put_params(student)
+    hf_weights.write_weights(directory, student, params, 'float32')
   config = hf_config.from_student(student)
   (directory / 'config.json').write_text(json.dumps(config))
   if pooling:
@@ -48,7 +48,7 @@ def _rename(directory):
 
 @pytest.mark.parametrize('pooling', [None, LAST], ids=['mean', 'last'])
 def test_padding_and_neighbours_do_not_matter(tmp_path, pooling):
-  embed = embedding.load(_write(tmp_path / 'm', pooling))
+  embed = text_vectors.load_embedder(_write(tmp_path / 'm', pooling))
   together = embed(TEXTS)
   assert together.shape == (9, 16) and np.std(together, axis=0).min() > 0.01
   alone = np.concatenate([embed([text]) for text in TEXTS[:3]])
@@ -56,21 +56,21 @@ def test_padding_and_neighbours_do_not_matter(tmp_path, pooling):
 
 
 def test_the_last_token_is_not_the_mean(tmp_path):
-  mean = embedding.load(_write(tmp_path / 'mean'))(TEXTS[:1])
-  last = embedding.load(_write(tmp_path / 'last', LAST))(TEXTS[:1])
+  mean = text_vectors.load_embedder(_write(tmp_path / 'mean'))(TEXTS[:1])
+  last = text_vectors.load_embedder(_write(tmp_path / 'last', LAST))(TEXTS[:1])
   assert np.abs(mean - last).max() > 0.1
 
 
 @pytest.mark.parametrize('tied', [True, False])
 def test_a_decoder_alone_is_read_too(tmp_path, tied):
   directory = _write(tmp_path / 'm', tied=tied)
-  whole = embedding.load(directory)(TEXTS[:3])
+  whole = text_vectors.load_embedder(directory)(TEXTS[:3])
   _rename(directory)
-  np.testing.assert_array_equal(embedding.load(directory)(TEXTS[:3]), whole)
+  np.testing.assert_array_equal(text_vectors.load_embedder(directory)(TEXTS[:3]), whole)
 
 
 def test_a_question_is_found_by_its_vector(tmp_path):
-  embed = embedding.load(_write(tmp_path / 'm'))
+  embed = text_vectors.load_embedder(_write(tmp_path / 'm'))
   problems = [('a', TEXTS[1]), ('b', TEXTS[0])]
   group = config_groups.get_contamination_group() | {'threshold': 0, 'aligned': 0, 'cosine': 0.99}
   settings = contamination.Settings.from_config(group)
@@ -82,12 +82,12 @@ def test_a_question_is_found_by_its_vector(tmp_path):
 def test_what_cannot_be_computed_is_refused(tmp_path):
   directory = _write(tmp_path / 'm', {'pooling_mode_cls_token': True})
   with pytest.raises(ValueError, match='cls_token.* only lasttoken or mean'):
-    embedding.load(directory)
+    text_vectors.load_embedder(directory)
   with pytest.raises(ValueError, match='does not exist'):
-    embedding.load(tmp_path)
+    text_vectors.load_embedder(tmp_path)
   (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'bert'}))
   with pytest.raises(ValueError, match='bert'):
-    embedding.load(tmp_path)
+    text_vectors.load_embedder(tmp_path)
 
 
 def test_vectors_equal_those_of_transformers(tmp_path):
@@ -102,7 +102,7 @@ def test_vectors_equal_those_of_transformers(tmp_path):
   names = safetensors.load_file(directory / 'model.safetensors')
   assert 'embed_tokens.weight' in names
   tokenizer = tokenization.load_tokenizer(directory)
-  ours = embedding.load(directory)(TEXTS[:3])
+  ours = text_vectors.load_embedder(directory)(TEXTS[:3])
   for text, vector_D in zip(TEXTS, ours):
     tokens = torch.tensor([tokenizer(text)['input_ids']])
     with torch.no_grad():
