@@ -8,8 +8,8 @@ import pytest
 
 from tests import tiny
 from valley_jax.models import attention
-from valley_jax.models import blocks
-from valley_jax.models import splash
+from valley_jax.models import attention_blocks
+from valley_jax.models import attention_kernels
 
 ROWS = jax.P(('data', 'fsdp'), 'cp')
 KEYS = jax.P(*ROWS, 'tp', None)
@@ -19,8 +19,8 @@ QUERIES = jax.P(*KEYS, None)
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
   """Several blocks of each kind in a short row."""
-  monkeypatch.setattr(splash, 'MAX_BLOCK_LEN', 128)
-  monkeypatch.setattr(blocks, 'BLOCK_LEN', 64)
+  monkeypatch.setattr(attention_kernels, 'MAX_BLOCK_LEN', 128)
+  monkeypatch.setattr(attention_blocks, 'BLOCK_LEN', 64)
 
 
 def _inputs(length, k=2, g=2, h=16):
@@ -78,7 +78,7 @@ def test_blocks_equal_the_reference(length, mesh):
 
 @pytest.mark.parametrize('is_fused', [True, False])
 def test_the_tpu_kernel_equals_the_reference(is_fused, monkeypatch):
-  monkeypatch.setattr(splash, 'UNFUSED_FROM', 257 if is_fused else 0)
+  monkeypatch.setattr(attention_kernels, 'UNFUSED_FROM', 257 if is_fused else 0)
   _assert_close(_run('splash', 256), _reference(256))
 
 

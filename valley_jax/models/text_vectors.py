@@ -75,7 +75,7 @@ def _vectors(
   return sums_BD / jnp.maximum(chosen_BL.sum(1), 1)[:, None]
 
 
-def load(
+def load_embedder(
     directory: str | os.PathLike, max_len: int = 2048
 ) -> Callable[[Sequence[str]], np.ndarray]:
   """Returns what turns texts into vectors, (B texts) -> (B, D) float32.

@@ -7,6 +7,7 @@ same jitted function that a run calls, with arguments that are shapes, dtypes an
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 import math
 import re
 from typing import Any
