@@ -67,17 +67,17 @@ def texts(question: int, unit: str) -> list[str]:
   drawn = draw(question)
   if unit == 'characters':
     drawn = [_spelling()[tokens].ravel() for tokens in drawn]
-  return [curation.as_text(np.asarray(tokens)) for tokens in drawn]
+  return [curation.tokens_as_text(np.asarray(tokens)) for tokens in drawn]
 
 
 def lazy(of_it: list[str]) -> list[int]:
-  distances = curation.Distances(of_it)
-  return curation.farthest(distances, curation.longest(of_it), CHOSEN)
+  distances = curation.TextDistances(of_it)
+  return curation.choose_farthest(distances, curation.find_longest(of_it), CHOSEN)
 
 
 def medoid(of_it: list[str]) -> list[int]:
-  distances = curation.Distances(of_it)
-  return curation.farthest(distances, curation.medoid(distances), CHOSEN)
+  distances = curation.TextDistances(of_it)
+  return curation.choose_farthest(distances, curation.find_medoid(distances), CHOSEN)
 
 
 def full_matrix(of_it: list[str]) -> list[int]:

@@ -30,7 +30,7 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
-from valley_jax.data.subsets import subset
+from valley_jax.data.subsets import drawing
 from valley_jax.data.tokens import tokenization
 
 _PER_SHARD = 2048
@@ -58,7 +58,7 @@ def write(directory: pathlib.Path, number: int, median: int, row_len: int) -> No
       yield trace, tokenization.Example(tokens, weights, len(tokens) // 2)
 
   for n in range(-(-number // _PER_SHARD)):
-    shards_lib.write(directory, n, rows(n * _PER_SHARD), {})
+    shards_lib.write_shard(directory, n, rows(n * _PER_SHARD), {})
   manifest = {'format': shards_lib.FORMAT}
   jsonl.write_json(directory / 'manifest.json', manifest)
 
@@ -72,7 +72,7 @@ def _batches(shards, rows, row_len: int, pack: str, batch_size: int):
 
 
 def wait(shards, pack: str, batch_size: int, step_seconds: float, num_steps: int) -> dict[str, Any]:
-  rows = subset.nested(shards.ids, len(shards), seed=0)
+  rows = drawing.draw_nested(shards.ids, len(shards), seed=0)
   batches, plan = _batches(shards, rows, 32_768, pack, batch_size)
   loading = []
   for i in range(min(8, len(batches))):
@@ -109,7 +109,7 @@ def memory(directory: pathlib.Path) -> dict[str, float]:
   start = time.perf_counter()
   shards = shards_lib.Shards(directory)
   opened, opening = _resident_mib(), time.perf_counter() - start
-  rows = subset.nested(shards.ids, len(shards), seed=0)
+  rows = drawing.draw_nested(shards.ids, len(shards), seed=0)
   start = time.perf_counter()
   batches, plan = _batches(shards, rows, 128, 'best_fit', 64)
   planned, planning = _resident_mib(), time.perf_counter() - start

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from valley_jax.data.shards import table as table_lib
+from valley_jax.data.shards import shards
 
 
-def table(*rows: dict[str, Any]) -> table_lib.Table:
+def table(*rows: dict[str, Any]) -> shards.TraceTable:
   """A table of these rows; what a row does not say is unknown or 100 tokens."""
   named = [
       {
@@ -28,10 +28,10 @@ def table(*rows: dict[str, Any]) -> table_lib.Table:
   columns = {name: [row[name] for row in named] for name in named[0]}
   for name in ('num_tokens', 'num_supervised'):
     columns[name] = np.asarray(columns[name], np.int64)
-  return table_lib.Table(**columns)
+  return shards.TraceTable(**columns)
 
 
-def drawn(number: int, seed: int = 0, **fixed: Any) -> table_lib.Table:
+def drawn(number: int, seed: int = 0, **fixed: Any) -> shards.TraceTable:
   """A table of four traces a question: hard is longer, and oftener wrong."""
   rng = np.random.default_rng(seed)
   rows = []

@@ -61,16 +61,16 @@ class _Sources:
     problems = problems_lib.read_problems(config.problems)
     settings = judge_settings.Settings.from_config(config)
     self._config = config
-    self._problems = labels.Problems(problems)
+    self._problems = labels.ProblemIndex(problems)
     self._digester = digests.Digester.from_problems(problems, settings)
 
-  def read(self, quarantine: rows.Quarantine) -> Iterator[labels.Asked]:
+  def read(self, quarantine: rows.Quarantine) -> Iterator[labels.TraceProgram]:
     """Yields them anew, with a bar that tells how many a second."""
     config = self._config
     found = traces.read_traces(config.traces, config.questions, quarantine)
     num_rows = traces.estimate_num_rows(config.traces)
     with metrics.progress(num_rows, 'trace', 'label') as bar:
-      for asked in labels.ask(found, self._problems):
+      for asked in labels.extract_programs(found, self._problems):
         yield asked
         bar.update()
 
@@ -122,7 +122,9 @@ def _write_traces(sources: _Sources, directory: pathlib.Path, all_tests: bool) -
   with jsonl.open_atomically(directory / 'traces.jsonl') as traces_file:
     # Bad rows are written down already.
     asked = sources.read(collections.deque(maxlen=0))
-    for trace in labels.join(asked, judgements(), all_tests=all_tests, stands=sources.stands):
+    for trace in labels.join_judgements(
+        asked, judgements(), all_tests=all_tests, is_judgement_of=sources.stands
+    ):
       counts[_NAMES[trace.is_correct]] += 1
       traces_file.write(records.to_json(trace) + b'\n')
   found = {name: counts[name] for name in _NAMES.values()}

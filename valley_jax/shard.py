@@ -69,9 +69,8 @@ from valley_jax.data.cleaning import duplicates
 from valley_jax.data.cleaning import filters
 from valley_jax.data.cleaning import steps
 from valley_jax.data.formats import problems
-from valley_jax.data.shards import blocks
+from valley_jax.data.shards import building
 from valley_jax.data.shards import inspection
-from valley_jax.data.shards import manifest as manifest_lib
 from valley_jax.data.shards import shards
 from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
@@ -247,18 +246,18 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         chat_template=chat_template or tokenization.CHAT_TEMPLATE,
     )
   tokenizer = _tokenizer(directory, prompt)
-  made = blocks.Settings(
-      directory,
-      prompt,
-      config.data.max_len,
-      config.data.traces_per_shard,
-      num_workers,
-      config.data.min_len,
+  blocks = building.BlockSettings(
+      directory=directory,
+      prompt=prompt,
+      max_len=config.data.max_len,
+      traces_per_shard=config.data.traces_per_shard,
+      num_workers=num_workers,
+      min_len=config.data.min_len,
   )
   num_kept = decisions.count_decisions(directory, sources).num_kept
   with metrics.progress(num_kept, 'trace', 'shard, tokenises') as bar:
-    blocks.write(made, decisions.read_kept_traces(directory, read), bar.update)
-  manifest = manifest_lib.make(directory, sources, settings, tokenizer, prompt)
+    building.write_blocks(blocks, decisions.read_kept_traces(directory, read), bar.update)
+  manifest = building.build_manifest(directory, sources, settings, tokenizer, prompt)
   if not manifest['num_traces']:
     raise errors.UserError(
         f'None of the traces of {config.traces} can be used: dropped'
@@ -266,7 +265,7 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
         f' reasons are in {directory}/decisions.jsonl and quarantine.jsonl:'
         f' mend them, delete {directory} and run shard again.'
     )
-  card = data_card.render_data_card(manifest, shards.table(directory))
+  card = data_card.render_data_card(manifest, shards.read_table(directory))
   jsonl.write_atomically(directory / 'card.html', card)
   # Last: the manifest says that all the rest is there.
   jsonl.write_json(directory / 'manifest.json', manifest)
@@ -279,6 +278,6 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
 
 if __name__ == '__main__':
   if sys.argv[1:2] == ['inspect']:
-    inspection.main(sys.argv[2:])
+    inspection.print_rows(sys.argv[2:])
   else:
     entry.run(shard)

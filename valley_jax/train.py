@@ -81,7 +81,7 @@ from valley_jax import jsonl
 from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.subsets import corpus as corpus_lib
-from valley_jax.data.subsets import subset
+from valley_jax.data.subsets import drawing
 from valley_jax.models import hf_config
 from valley_jax.models import initial
 from valley_jax.models import parameters
@@ -102,7 +102,7 @@ def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
 
 def corpus_of(config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str) -> corpus_lib.Corpus:
   """Returns the traces to train on and those held out."""
-  return corpus_lib.choose(
+  return corpus_lib.choose_corpus(
       shards.read_table(),
       config.subsets.to_dict(),
       config.subset,
@@ -125,7 +125,7 @@ def _num_epochs_and_steps(
         f'train.steps_of={t.steps_of:,}, but the shards hold {len(shards):,}'
         ' traces; name at most that many, or 0 for the steps of its own traces.'
     )
-  rows = subset.nested(shards.ids, t.steps_of, config.seed)
+  rows = drawing.draw_nested(shards.ids, t.steps_of, config.seed)
   plan = batching.plan_epoch(shards, rows, config.data.max_len, config.data.pack)
   num_steps = -(-len(plan.rows) * t.epochs // t.batch_size)
   return -(-num_steps * t.batch_size // num_rows), num_steps

@@ -26,7 +26,7 @@ def _smaller(subsets):
 
 
 def _ids(subsets, name, read_ids=None):
-  rows = selections.evaluate(TABLE, _smaller(subsets), name, seed=0, read_ids=read_ids)
+  rows = selections.select_rows(TABLE, _smaller(subsets), name, seed=0, read_ids=read_ids)
   return [TABLE.ids[row] for row in rows]
 
 
@@ -65,7 +65,7 @@ def test_matched_sets_are_of_one_size_and_alike(one, other, column):
 
 def test_the_random_sets_are_those_of_num_traces():
   def ids(name, num_traces):
-    found = corpus.choose(
+    found = corpus.choose_corpus(
         TABLE, _smaller(VALLEY), name, num_traces=num_traces, num_held_out=10, seed=3, directory='.'
     )
     return found.manifest['ids']

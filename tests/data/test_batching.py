@@ -1,15 +1,14 @@
 """Batch i is a function of shards, subset, seed and i, and of nothing else."""
 
-import pathlib
-
 import numpy as np
 import pytest
 
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data import batching
+from valley_jax.data.shards import building
 from valley_jax.data.shards import shards
-from valley_jax.data.subsets import subset
+from valley_jax.data.subsets import drawing
 from valley_jax.data.tokens import encoding
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
@@ -33,15 +32,12 @@ def data(tmp_path_factory) -> shards.Shards:
   ]
   tokenization.train_bpe(directory / 'tokenizer', traces, 300)
   tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
+  settings = building.BlockSettings(
+      directory=directory, prompt=prompts.load_prompt('plain'), max_len=100, traces_per_shard=8
+  )
+  encoder = encoding.TurnEncoder(tokenizer)
   for number in range(3):
-    shards.write_block(
-        pathlib.Path(directory),
-        number,
-        traces[number * 8 : number * 8 + 8],
-        encoder=encoding.TurnEncoder(tokenizer),
-        prompt=prompts.load_prompt('plain'),
-        max_len=100,
-    )
+    building.write_block(settings, number, traces[number * 8 : number * 8 + 8], encoder)
   jsonl.write_json(directory / 'manifest.json', {'format': shards.FORMAT})
   return shards.Shards(directory)
 
@@ -104,7 +100,7 @@ def test_each_epoch_holds_each_example_once(data, pack, batch_size):
 
 
 def test_only_the_examples_of_the_subset_occur(data):
-  chosen = subset.nested(data.ids, 6, seed=1)
+  chosen = drawing.draw_nested(data.ids, 6, seed=1)
   batches, _ = _batches(data, rows=chosen)
   assert sorted(_examples(_rows(batches))) == sorted(
       tuple(example.tokens[:-1].tolist()) for example in data.read_examples(chosen)

@@ -28,7 +28,7 @@ def _bins(said):
 
 def test_a_histogram_counts_every_sample_where_it_says():
   lengths = [1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 55, 89]
-  bins = _bins(show.histogram(lengths))
+  bins = _bins(show.draw_histogram(lengths))
   for first, last, count in bins:
     assert sum(first <= n <= last for n in lengths) == count
   assert sum(count for *_, count in bins) == len(lengths)
@@ -36,7 +36,7 @@ def test_a_histogram_counts_every_sample_where_it_says():
 
 
 def test_samples_of_one_length_are_one_bar():
-  assert _bins(show.histogram([7, 7, 7])) == [(7, 7, 3)]
+  assert _bins(show.draw_histogram([7, 7, 7])) == [(7, 7, 3)]
 
 
 def test_a_summary_counts_what_was_cut_off():

@@ -76,18 +76,20 @@ def _files(directory):
 
 
 def test_questions_that_the_student_solves_are_dropped(curated):
-  hard = corpus.read_ids(curated / 'hard.json')
+  hard = corpus.read_manifest_ids(curated / 'hard.json')
   assert sorted(hard) == [f'p{q}t{i}' for q in (1, 2) for i in range(6)]
 
 
 def test_each_hard_question_has_as_many_traces_in_every_arm(curated):
   for name in ('farthest', 'nearest'):
-    ids = corpus.read_ids(curated / f'{name}.json')
+    ids = corpus.read_manifest_ids(curated / f'{name}.json')
     assert sorted(i[:2] for i in ids) == ['p1', 'p1', 'p1', 'p2', 'p2', 'p2']
 
 
 def test_copies_are_near_and_never_far(curated):
-  far, near = (corpus.read_ids(curated / f'{name}.json') for name in ('farthest', 'nearest'))
+  far, near = (
+      corpus.read_manifest_ids(curated / f'{name}.json') for name in ('farthest', 'nearest')
+  )
   assert not {'p1t0', 'p1t1'} <= set(far)
   assert {'p1t0', 'p1t1'} <= set(near)
 
@@ -120,8 +122,8 @@ def test_characters_are_those_of_the_responses(world):
   tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   rows = [shards.ids.index('p1t3'), shards.ids.index('p2t0')]
   responses = [_trace('p1', 3).response, _trace('p2', 0).response]
-  assert curate._texts(shards, rows, tokenizer) == responses
-  tokens = curate._texts(shards, rows, None)
+  assert curate.read_responses(shards, rows, tokenizer) == responses
+  tokens = curate.read_responses(shards, rows, None)
   assert [len(text) for text in tokens] == [
       example.weights.sum() for example in shards.read_examples(rows)
   ]
@@ -130,14 +132,14 @@ def test_characters_are_those_of_the_responses(world):
 def test_arms_by_characters_have_as_many_traces(world, tmp_path):
   curate.curate(_config(world, unit='characters', start='longest'), str(tmp_path))
   for name in ('farthest', 'nearest'):
-    assert len(corpus.read_ids(tmp_path / f'curated/{name}.json')) == 6
+    assert len(corpus.read_manifest_ids(tmp_path / f'curated/{name}.json')) == 6
 
 
 def test_train_reads_what_was_curated(world, curated):
   table = shards_lib.Shards(f'{world}/shards').read_table()
   subsets = _config(world).subsets.to_dict()
   found = {
-      name: corpus.choose(
+      name: corpus.choose_corpus(
           table, subsets, name, num_traces=corpus.ALL, num_held_out=2, seed=0, directory=curated
       )
       for name in ('hard', 'diverse', 'random', 'nearest')
@@ -154,7 +156,7 @@ def test_train_reads_what_was_curated(world, curated):
         ({'start': 'first'}, "curate.start='first': want one of"),
         ({'traces_per_question': 0}, 'traces_per_question=0: want 1'),
         ({'max_pass_rate': -1.0}, 'max_pass_rate=-1.0; raise it'),
-        ({'pool': 'hard'}, 'takes its ids from hard.json, which is yet'),
+        ({'pool': 'hard'}, 'takes its ids from hard.json, which curate has yet'),
     ],
 )
 def test_what_cannot_be_curated_says_why(world, tmp_path, fields, message):

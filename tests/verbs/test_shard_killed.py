@@ -15,7 +15,7 @@ import pytest
 from configs import valley
 from valley_jax import records
 from valley_jax import shard
-from valley_jax.data.shards import blocks
+from valley_jax.data.shards import building
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
 
@@ -141,8 +141,12 @@ def test_few_blocks_are_on_their_way(tmp_path):
       records.Trace(trace_id=str(i), problem_id='', question='a', response='b') for i in range(20)
   ]
   tokenization.train_bpe(tmp_path / 'tokenizer', traces, 270)
-  settings = blocks.Settings(
-      tmp_path, prompts.load_prompt('plain'), max_len=384, traces_per_shard=2, num_workers=1
+  settings = building.BlockSettings(
+      directory=tmp_path,
+      prompt=prompts.load_prompt('plain'),
+      max_len=384,
+      traces_per_shard=2,
+      num_workers=1,
   )
   ended = []
 
@@ -151,5 +155,5 @@ def test_few_blocks_are_on_their_way(tmp_path):
       assert i // 2 - len(ended) <= 2  # One is worked at, one waits.
       yield trace
 
-  blocks.write(settings, feed(), ended.append)
+  building.write_blocks(settings, feed(), ended.append)
   assert ended == [2] * 10

@@ -234,7 +234,7 @@ def test_text_that_would_end_a_turn_is_dropped_and_named(tmp_path, field):
   shard.shard(_own(tmp_path, _trace('a'), bad), str(tmp_path))
   data = shards.Shards(tmp_path / 'shards')
   assert data.ids == ['a']
-  (table,) = [*shards.sidecars(tmp_path / 'shards')]
+  (table,) = [*shards.read_sidecars(tmp_path / 'shards')]
   assert table['dropped'] == {'special_token_in_text': ['b']}
 
 

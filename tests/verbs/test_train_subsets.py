@@ -40,7 +40,7 @@ def _corpus(config):
 def test_a_run_says_what_it_was_trained_on(world, run):
   made = jsonl.read_json(run / 'subset.json')
   assert made['subset'] == 'short' and made['num_traces'] == 4
-  assert made['ids'] == corpus.read_ids(run / 'subset.json')
+  assert made['ids'] == corpus.read_manifest_ids(run / 'subset.json')
   assert made['selections'] == [{'where': 'num_tokens', 'most': 44}, {'random': 4}]
   assert max(map(int, re.findall(r'le_(\d+)', str(made['lengths'])))) <= 64
 
@@ -66,7 +66,7 @@ def test_it_is_trained_on_the_traces_of_the_subset(world, run):
   shards = train.shards_of(config, '')
   found = _corpus(config)
   rows = found.rows
-  assert [shards.ids[row] for row in rows] == corpus.read_ids(run / 'subset.json')
+  assert [shards.ids[row] for row in rows] == corpus.read_manifest_ids(run / 'subset.json')
   with tiny.mesh():
     batches, _ = train._batches(config, shards, found)
   found = {row.tobytes() for row in batches[0]['inputs'][0] if row.any()}

@@ -18,7 +18,7 @@ from valley_jax import records
 from valley_jax import train
 from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
-from valley_jax.data.subsets import subset
+from valley_jax.data.subsets import drawing
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
 from valley_jax.runtime import metrics
@@ -171,11 +171,11 @@ def test_no_problem_in_the_file_is_an_error(world, tmp_path):
 @pytest.mark.parametrize('seed', [0, 1])
 def test_held_out_traces_are_never_trained_on_at_any_size(seed):
   ids = [f't{i}' for i in range(40)]
-  held = subset.held_out(ids, 10, 30, seed).tolist()
+  held = drawing.draw_held_out(ids, 10, 30, seed).tolist()
   for n in range(31):
-    assert not set(held) & set(subset.nested(ids, n, seed).tolist())
-    assert subset.held_out(ids, 10, n, seed).tolist() == held
-  assert sorted([*held, *subset.nested(ids, 30, seed)]) == [*range(40)]
+    assert not set(held) & set(drawing.draw_nested(ids, n, seed).tolist())
+    assert drawing.draw_held_out(ids, 10, n, seed).tolist() == held
+  assert sorted([*held, *drawing.draw_nested(ids, 30, seed)]) == [*range(40)]
 
 
 def _example(length):

@@ -193,8 +193,8 @@ def make_batches(
   """
   if batch_size % (accumulate * num_parts):
     raise errors.UserError(
-        f'train.batch_size={batch_size} is not a multiple of'
-        f' train.accumulate={accumulate} x {num_parts} parts of the mesh.'
+        f'train.batch_size={batch_size} is not a multiple of train.accumulate={accumulate} x'
+        f' {num_parts} parts of the mesh.'
     )
 
   def load_batch(indices: np.ndarray) -> dict[str, np.ndarray]:

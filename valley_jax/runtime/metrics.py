@@ -1,5 +1,7 @@
 """What a run reports while it works: metrics.jsonl, TensorBoard events, progress bars."""
 
+import collections
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import importlib
@@ -46,6 +48,20 @@ def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm.
       dynamic_ncols=interactive,
       ascii=not interactive,
   )
+
+
+def count_by_power_of_two(lengths: Iterable[int]) -> dict[int, int]:
+  """Counts lengths by the smallest power of two that they are not longer than.
+
+  Every power between the smallest and the largest is listed, also where no length belongs to it.
+
+  Example:
+    >>> count_by_power_of_two([3, 4, 5, 17])
+    {4: 2, 8: 1, 16: 0, 32: 1}
+  """
+  counts = collections.Counter(max(int(n) - 1, 0).bit_length() for n in lengths)
+  exponents = range(min(counts, default=0), max(counts, default=-1) + 1)
+  return {2**exponent: counts[exponent] for exponent in exponents}
 
 
 def _flatten_config(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -16,7 +16,6 @@ from valley_jax.sampling import request as request_lib
 if TYPE_CHECKING:
   from valley_jax.sampling import engine as engine_lib
 
-_BINS = 10
 _WIDTH = 40  # Characters of the longest bar.
 _NUM_TEXTS = 8  # Samples to read in TensorBoard.
 
@@ -65,16 +64,15 @@ class Progress:
     self._bar.close()
 
 
-def histogram(lengths: Sequence[int]) -> str:
-  """Returns lengths as lines of bars: `  128 …   255 ████ 17`."""
-  counts, edges = np.histogram(lengths, bins=min(_BINS, len(set(lengths))))
-  edges = np.ceil(edges).astype(int)
+def draw_histogram(lengths: Sequence[int]) -> str:
+  """Returns lengths as lines of bars: `  129 …   256 ████ 17`."""
+  counts = metrics.count_by_power_of_two(lengths)
   lines = []
-  for i, count in enumerate(counts):
-    is_last = i == len(counts) - 1
-    bar = '█' * round(_WIDTH * count / counts.max())
-    last = max(lengths) if is_last else edges[i + 1] - 1
-    lines.append(f'  {edges[i]:>7,} … {last:>7,} {bar} {count:,}')
+  for power, count in counts.items():
+    bar = '█' * round(_WIDTH * count / max(counts.values()))
+    # The outermost bars end at the shortest and the longest length.
+    first, last = max(power // 2 + 1, min(lengths)), min(power, max(lengths))
+    lines.append(f'  {first:>7,} … {last:>7,} {bar} {count:,}')
   return '\n'.join(lines)
 
 
@@ -89,7 +87,7 @@ def summary(rows: Sequence[records.Completion]) -> str:
   )
   if not rows:
     return text
-  return f'{text} Tokens:\n{histogram([len(row.tokens) for row in rows])}'
+  return f'{text} Tokens:\n{draw_histogram([len(row.tokens) for row in rows])}'
 
 
 def write_tensorboard(workdir: str | os.PathLike, rows: Sequence[records.Completion]) -> None:

@@ -6,12 +6,13 @@ import pytest
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.analysis import data_card
+from valley_jax.data.shards import building
 from valley_jax.data.shards import inspection
-from valley_jax.data.shards import manifest
 from valley_jax.data.shards import shards
 from valley_jax.data.tokens import encoding
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
+from valley_jax.runtime import metrics
 
 _TRACES = [
     records.Trace(
@@ -45,10 +46,11 @@ def directory(tmp_path_factory):
   path.mkdir()
   tokenization.train_bpe(path / 'tokenizer', _TRACES, 300)
   encoder = encoding.TurnEncoder(tokenization.load_tokenizer(path / 'tokenizer'))
+  settings = building.BlockSettings(
+      directory=path, prompt=prompts.load_prompt('plain'), max_len=100, traces_per_shard=2
+  )
   for number, traces in enumerate((_TRACES[:2], _TRACES[2:])):
-    shards.write_block(
-        path, number, traces, encoder=encoder, prompt=prompts.load_prompt('plain'), max_len=100
-    )
+    building.write_block(settings, number, traces, encoder)
   jsonl.write_json(path / 'manifest.json', {'format': shards.FORMAT})
   return path
 
@@ -57,8 +59,8 @@ def _texts(directory, row):
   """Returns the text of each kind of tokens of a row."""
   (example,) = shards.Shards(directory).read_examples([row])
   tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
-  kinds = shards.kinds(example)
-  return [tokenizer.decode(example.tokens[kinds == k]) for k in shards.Kind]
+  kinds = shards.classify_tokens(example)
+  return [tokenizer.decode(example.tokens[kinds == k]) for k in shards.TokenKind]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,8 @@ def test_kinds_are_prompt_thinking_and_answer(directory, row, prompt, think, ans
 
 def test_kinds_are_a_byte_a_token(directory):
   (example,) = shards.Shards(directory).read_examples([0])
-  assert shards.kinds(example).dtype == np.uint8
-  assert (shards.kinds(example) > 0).tolist() == (example.weights > 0).tolist()
+  assert shards.classify_tokens(example).dtype == np.uint8
+  assert (shards.classify_tokens(example) > 0).tolist() == (example.weights > 0).tolist()
 
 
 def test_the_table_has_the_labels_of_every_trace_in_order(directory):
@@ -99,7 +101,7 @@ def test_the_table_has_the_labels_of_every_trace_in_order(directory):
 def test_inspect_colours_prompt_thinking_and_answer(directory):
   (example,) = shards.Shards(directory).read_examples([0])
   tokenizer = tokenization.load_tokenizer(directory / 'tokenizer')
-  assert inspection.show(example, tokenizer, True) == (
+  assert inspection.format_example(example, tokenizer, True) == (
       '\x1b[90m<|user|>Why?<|assistant|>\x1b[0m'
       '\x1b[34m<think>Hm.</think>\x1b[0m'
       '\x1b[32mSo.<|end|>\x1b[0m'
@@ -107,7 +109,7 @@ def test_inspect_colours_prompt_thinking_and_answer(directory):
 
 
 def test_inspect_without_colours_has_headings_and_no_escape(directory, capsys):
-  inspection.main([str(directory.parent), '--row', 'a', '1'])
+  inspection.print_rows([str(directory.parent), '--row', 'a', '1'])
   said = capsys.readouterr().out
   assert '\x1b' not in said
   assert 'row 0: a of problem p' in said
@@ -119,14 +121,16 @@ def test_inspect_without_colours_has_headings_and_no_escape(directory, capsys):
 @pytest.mark.parametrize('row', ['3', 'd', '-1'])
 def test_inspect_says_which_rows_there_are(directory, capsys, row):
   with pytest.raises(SystemExit):
-    inspection.main([str(directory), f'--row={row}'])
+    inspection.print_rows([str(directory), f'--row={row}'])
   assert 'has rows 0 to 2, and no trace of this id' in capsys.readouterr().err
 
 
 def test_lengths_are_counted_up_to_each_power_of_two():
   lengths = np.array([1, 2, 3, 4, 5, 8, 9, 17])
-  counts = {'1': 1, '2': 1, '4': 2, '8': 2, '16': 1, '32': 1}
-  assert manifest.histogram(lengths) == counts
+  counts = {1: 1, 2: 1, 4: 2, 8: 2, 16: 1, 32: 1}
+  assert metrics.count_by_power_of_two(lengths) == counts
+  assert metrics.count_by_power_of_two([2, 9]) == {2: 1, 4: 0, 8: 0, 16: 1}
+  assert metrics.count_by_power_of_two([]) == {}
 
 
 def _manifest(**changes):
@@ -152,7 +156,7 @@ def _manifest(**changes):
 
 
 def test_the_card_tells_counts_reasons_and_examples(directory):
-  page = data_card.render_data_card(_manifest(), shards.table(directory))
+  page = data_card.render_data_card(_manifest(), shards.read_table(directory))
   texts = 'too long', '&lt;b&gt;x', 'jsonl:x', 'incorrect', 'taco', '1.5 traces'
   for text in texts:
     assert text in page
@@ -163,7 +167,7 @@ def test_the_card_tells_counts_reasons_and_examples(directory):
 def test_the_card_leaves_out_what_no_trace_tells(tmp_path, directory):
   sidecar = jsonl.read_json(directory / '00001.json')
   jsonl.write_json(tmp_path / '00000.json', sidecar)  # Without labels.
-  page = data_card.render_data_card(_manifest(), shards.table(tmp_path))
+  page = data_card.render_data_card(_manifest(), shards.read_table(tmp_path))
   assert 'id="lengths"' in page
   assert 'id="difficulty"' not in page
-  assert page == data_card.render_data_card(_manifest(), shards.table(tmp_path))
+  assert page == data_card.render_data_card(_manifest(), shards.read_table(tmp_path))

@@ -5,8 +5,9 @@ import pytest
 
 from tests import tables
 from valley_jax import jsonl
+from valley_jax.data.shards import shards
 from valley_jax.data.subsets import corpus
-from valley_jax.data.subsets import subset
+from valley_jax.data.subsets import drawing
 
 TABLE = tables.drawn(240)
 SUBSETS = {
@@ -26,15 +27,15 @@ SUBSETS = {
 
 def _choose(name='', num_traces=corpus.ALL, num_held_out=10, **more):
   arguments = {'seed': 0, 'directory': '.', **more}
-  return corpus.choose(
+  return corpus.choose_corpus(
       TABLE, SUBSETS, name, num_traces=num_traces, num_held_out=num_held_out, **arguments
   )
 
 
 def test_without_a_name_it_is_the_nested_subset():
   found = _choose(num_traces=30)
-  assert found.rows.tolist() == subset.nested(TABLE.ids, 30, 0).tolist()
-  held_out = subset.held_out(TABLE.ids, 10, 30, 0)
+  assert found.rows.tolist() == drawing.draw_nested(TABLE.ids, 30, 0).tolist()
+  held_out = drawing.draw_held_out(TABLE.ids, 10, 30, 0)
   assert found.held_out.tolist() == held_out.tolist()
 
 
@@ -74,9 +75,9 @@ def test_the_same_traces_without_phases_are_a_mixture():
 
 
 def test_listed_traces_are_trained_on_and_others_held_out(tmp_path):
-  last = subset.nested(TABLE.ids, 240, 0)[-30:].tolist()
+  last = drawing.draw_nested(TABLE.ids, 240, 0)[-30:].tolist()
   path = tmp_path / 'listed.json'
-  jsonl.write_json(path, corpus.manifest(TABLE, last, subset='listed'))
+  jsonl.write_json(path, corpus.build_subset_manifest(TABLE, last, subset='listed'))
   found = _choose('listed', directory=tmp_path)
   assert sorted(found.rows.tolist()) == sorted(last)
   assert len(found.held_out) == 10 and not {*found.held_out.tolist()} & {*last}
@@ -88,11 +89,13 @@ def test_a_manifest_tells_what_the_subset_is():
       {'num_tokens': 2049, 'difficulty': 'hard', 'problem_ids': 'p0'},
       {'num_tokens': 4096, 'difficulty': 'easy', 'teacher': 'QwQ-32B'},
   )
-  found = corpus.choose(table, {}, '', num_traces=3, num_held_out=0, seed=0, directory='.').manifest
+  found = corpus.choose_corpus(
+      table, {}, '', num_traces=3, num_held_out=0, seed=0, directory='.'
+  ).manifest
   ids = found.pop('ids')
   assert sorted(ids) == ['t0', 't1', 't2']
-  assert found.pop('ids_sha256') == corpus.sha256(ids) != corpus.sha256(ids[1:])
-  assert found.pop('held_out_sha256') == corpus.sha256([])
+  assert found.pop('ids_sha256') == shards.hash_ids(ids) != shards.hash_ids(ids[1:])
+  assert found.pop('held_out_sha256') == shards.hash_ids([])
   assert found == {
       'subset': '',
       'selections': [{'random': 3}],
@@ -113,12 +116,12 @@ def test_a_manifest_tells_what_the_subset_is():
 
 def test_a_manifest_is_read_back_and_not_if_it_was_changed(tmp_path):
   path = tmp_path / 'a.json'
-  made = corpus.manifest(TABLE, [5, 3], subset='a')
+  made = corpus.build_subset_manifest(TABLE, [5, 3], subset='a')
   jsonl.write_json(path, made)
-  assert corpus.read_ids(path) == ['t5', 't3']
+  assert corpus.read_manifest_ids(path) == ['t5', 't3']
   jsonl.write_json(path, {**made, 'ids': ['t5']})
   with pytest.raises(ValueError, match='others than its ids_sha256 says'):
-    corpus.read_ids(path)
+    corpus.read_manifest_ids(path)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +134,8 @@ def test_a_manifest_is_read_back_and_not_if_it_was_changed(tmp_path):
         ('none', {}, "config.subset='none'"),
         ('much', {}, "200 traces of 'hard' are needed, it has"),
         ('rising', {'num_traces': 9}, "num_traces=9, but subset 'rising' has"),
-        ('beside', {}, "'beside': phases are all of a subset"),
-        ('inside', {}, 'is no part of another'),
+        ('beside', {}, "'beside': phases are the whole of a subset"),
+        ('inside', {}, 'cannot be part of another'),
     ],
 )
 def test_what_cannot_be_chosen_names_number_and_remedy(tmp_path, name, arguments, message):

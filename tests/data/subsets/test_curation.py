@@ -36,9 +36,9 @@ def _brute_force(texts, first, number, sign):
 @hypothesis.given(TEXTS, st.integers(1, 8), st.data())
 def test_greedy_equals_brute_force(texts, number, data):
   first = data.draw(st.integers(0, len(texts) - 1))
-  distances = curation.Distances(texts)
-  far = curation.farthest(distances, first, number)
-  near = curation.nearest(distances, first, number)
+  distances = curation.TextDistances(texts)
+  far = curation.choose_farthest(distances, first, number)
+  near = curation.choose_nearest(distances, first, number)
   assert far == _brute_force(texts, first, number, 1)
   assert near == _brute_force(texts, first, number, -1)
 
@@ -46,7 +46,7 @@ def test_greedy_equals_brute_force(texts, number, data):
 @hypothesis.given(TEXTS)
 def test_the_medoid_has_the_least_sum_of_distances(texts):
   sums = [sum(_levenshtein(a, b) for b in texts) for a in texts]
-  found = curation.medoid(curation.Distances(texts))
+  found = curation.find_medoid(curation.TextDistances(texts))
   assert sums[found] == pytest.approx(min(sums))
 
 
@@ -54,7 +54,8 @@ def test_the_medoid_has_the_least_sum_of_distances(texts):
 def test_the_order_of_the_traces_does_not_matter(start):
   traces = [('d', 'abab'), ('a', 'abba'), ('c', 'bbbb'), ('b', 'abba')]
   found = {
-      str(curation.choose(*zip(*order), 3, start=start)) for order in itertools.permutations(traces)
+      str(curation.choose_traces(*zip(*order), 3, start=start))
+      for order in itertools.permutations(traces)
   }
   assert len(found) == 1
 
@@ -62,20 +63,20 @@ def test_the_order_of_the_traces_does_not_matter(start):
 @pytest.mark.parametrize('start', ['medoid', 'longest'])
 def test_copies_of_a_trace_come_last(start):
   traces = [('a', 'xyz'), ('b', 'xyz'), ('c', 'xyz'), ('d', 'xyw'), ('e', 'q')]
-  far, _ = curation.choose(*zip(*traces), 5, start=start)
+  far, _ = curation.choose_traces(*zip(*traces), 5, start=start)
   assert len({dict(traces)[i] for i in far[:3]}) == 3
 
 
 def test_the_nearest_are_the_copies():
   traces = [('a', 'xyz'), ('b', 'abc'), ('c', 'xyz'), ('d', 'xyz')]
-  _, near = curation.choose(*zip(*traces), 3, start='medoid')
+  _, near = curation.choose_traces(*zip(*traces), 3, start='medoid')
   assert sorted(near) == ['a', 'c', 'd']
 
 
 @pytest.mark.parametrize('number', [1, 2, 4, 9])
 def test_the_control_has_as_many_traces(number):
   ids, texts = 'abcdef', ['abc', 'abd', 'bbb', 'xyz', '', 'abcabc']
-  far, near = curation.choose(ids, texts, number, start='medoid')
+  far, near = curation.choose_traces(ids, texts, number, start='medoid')
   assert len(set(far)) == len(set(near)) == min(number, 6)
   assert far[0] == near[0]
 
@@ -83,20 +84,15 @@ def test_the_control_has_as_many_traces(number):
 def test_a_text_that_is_behind_already_is_not_compared_again():
   texts = ['a' * i + 'b' + 'a' * (40 - i) for i in range(30)]
   texts += ['c' * 41, 'd' * 41, 'e' * 41]
-  distances = curation.Distances(texts)
-  assert curation.farthest(distances, 0, 4) == [0, 30, 31, 32]
+  distances = curation.TextDistances(texts)
+  assert curation.choose_farthest(distances, 0, 4) == [0, 30, 31, 32]
   assert len(distances._known) < 32 + 6  # Of 32 + 31 + 30.
-
-
-def test_no_such_start_is_an_error():
-  with pytest.raises(ValueError, match="curate.start='first': want one of"):
-    curation.choose(['a'], ['x'], 1, start='first')
 
 
 def test_tokens_are_compared_one_by_one():
   rows = np.array([[0, 55296, 57343, 152_000], [0, 55296, 1, 152_000]])
-  one, other = (curation.as_text(row) for row in rows)
-  assert curation.Distances([one, other])(0, 1) == 0.25
+  one, other = (curation.tokens_as_text(row) for row in rows)
+  assert curation.TextDistances([one, other])(0, 1) == 0.25
 
 
 def _judgement(problem_id, sample_index, verdict):
@@ -121,4 +117,4 @@ def test_a_failure_of_the_judge_is_no_part_of_a_pass_rate():
       for name, of_it in verdicts.items()
       for i, verdict in enumerate(of_it)
   ]
-  assert curation.pass_rates(judgements) == {'p': 1 / 3, 'r': 1.0}
+  assert curation.compute_pass_rates(judgements) == {'p': 1 / 3, 'r': 1.0}

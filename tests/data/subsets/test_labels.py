@@ -27,7 +27,7 @@ def _problem(name='p', statement='Print 1.', **fields):
 
 
 def _ask(traces, *problems):
-  return list(labels.ask(traces, labels.Problems(problems or [_problem()])))
+  return list(labels.extract_programs(traces, labels.ProblemIndex(problems or [_problem()])))
 
 
 def _judgement(verdict, passed=0, sample_index=0):
@@ -47,7 +47,7 @@ def _judgement(verdict, passed=0, sample_index=0):
 
 def _label(*judgements, all_tests=False):
   asked = _ask([_trace(str(i)) for i in range(len(judgements))])
-  found = labels.join(asked, judgements, all_tests=all_tests)
+  found = labels.join_judgements(asked, judgements, all_tests=all_tests)
   return [(t.is_correct, t.pass_rate) for t in found]
 
 
@@ -90,7 +90,7 @@ def _label(*judgements, all_tests=False):
     ],
 )
 def test_a_set_s_own_word_becomes_easy_or_hard(source, said, meant):
-  assert labels.difficulty(_trace(source=source, difficulty=said)) == meant
+  assert labels.classify_difficulty(_trace(source=source, difficulty=said)) == meant
 
 
 def test_programs_of_a_problem_are_numbered_in_the_traces_order():
@@ -204,13 +204,13 @@ def test_what_a_source_said_does_not_stand_in():
       _trace('b', 'lost', question='?', **said),
       _trace('c', response='So.', **said),
   ]
-  found = labels.join(_ask(traces), [_judgement(V.WRONG_ANSWER)], all_tests=False)
+  found = labels.join_judgements(_ask(traces), [_judgement(V.WRONG_ANSWER)], all_tests=False)
   assert [(t.is_correct, t.pass_rate) for t in found] == [(False, None), (None, None), (False, 0.0)]
 
 
 def test_nothing_else_of_a_trace_changes():
   trace = _trace(teacher='T', difficulty='EASY', source='taco', split='train')
-  (found,) = labels.join(_ask([trace]), [_judgement(V.ACCEPTED, 4)], all_tests=True)
+  (found,) = labels.join_judgements(_ask([trace]), [_judgement(V.ACCEPTED, 4)], all_tests=True)
   assert found == records.replace(trace, is_correct=True, pass_rate=1.0)
 
 
@@ -224,4 +224,4 @@ def test_nothing_else_of_a_trace_changes():
 )
 def test_judgements_of_other_programs_are_refused(judgements, remedy):
   with pytest.raises(ValueError, match=remedy):
-    list(labels.join(_ask([_trace()]), judgements, all_tests=True))
+    list(labels.join_judgements(_ask([_trace()]), judgements, all_tests=True))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests import tables
+from valley_jax.data.subsets import drawing
 from valley_jax.data.subsets import selections
-from valley_jax.data.subsets import subset
 
 TABLE = tables.drawn(240)
 
@@ -19,7 +19,7 @@ def _no_files(path):
 
 
 def _evaluate(*chosen, table=TABLE, seed=0, read_ids=_no_files, **more):
-  rows = selections.evaluate(table, {'it': chosen, **more}, 'it', seed=seed, read_ids=read_ids)
+  rows = selections.select_rows(table, {'it': chosen, **more}, 'it', seed=seed, read_ids=read_ids)
   return rows.tolist()
 
 
@@ -67,13 +67,13 @@ def test_the_order_of_the_traces_does_not_matter(name):
 def test_a_subset_is_in_the_order_of_the_nested_ones(name):
   more = {'read_ids': lambda _: ['t3', 't77', 't5'], **_PARTS}
   rows = _evaluate(*_EACH[name], **more)
-  ranked = subset.nested(TABLE.ids, len(TABLE), 0).tolist()
+  ranked = drawing.draw_nested(TABLE.ids, len(TABLE), 0).tolist()
   assert rows == [row for row in ranked if row in set(rows)]
 
 
 @hypothesis.given(st.integers(1, 240), st.integers(0, 9))
 def test_random_is_the_nested_subset_of_that_size(n, seed):
-  expected = subset.nested(TABLE.ids, n, seed).tolist()
+  expected = drawing.draw_nested(TABLE.ids, n, seed).tolist()
   assert _evaluate({'random': n}, seed=seed) == expected
 
 
@@ -121,7 +121,7 @@ def test_token_budgets_nest_and_are_used_up_to_a_trace(n, m):
   small, large = (_evaluate({'token_budget': b}) for b in sorted([n, m]))
   assert large[: len(small)] == small
   used = int(TABLE.num_tokens[small].sum())
-  following = subset.nested(TABLE.ids, len(small) + 1, 0)[-1]
+  following = drawing.draw_nested(TABLE.ids, len(small) + 1, 0)[-1]
   assert used <= min(n, m) < used + TABLE.num_tokens[following]
 
 
@@ -149,7 +149,7 @@ def test_selections_are_applied_one_after_the_other():
 def test_what_is_held_out_is_in_no_subset():
   without = [3, 77, 5]
   for name in _EACH.keys() - {'ids'}:
-    rows = selections.evaluate(
+    rows = selections.select_rows(
         TABLE, {'it': _EACH[name], **_PARTS}, 'it', seed=0, read_ids=_no_files, without=without
     )
     assert not set(rows.tolist()) & set(without)
@@ -163,7 +163,7 @@ def test_what_is_held_out_is_in_no_subset():
         ({'where': 'teacher', 'equals': 'x'}, r"'DeepSeek-R1': 120.*'QwQ"),
         ({'where': 'teacher'}, "want 'equals', 'among'"),
         ({'where': 'teacher', 'least': 2}, 'a window is of numbers'),
-        ({'random': 241}, '241 of 240 traces cannot be had'),
+        ({'random': 241}, '241 of 240 traces cannot be drawn'),
         ({'random': 1, 'sed': 3}, "unexpected keyword argument 'sed'"),
         ({'token_budget': 10**9}, r'have [\d,]+ tokens'),
         ({'mixture': {'it': 1}, 'size': 3}, "mixture of itself: .'it', 'it'"),
@@ -180,7 +180,7 @@ def test_what_cannot_be_selected_says_what_and_why(chosen, message):
 
 def test_a_subset_that_is_not_there_names_those_that_are():
   with pytest.raises(ValueError, match=r"config.subset='x': .*\['a', 'b'\]"):
-    selections.evaluate(TABLE, {'b': (), 'a': ()}, 'x', seed=0, read_ids=_no_files)
+    selections.select_rows(TABLE, {'b': (), 'a': ()}, 'x', seed=0, read_ids=_no_files)
 
 
 def test_the_files_of_a_subset_are_those_of_all_that_is_in_it():
@@ -191,6 +191,6 @@ def test_the_files_of_a_subset_are_those_of_all_that_is_in_it():
       'd': ({'random': 3},),
       'e': ({'phases': ('d', 'b')},),
   }
-  assert selections.files(subsets, 'b') == {'a.json', 'c.json'}
-  assert selections.files(subsets, 'e') == {'a.json', 'c.json'}
-  assert selections.files(subsets, 'd') == set()
+  assert selections.list_id_files(subsets, 'b') == {'a.json', 'c.json'}
+  assert selections.list_id_files(subsets, 'e') == {'a.json', 'c.json'}
+  assert selections.list_id_files(subsets, 'd') == set()

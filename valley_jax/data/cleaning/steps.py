@@ -104,7 +104,7 @@ def _refuse_or_merge_duplicate(
 
 def _set_difficulty(trace: records.Trace, unused_look: Look) -> records.Trace:
   """Sets easy or hard, if there is a rule for the source."""
-  difficulty = labels.difficulty(trace) or trace.difficulty
+  difficulty = labels.classify_difficulty(trace) or trace.difficulty
   return records.replace(trace, difficulty=difficulty)
 
 

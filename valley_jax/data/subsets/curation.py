@@ -1,10 +1,9 @@
-"""Which questions and which of their traces data-efficient distillation keeps.
+"""Which questions data-efficient distillation keeps, and which of their traces.
 
-*Beyond Scaling Law* (2508.09883), whose stages 2 and 3 these are, drops the
-questions that the student solves too often, and of each other question keeps
-the traces that are farthest apart. It does not say how: here greedily, each the
-farthest from those that are chosen (max-min), by Levenshtein distance over the
-longer's length, from 0 to 1.
+*Beyond Scaling Law* (2508.09883), whose stages 2 and 3 these are, drops the questions that the
+student solves too often, and keeps the traces of each other question that are farthest apart. It
+does not say how. Here the choice is greedy, each trace the farthest from those already chosen
+(max-min), by Levenshtein distance over the longer length, from 0 to 1.
 """
 
 from collections.abc import Callable
@@ -12,20 +11,20 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import heapq
 import math
+from typing import Literal
 
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from valley_jax import errors
 from valley_jax import records
 
 
-def pass_rates(judgements: Iterable[records.Judgement]) -> dict[str, float]:
+def compute_pass_rates(judgements: Iterable[records.Judgement]) -> dict[str, float]:
   """Returns the share of a student's programs that pass, by problem.
 
-  What could not be judged (IE) counts neither way, so a problem of which no
-  program could be judged has no rate.
+  Programs that could not be judged (IE) count neither way, so a problem without any judged program
+  has no rate.
   """
   passed: dict[str, int] = {}
   judged: dict[str, int] = {}
@@ -38,15 +37,15 @@ def pass_rates(judgements: Iterable[records.Judgement]) -> dict[str, float]:
   return {name: passed[name] / number for name, number in judged.items()}
 
 
-class Distances:
+class TextDistances:
   """Normalised Levenshtein distances of a few texts, each computed once."""
 
   def __init__(self, texts: Sequence[str], workers: int = 1):
-    """Computes none yet.
+    """Stores the texts; distances are computed when they are needed.
 
     Args:
-      texts: To compare, code point by code point.
-      workers: Threads that `all` may use; -1: one a core.
+      texts: Texts to compare, code point by code point.
+      workers: Threads that `compute_matrix` may use; -1 for one a core.
     """
     self._texts = texts
     self._workers = workers
@@ -63,8 +62,8 @@ class Distances:
       self._known[pair] = Levenshtein.normalized_distance(one, other)
     return self._known[pair]
 
-  def all(self) -> np.ndarray:
-    """Returns the whole matrix."""
+  def compute_matrix(self) -> np.ndarray:
+    """Returns all distances, and remembers them."""
     matrix = process.cdist(
         self._texts,
         self._texts,
@@ -77,21 +76,23 @@ class Distances:
     return matrix
 
 
-def medoid(distances: Distances) -> int:
-  """Returns the text that is nearest to all: of least sum of distances."""
-  # Exact sums: how a machine adds up must not decide between copies.
-  return int(np.argmin([math.fsum(row) for row in distances.all()]))
+def find_medoid(distances: TextDistances) -> int:
+  """Returns the text with the least sum of distances to all texts."""
+  # Exact sums: rounding, which differs between machines, must not decide between copies.
+  return int(np.argmin([math.fsum(row) for row in distances.compute_matrix()]))
 
 
-def _greedy(value: Callable[[int, int], float], total: int, first: int, number: int) -> list[int]:
-  """Adds, again and again, the text whose least value to the chosen is largest.
+def _choose_greedily(
+    value: Callable[[int, int], float], total: int, first: int, number: int
+) -> list[int]:
+  """Repeatedly adds the text whose least value to the texts already chosen is largest.
 
-  That least value only falls as more are chosen, so a text that is behind
-  already need not be compared with those chosen since; this saves most of the
-  comparisons and changes nothing. Among equals the first text wins.
+  That least value only falls as more texts are chosen, so a text whose old value is not the largest
+  need not be compared with the newer choices; this saves most of the comparisons and changes
+  nothing. Among equals the first text wins.
   """
   chosen = [first]
-  # (least value negated, text, with how many of the chosen it was compared)
+  # (least value negated, text, with how many of the chosen texts it was compared)
   heap = [(-np.inf, i, 0) for i in range(total) if i != first]
   heapq.heapify(heap)
   while heap and len(chosen) < number:
@@ -104,64 +105,63 @@ def _greedy(value: Callable[[int, int], float], total: int, first: int, number: 
   return chosen
 
 
-def farthest(distances: Distances, first: int, number: int) -> list[int]:
+def choose_farthest(distances: TextDistances, first: int, number: int) -> list[int]:
   """Returns up to `number` texts far apart, `first` among them.
 
-  Each is the one whose distance to the nearest of those before it is largest;
-  so a copy of a chosen one comes last.
+  Each is the text whose distance to the nearest of the texts before it is largest, so copies come
+  last.
   """
-  return _greedy(distances, len(distances), first, number)
+  return _choose_greedily(distances, len(distances), first, number)
 
 
-def nearest(distances: Distances, first: int, number: int) -> list[int]:
-  """Returns up to `number` texts close together: the control of `farthest`.
+def choose_nearest(distances: TextDistances, first: int, number: int) -> list[int]:
+  """Returns up to `number` texts close together: the control of `choose_farthest`.
 
-  Each is the one whose distance to the farthest of those before it is least.
+  Each is the text whose distance to the farthest of the texts before it is least.
   """
-  return _greedy(lambda i, j: -distances(i, j), len(distances), first, number)
+  return _choose_greedily(lambda i, j: -distances(i, j), len(distances), first, number)
 
 
-def longest(texts: Sequence[str]) -> int:
-  """Returns the longest text, the first of equals."""
+def find_longest(texts: Sequence[str]) -> int:
+  """Returns the index of the longest text, the first among equals."""
   return max(range(len(texts)), key=lambda i: len(texts[i]))
 
 
-def choose(
-    ids: Sequence[str], texts: Sequence[str], number: int, *, start: str, workers: int = 1
+def choose_traces(
+    ids: Sequence[str],
+    texts: Sequence[str],
+    number: int,
+    *,
+    start: Literal['medoid', 'longest'],
+    workers: int = 1
 ) -> tuple[list[str], list[str]]:
-  """Returns the ids of the farthest and of the nearest traces of a question.
+  """Returns the ids of a question's farthest and of its nearest traces.
 
-  Both begin with the same trace. In whatever order the traces come, the same
-  are chosen: ties go to the smallest id.
+  Both begin with the same trace. The choice does not depend on the order of the traces: ties go to
+  the smallest id.
 
   Args:
-    ids: Of the question's traces.
-    texts: Of them, in units to compare.
-    number: How many to choose; all, if there are no more.
-    start: 'medoid', the trace nearest to all, or 'longest'.
-    workers: Threads that the medoid may use; -1: one a core.
-
-  Raises:
-    ValueError: no such start.
+    ids: Ids of the question's traces.
+    texts: Texts of these traces, one character for each unit to compare.
+    number: Number of traces to choose; all, if there are no more.
+    start: The first trace: 'medoid', the one nearest to all, or 'longest'.
+    workers: Threads that the medoid may use; -1 for one a core.
   """
   by_id = sorted(range(len(ids)), key=lambda i: ids[i])
   texts = [texts[i] for i in by_id]
-  distances = Distances(texts, workers)
-  starts = {'medoid': lambda: medoid(distances), 'longest': lambda: longest(texts)}
-  if start not in starts:
-    raise errors.UserError(f'curate.start={start!r}: want one of {[*starts]}.')
-  first = starts[start]()
-  far = farthest(distances, first, number)
-  near = nearest(distances, first, number)
+  distances = TextDistances(texts, workers)
+  first = find_medoid(distances) if start == 'medoid' else find_longest(texts)
+  far = choose_farthest(distances, first, number)
+  near = choose_nearest(distances, first, number)
   return [ids[by_id[i]] for i in far], [ids[by_id[i]] for i in near]
 
 
-def as_text(tokens: np.ndarray) -> str:
+def tokens_as_text(tokens: np.ndarray) -> str:
   """Returns a text with one character a token, for fast comparison.
 
   Example:
-    >>> as_text(np.array([72, 105]))
+    >>> tokens_as_text(np.array([72, 105]))
     'Hi'
   """
-  # Surrogates are code points like others here: nobody encodes this text.
+  # Surrogates are allowed, as this text is never encoded.
   return tokens.astype('<u4').tobytes().decode('utf-32-le', 'surrogatepass')

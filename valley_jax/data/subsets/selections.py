@@ -1,43 +1,42 @@
-"""The algebra of subsets: what a config says, and which traces that is.
+"""The algebra of subsets: how a config says which traces to train on.
 
-A subset is a tuple of selections, applied one after the other to all traces:
+A subset is a tuple of selections, applied one after another to all traces:
 
     correct_6k=({'where': 'source', 'equals': 'taco'},
                 {'where': 'is_correct', 'equals': True},
                 {'random': 6_000})
 
-Each is a small dict; its first key says what is done:
+Each selection is a small dict; its first key says what is done:
 
     {'where': FIELD, 'equals': VALUE}
-                               or 'among': (VALUE, …), or 'none_of': (VALUE, …),
-                               or a window: 'least', 'most' or both
+                               or 'among': (VALUE, …), or 'none_of': (VALUE, …), or a window:
+                               'least', 'most' or both
     {'random': N}              the N of smallest hash; nested in N
     {'per_question': K}        at most K traces of each question
-    {'token_budget': N}        by hash until N tokens; nested in N. 'of':
-                               'num_tokens' (the default) or 'num_supervised'
+    {'token_budget': N}        by hash until N tokens; nested in N. 'of': 'num_tokens' (the default)
+                               or 'num_supervised'
     {'match': FIELD, 'take': VALUE, 'other': VALUE, 'on': (FIELD, …)}
-                               of the traces whose FIELD is one or the other
-                               VALUE, equally many in each stratum of 'on'; the
-                               arm 'take' stays. 'bins' (8) strata of a number;
-                               'most' traces an arm (0: all there are)
+                               among the traces whose FIELD is one or the other VALUE, equally many
+                               in each stratum of 'on'; the arm 'take' stays. 'bins' (8) strata of a
+                               number; 'most' traces an arm (0: no limit)
     {'mixture': {NAME: WEIGHT, …}, 'size': N}
                                N traces of other, disjoint subsets, by weight
-    {'ids': FILE}              those of a manifest, such as `curate` writes
+    {'ids': FILE}              the traces of a manifest, such as `curate` writes
 
-One subset may be trained on after another, so that the weights of a mixture are
-others as training goes on:
+One subset may be trained on after another, so that the weights of a mixture change during training:
 
     early=({'mixture': {'easy': 3, 'hard': 1}, 'size': 2_000},)
     late=({'mixture': {'easy': 1, 'hard': 3}, 'size': 2_000},)
     rising=({'phases': ('early', 'late')},)
 
-Each phase is chosen from the traces that those before it leave.
+Each phase is selected from the traces that the phases before it leave.
 
-Fields are the columns of `table.Table`. A trace whose label is not known is in
-no class and in no stratum. All that is random is a hash of seed and trace id:
-the same traces on every machine, whatever their order.
+Fields are the columns of `shards.TraceTable`. A trace whose label is not known is in no class and
+in no stratum. Everything random is a hash of seed and trace id: the same traces on every machine,
+whatever their order.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -50,28 +49,33 @@ from typing import Any
 import numpy as np
 
 from valley_jax import errors
-from valley_jax.data.shards import table as table_lib
-from valley_jax.data.subsets import matching
-from valley_jax.data.subsets import mixture
-from valley_jax.data.subsets import subset
+from valley_jax.data.shards import shards
+from valley_jax.data.subsets import drawing
 
 Selection = Mapping[str, Any]
-Rows = list[int]  # Of a table, smallest hash first.
+Rows = list[int]  # Rows of a table, smallest hash first.
 
 
 @dataclasses.dataclass(frozen=True)
-class _Given:
-  """What a selection may look at, besides the rows that are left."""
+class _Context:
+  """What a selection may use besides the remaining rows."""
 
-  table: table_lib.Table
+  table: shards.TraceTable
   seed: int
   subsets: Mapping[str, Sequence[Selection]]
   read_ids: Callable[[str], Sequence[str]]
-  inside: tuple[str, ...] = ()  # The subsets that are being evaluated.
+  outer: tuple[str, ...] = ()  # The subsets that this one is evaluated within.
 
 
-def _where(given: _Given, rows: Rows, field: str, **test: Any) -> Rows:
-  column = given.table.column(field)
+def count_labels(values: Sequence[Any]) -> dict[str, int]:
+  """Counts traces by label, the commonest first; None counts as `unknown`."""
+  names = ['unknown' if value is None else str(value) for value in values]
+  counts = collections.Counter(names).items()
+  return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
+
+
+def _select_where(context: _Context, rows: Rows, field: str, **test: Any) -> Rows:
+  column = context.table.list_column(field)
   match test:
     case {'equals': value, **rest} if not rest:
       kept = [row for row in rows if column[row] == value]
@@ -82,8 +86,8 @@ def _where(given: _Given, rows: Rows, field: str, **test: Any) -> Rows:
       kept = [row for row in rows if column[row] not in values]
     case {**window} if window and window.keys() <= {'least', 'most'}:
       low, high = window.get('least', -math.inf), window.get('most', math.inf)
-      if field not in table_lib.NUMBERS:
-        raise errors.UserError(f'a window is of numbers: {[*table_lib.NUMBERS]}.')
+      if field not in shards.NUMBER_FIELDS:
+        raise errors.UserError(f'a window is of numbers: {[*shards.NUMBER_FIELDS]}.')
       known = [row for row in rows if column[row] is not None]
       kept = [row for row in known if low <= column[row] <= high]
     case _:
@@ -91,67 +95,68 @@ def _where(given: _Given, rows: Rows, field: str, **test: Any) -> Rows:
   if not kept:
     raise errors.UserError(
         f'no trace is left; before it, {field} is'
-        f' {_summary(field, [column[row] for row in rows])}.'
+        f' {_summarize_values(field, [column[row] for row in rows])}.'
     )
   return kept
 
 
-def _summary(field: str, values: Sequence[Any]) -> str:
+def _summarize_values(field: str, values: Sequence[Any]) -> str:
   """Returns the values of a column, in a few words."""
   known = [value for value in values if value is not None]
-  if field in table_lib.NUMBERS and known:
+  if field in shards.NUMBER_FIELDS and known:
     return f'from {min(known)} to {max(known)}'
-  return str(dict(itertools.islice(table_lib.labels(values).items(), 8)))
+  return str(dict(itertools.islice(count_labels(values).items(), 8)))
 
 
-def _random(given: _Given, rows: Rows, number: int) -> Rows:
-  del given  # The rows are in the order of the hash already.
+def _select_random(context: _Context, rows: Rows, number: int) -> Rows:
+  del context  # The rows are already in the order of the hash.
   if not 0 < number <= len(rows):
     raise errors.UserError(
-        f'{number:,} of {len(rows):,} traces cannot be had; ask for 1 to that'
-        ' many, or shard more.'
+        f'{number:,} of {len(rows):,} traces cannot be drawn; ask for fewer, or shard more.'
     )
   return rows[:number]
 
 
-def _salted(given: _Given, salt: str) -> dict[int, int]:
+def _rank_by_salted_hash(context: _Context, salt: str) -> dict[int, int]:
   """Returns each row's rank by another hash than that of nested subsets.
 
-  By the same hash, who comes first of a large group would also come first of
-  all, and `random` behind it would prefer large groups.
+  By the same hash, the first trace of a large group would also be among the first of all, and a
+  `random` that follows would prefer large groups.
   """
-  ranked = subset.order(given.table.ids, f'{salt}:{given.seed}')
+  ranked = drawing.order_by_hash(context.table.ids, f'{salt}:{context.seed}')
   return {row: rank for rank, row in enumerate(ranked)}
 
 
-def _per_question(given: _Given, rows: Rows, number: int) -> Rows:
+def _select_per_question(context: _Context, rows: Rows, number: int) -> Rows:
   if number < 1:
     raise errors.UserError('want 1 trace a question or more.')
-  rank, seen, kept = _salted(given, 'per_question'), {}, set()
+  rank, seen, kept = _rank_by_salted_hash(context, 'per_question'), {}, set()
   for row in sorted(rows, key=rank.__getitem__):
-    question = given.table.problem_ids[row]
+    question = context.table.problem_ids[row]
     seen[question] = seen.get(question, 0) + 1
     if seen[question] <= number:
       kept.add(row)
   return [row for row in rows if row in kept]
 
 
-def _token_budget(given: _Given, rows: Rows, number: int, of: str = 'num_tokens') -> Rows:
+def _select_token_budget(
+    context: _Context, rows: Rows, number: int, of: str = 'num_tokens'
+) -> Rows:
   if of not in ('num_tokens', 'num_supervised'):
     raise errors.UserError("want 'of' to be num_tokens or num_supervised.")
-  column = given.table.column(of)
+  column = context.table.list_column(of)
   totals = list(itertools.accumulate(column[row] for row in rows))
   if not totals or not totals[0] <= number <= totals[-1]:
     first, last = (totals[0], totals[-1]) if totals else (0, 0)
     raise errors.UserError(
-        f'the {len(rows):,} traces have {last:,} tokens, the first of them'
-        f' {first:,}; ask for a number between, or shard more.'
+        f'the {len(rows):,} traces have {last:,} tokens, the first of them {first:,}; ask for a'
+        ' number between these, or shard more.'
     )
   return [r for r, total in zip(rows, totals, strict=True) if total <= number]
 
 
-def _match(
-    given: _Given,
+def _select_matched(
+    context: _Context,
     rows: Rows,
     field: str,
     *,
@@ -163,117 +168,117 @@ def _match(
 ) -> Rows:
   if take == other or not on or bins < 1 or most < 0:
     raise errors.UserError(
-        "want two values, 'take' and 'other', at least one field in 'on', and"
-        " neither 'bins' nor 'most' below its least, 1 and 0."
+        "want two different values 'take' and 'other', at least one field in 'on', 'bins' of at"
+        " least 1 and 'most' of at least 0."
     )
-  # Both arms by one call in one order, whichever of them is asked for.
+  # The arms are always matched in the same order, so that both selections see the same pair.
   arms = sorted((take, other), key=str)
-  rank = _salted(given, 'match')
-  pair = matching.matched(
+  rank = _rank_by_salted_hash(context, 'match')
+  pair = drawing.match_arms(
       sorted(rows, key=rank.__getitem__),
-      given.table.column(field),
+      context.table.list_column(field),
       (arms[0], arms[1]),
-      [given.table.column(name) for name in on],
+      [context.table.list_column(name) for name in on],
       bins=bins,
       most=most,
   )
   if not pair[0]:
     raise errors.UserError(
-        f'no stratum of {[*on]} has traces of both classes; match on less, in'
-        " fewer 'bins', or label more traces."
+        f"no stratum of {[*on]} has traces of both classes; match on fewer fields, in fewer 'bins',"
+        ' or label more traces.'
     )
   kept = set(pair[arms.index(take)])
   return [row for row in rows if row in kept]
 
 
-def _mixture(given: _Given, rows: Rows, weights: Mapping[str, float], *, size: int) -> Rows:
+def _select_mixture(
+    context: _Context, rows: Rows, weights: Mapping[str, float], *, size: int
+) -> Rows:
   names = sorted(weights)
-  parts = [_evaluate(given, rows, name) for name in names]
-  everything = [row for part in parts for row in part]
-  if len(set(everything)) < len(everything):
+  parts = [_select_subset(context, rows, name) for name in names]
+  candidates = [row for part in parts for row in part]
+  if num_shared := len(candidates) - len(set(candidates)):
     raise errors.UserError(
-        f'{len(everything) - len(set(everything)):,} traces are in two of its'
-        ' subsets; mix subsets that share none.'
+        f'{num_shared:,} traces are in two of its subsets; mix subsets that share none.'
     )
   unbounded = [size] * len(names)
-  counts = mixture.counts([weights[name] for name in names], size, unbounded)
+  counts = drawing.share_out([weights[name] for name in names], size, unbounded)
   for name, part, count in zip(names, parts, counts, strict=True):
     if count > len(part):
       raise errors.UserError(
-          f'{count:,} traces of {name!r} are needed, it has {len(part):,};'
-          " lower 'size' or its weight, or shard more."
+          f"{count:,} traces of {name!r} are needed, it has {len(part):,}; lower 'size' or its"
+          ' weight, or shard more.'
       )
   pairs = zip(parts, counts, strict=True)
   kept = {row for part, count in pairs for row in part[:count]}
   return [row for row in rows if row in kept]
 
 
-def _ids(given: _Given, rows: Rows, path: str) -> Rows:
-  wanted = set(given.read_ids(path))
-  missing = wanted - set(given.table.ids)
+def _select_ids(context: _Context, rows: Rows, path: str) -> Rows:
+  wanted = set(context.read_ids(path))
+  missing = wanted - set(context.table.ids)
   if missing:
     raise errors.UserError(
-        f'{len(missing):,} of its {len(wanted):,} ids, such as'
-        f' {min(missing)!r}, are not in the shards; name the shards that it was'
-        ' made of, or make it again.'
+        f'{len(missing):,} of its {len(wanted):,} ids, such as {min(missing)!r}, are not in the'
+        ' shards; name the shards that it was made from, or make it again.'
     )
-  return [row for row in rows if given.table.ids[row] in wanted]
+  return [row for row in rows if context.table.ids[row] in wanted]
 
 
-def _phases(given: _Given, rows: Rows, names: Sequence[str]) -> Rows:
-  del given, rows
+def _refuse_phases(context: _Context, rows: Rows, names: Sequence[str]) -> Rows:
+  del context, rows
   raise errors.UserError(
-      f'phases {[*names]} are of training: a subset that has them is no part of'
-      ' another, and nothing is selected from it.'
+      f'phases {[*names]} are phases of training: a subset that has them cannot be part of another,'
+      ' and nothing can be selected from it.'
   )
 
 
 _SELECTIONS: dict[str, Callable[..., Rows]] = {
-    'where': _where,
-    'random': _random,
-    'per_question': _per_question,
-    'token_budget': _token_budget,
-    'match': _match,
-    'mixture': _mixture,
-    'ids': _ids,
-    'phases': _phases,
+    'where': _select_where,
+    'random': _select_random,
+    'per_question': _select_per_question,
+    'token_budget': _select_token_budget,
+    'match': _select_matched,
+    'mixture': _select_mixture,
+    'ids': _select_ids,
+    'phases': _refuse_phases,
 }
 
 
-def _apply(given: _Given, rows: Rows, selection: Selection) -> Rows:
-  """Does what one dict says."""
+def _apply_selection(context: _Context, rows: Rows, selection: Selection) -> Rows:
   name, *options = selection
   if name not in _SELECTIONS:
     raise errors.UserError(f'the first key is {name!r}, want one of {[*_SELECTIONS]}.')
   select = _SELECTIONS[name]
   arguments = {option: selection[option] for option in options}
+  # The signature of the function is the schema of the dict: unknown and missing keys are errors.
   try:
-    inspect.signature(select).bind(given, rows, selection[name], **arguments)
+    inspect.signature(select).bind(context, rows, selection[name], **arguments)
   except TypeError as e:
     raise errors.UserError(f'{e}; see valley_jax/data/subsets/selections.py.') from e
-  return select(given, rows, selection[name], **arguments)
+  return select(context, rows, selection[name], **arguments)
 
 
-def _named(subsets: Mapping[str, Sequence[Selection]], name: str) -> Sequence[Selection]:
+def _get_subset(subsets: Mapping[str, Sequence[Selection]], name: str) -> Sequence[Selection]:
   if name not in subsets:
     raise errors.UserError(f'config.subset={name!r}: config.subsets has {[*sorted(subsets)]}.')
   return subsets[name]
 
 
-def _evaluate(given: _Given, rows: Rows, name: str) -> Rows:
-  if name in given.inside:
-    raise errors.UserError(f'Subset {name!r} is a mixture of itself: {[*given.inside, name]}.')
-  inside = dataclasses.replace(given, inside=(*given.inside, name))
-  for selection in _named(given.subsets, name):
+def _select_subset(context: _Context, rows: Rows, name: str) -> Rows:
+  if name in context.outer:
+    raise errors.UserError(f'Subset {name!r} is a mixture of itself: {[*context.outer, name]}.')
+  inner = dataclasses.replace(context, outer=(*context.outer, name))
+  for selection in _get_subset(context.subsets, name):
     try:
-      rows = _apply(inside, rows, selection)
+      rows = _apply_selection(inner, rows, selection)
     except ValueError as e:
       raise errors.UserError(f'Subset {name!r}, {dict(selection)}: {e}') from e
   return rows
 
 
-def evaluate(
-    table: table_lib.Table,
+def select_rows(
+    table: shards.TraceTable,
     subsets: Mapping[str, Sequence[Selection]],
     name: str,
     *,
@@ -281,50 +286,50 @@ def evaluate(
     read_ids: Callable[[str], Sequence[str]],
     without: Sequence[int] | np.ndarray = (),
 ) -> np.ndarray:
-  """Returns the rows of a subset, smallest hash first, as `subset.nested`.
+  """Returns the rows of a subset, smallest hash first, like `drawing.draw_nested`.
 
   Args:
-    table: What is known of the traces.
-    subsets: Selections by name.
-    name: Of the subset.
-    seed: Of all that is random.
+    table: The table of the shards.
+    subsets: Selections by subset name.
+    name: Name of the subset.
+    seed: Seed of everything random.
     read_ids: Returns the trace ids of a file that `ids` names.
-    without: Rows that no subset may have.
+    without: Rows that are excluded from all subsets.
 
   Raises:
-    ValueError: no such subset, or a selection that cannot be made; it names
-      both and the remedy.
+    UserError: there is no such subset, or a selection cannot be made; the message names the subset,
+      the selection and the remedy.
   """
-  given = _Given(table, seed, subsets, read_ids)
-  never = set(np.asarray(without, np.int64).tolist())
-  rows = [r for r in subset.order(table.ids, seed) if r not in never]
-  return np.asarray(_evaluate(given, rows, name), np.int64)
+  context = _Context(table, seed, subsets, read_ids)
+  excluded = set(np.asarray(without, np.int64).tolist())
+  rows = [r for r in drawing.order_by_hash(table.ids, seed) if r not in excluded]
+  return np.asarray(_select_subset(context, rows, name), np.int64)
 
 
-def phases(subsets: Mapping[str, Sequence[Selection]], name: str) -> tuple[str, ...]:
-  """Returns the subsets that a subset is trained on, one after the other.
+def list_phases(subsets: Mapping[str, Sequence[Selection]], name: str) -> tuple[str, ...]:
+  """Returns the names of the phases that a subset is trained in; its own name if it has none.
 
   Raises:
-    ValueError: something else is selected beside the phases.
+    UserError: the subset has other selections besides its phases.
   """
-  chosen = _named(subsets, name)
-  if not any('phases' in selection for selection in chosen):
+  its_selections = _get_subset(subsets, name)
+  if not any('phases' in selection for selection in its_selections):
     return (name,)
-  if len(chosen) > 1 or len(chosen[0]) > 1:
+  if len(its_selections) > 1 or len(its_selections[0]) > 1:
     raise errors.UserError(
-        f'Subset {name!r}: phases are all of a subset; select within each of'
-        f' them, not beside {[dict(selection) for selection in chosen]}.'
+        f'Subset {name!r}: phases are the whole of a subset; select within each of them, not beside'
+        f' them, as {[dict(selection) for selection in its_selections]} does.'
     )
-  return tuple(chosen[0]['phases'])
+  return tuple(its_selections[0]['phases'])
 
 
-def files(subsets: Mapping[str, Sequence[Selection]], name: str) -> frozenset[str]:
-  """Returns the files that a subset and all those in it take ids from."""
-  found, seen, ahead = set(), set(), [name]
-  while ahead:
-    seen.add(part := ahead.pop())
-    for selection in _named(subsets, part):
-      found |= {selection['ids']} if 'ids' in selection else set()
-      inside = *selection.get('mixture', ()), *selection.get('phases', ())
-      ahead += [n for n in inside if n not in seen]
-  return frozenset(found)
+def list_id_files(subsets: Mapping[str, Sequence[Selection]], name: str) -> frozenset[str]:
+  """Returns the files from which a subset, or any subset in it, takes ids."""
+  files, seen, pending = set(), set(), [name]
+  while pending:
+    seen.add(part := pending.pop())
+    for selection in _get_subset(subsets, part):
+      files |= {selection['ids']} if 'ids' in selection else set()
+      inner = *selection.get('mixture', ()), *selection.get('phases', ())
+      pending += [n for n in inner if n not in seen]
+  return frozenset(files)
