@@ -65,7 +65,7 @@ completions = st.builds(
     prompt_sha256=texts,
 )
 partials = st.builds(
-    records.Partial,
+    records.PartialCompletion,
     problem_id=names,
     sample_index=counts,
     tokens=st.lists(counts, max_size=5).map(tuple),
@@ -102,7 +102,7 @@ SUBMISSION = records.Submission(problem_id='p', sample_index=0, source='1')
 
 
 def test_the_round_trip_below_leaves_no_record_out():
-  drawn = 'Limits TestCase Program Problem Trace Completion Partial Submission Judgement'
+  drawn = 'Limits TestCase Program Problem Trace Completion PartialCompletion Submission Judgement'
   declared = {record.__name__ for record in records.Record.__subclasses__()}
   elsewhere = {
       record.__name__

@@ -1,9 +1,9 @@
-"""Every record of the flow, the row types of all files:
+"""The row types of all files of the flow, each declared once:
 
     traces -> shards -> checkpoint -> completions -> judgements -> scores
 
-A record is a frozen `msgspec.Struct`; in a JSONL file (see `jsonl.py`) it is one JSON object a line
-with exactly the declared fields.
+A record is a frozen `msgspec.Struct`. In a JSONL file (see `jsonl.py`) it is one JSON object per
+line, with exactly the declared fields in their order.
 """
 
 import enum
@@ -17,17 +17,17 @@ from valley_jax import errors
 class Mode(enum.Enum):
   """How a test case drives a submission."""
 
-  STDIN = 'stdin'  # input on standard input, output on standard output.
+  STDIN = 'stdin'  # Input on standard input, output on standard output.
   FUNCTION = 'function'  # JSON arguments in, JSON return value out.
-  ASSERT = 'assert'  # Test code that runs behind the submission.
+  ASSERT = 'assert'  # Test code that runs after the submission.
   INTERACTIVE = 'interactive'  # A dialogue with the problem's own program.
 
 
 class Profile(enum.Enum):
-  """Whose rules a submission is judged by."""
+  """The rules that a submission is judged by."""
 
-  STRICT = 'strict'  # Those of a contest judge.
-  LCB_COMPAT = 'lcb_compat'  # Those of LiveCodeBench's grader.
+  STRICT = 'strict'  # The rules of a contest judge.
+  LCB_COMPAT = 'lcb_compat'  # The rules of LiveCodeBench's grader.
 
 
 class Verdict(enum.Enum):
@@ -40,8 +40,8 @@ class Verdict(enum.Enum):
   MEMORY_LIMIT = 'MLE'
   OUTPUT_LIMIT = 'OLE'
   RUNTIME_ERROR = 'RE'  # Non-zero exit or signal, whatever was printed.
-  COMPILE_ERROR = 'CE'  # Does not parse, or no program in the completion.
-  INTERNAL_ERROR = 'IE'  # Ours. Retried, never cached, never scored.
+  COMPILE_ERROR = 'CE'  # Does not compile or parse, or there is no program.
+  INTERNAL_ERROR = 'IE'  # A failure of the judge: retried, never cached or scored.
 
 
 class FinishReason(enum.Enum):
@@ -49,12 +49,12 @@ class FinishReason(enum.Enum):
 
   EOS = 'eos'  # The student's end-of-turn token.
   STOP = 'stop'  # A stop string.
-  LENGTH = 'length'  # The token budget: the completion is truncated.
-  LOOP = 'loop'  # It said the same over and over: cut off.
+  LENGTH = 'length'  # The token budget was used up: the completion is truncated.
+  LOOP = 'loop'  # The completion repeated itself and was cut off.
 
 
-# Languages of programs, as rows name them, with their other names in the wild. How each is compiled
-# and run: `execution/languages.py`.
+# The languages of programs by the names that rows use, each with the other names that data sets and
+# code blocks use. `execution/languages.py` says how each is compiled.
 LANGUAGES = {
     'python': ('py', 'python3', 'pypy3'),
     'c': (),
@@ -67,7 +67,7 @@ _CANONICAL_LANGUAGES = {
 
 
 def canonical_language(name: str) -> str:
-  """Returns the name that rows use for a language; an unknown one is returned in lower case."""
+  """Returns the name that rows use for a language; an unknown name is only lower-cased."""
   return _CANONICAL_LANGUAGES.get(name.lower(), name.lower())
 
 
@@ -76,29 +76,29 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Limits(Record):
-  """What one execution of one test case may use at most."""
+  """The most that one execution of one test case may use."""
 
-  cpu_seconds: float | None = None  # None: the config's `cpu_seconds`.
+  cpu_seconds: float | None = None  # None: `cpu_seconds` of the config.
   memory_mib: int = 1024
   output_kib: int = 16 * 1024
 
 
 class TestCase(Record):
-  """One test: by mode a text pair, a JSON pair, or assert code.
+  """One test; the problem's mode says what its texts mean.
 
   stdin: `input` is standard input, `expected` standard output.
   function: `input` is a JSON list of arguments, `expected` a JSON value.
-  assert: `input` is Python code that runs after the submission in its
-    namespace and passes if it reaches its end; `expected` is empty.
+  assert: `input` is Python code that runs after the submission in its namespace and passes if it
+    reaches its end; `expected` is empty.
   """
 
   input: str
   expected: str = ''
-  is_sample: bool = False  # Shown in the statement.
+  is_sample: bool = False  # Whether the statement shows it.
 
 
 class Protocol(enum.Enum):
-  """How a problem's own program is called, and how it answers."""
+  """How a problem's own program is called (its arguments), and how it answers."""
 
   KATTIS = 'kattis'  # input answer feedback_dir/ flags < output; exit 42 or 43.
   TESTLIB = 'testlib'  # input output answer; exit 0 accepts, 1 and 2 reject.
@@ -114,49 +114,45 @@ class Program(Record):
 
 
 class Problem(Record):
-  """A problem as a judge holds it.
-
-  Only `statement` and `stub` go to a student.
-
-  `checker` names one of `execution/checkers.py`, which `flags` tune
-  ('float_tolerance', '1e-6'), or is 'program': then `program` decides.
-  """
+  """A problem with all that is needed to judge it; a student sees only `statement` and `stub`."""
 
   problem_id: str
   statement: str
   tests: tuple[TestCase, ...]
   mode: Mode = Mode.STDIN
-  entry_point: str = ''  # The function's name in modes function and assert.
-  starter_code: str = ''  # Runs ahead of a submission; not in mode stdin.
-  stub: str = ''  # What a student shall complete; '': see the statement.
+  entry_point: str = ''  # Name of the function; modes function and assert only.
+  starter_code: str = ''  # Runs before a submission; not in mode stdin.
+  stub: str = ''  # Code that the student must complete; '': none.
+  # One of `execution/checkers.py`, or 'program': then `program` decides.
   checker: str = 'tokens'
-  flags: tuple[str, ...] = ()
+  flags: tuple[str, ...] = ()  # Tune the checker: ('float_tolerance', '1e-6').
   program: Program | None = None
   limits: Limits = Limits()
   difficulty: str = ''
   source: str = ''
   platform: str = ''  # codeforces, leetcode, atcoder, ...
-  date: str = ''  # Of the contest, as YYYY-MM-DD.
-  release: str = ''  # Of the set: v5.
+  date: str = ''  # Date of the contest, YYYY-MM-DD.
+  release: str = ''  # Release of the data set, such as v5.
 
+  # Not left to msgspec's `Meta`: it checks rows of files, but not problems that readers construct.
   def __post_init__(self):
     if not self.problem_id:
       raise errors.UserError('`problem_id` is empty; give every problem a name.')
     if not self.tests:
       raise errors.UserError(
-          f'`tests` of problem {self.problem_id} is empty; a problem without'
-          ' tests would accept anything.'
+          f'`tests` of problem {self.problem_id} is empty; a problem without tests would accept'
+          ' anything.'
       )
     needs_program = self.checker == 'program' or self.mode is Mode.INTERACTIVE
     if needs_program and self.program is None:
       raise errors.UserError(
-          f'`program` of problem {self.problem_id} is missing; a program'
-          ' checker and mode interactive need one.'
+          f'`program` of problem {self.problem_id} is missing; a program checker and mode'
+          ' interactive need one.'
       )
     if self.mode in (Mode.FUNCTION, Mode.ASSERT) and not self.entry_point:
       raise errors.UserError(
-          f'`entry_point` of problem {self.problem_id} is empty; mode'
-          f' {self.mode.value} needs the name of the function.'
+          f'`entry_point` of problem {self.problem_id} is empty; mode {self.mode.value} needs the'
+          ' name of the function.'
       )
 
 
@@ -166,17 +162,17 @@ class Trace(Record):
   trace_id: str
   problem_id: str
   question: str
-  response: str  # Think text and answer, as the student shall write it.
+  response: str  # Thinking and answer, as the student learns to write them.
   teacher: str = ''
   difficulty: str = ''
-  source: str = ''  # The set that the question is from.
+  source: str = ''  # Data set that the question is from.
   is_correct: bool | None = None  # None: unknown.
-  split: str = ''  # Of that set.
+  split: str = ''  # Split of that data set.
   license: str = ''
-  language: str = ''  # Of the program, as a submission has it; '': unknown.
+  language: str = ''  # Language of the program, a key of LANGUAGES; '': unknown.
   pass_rate: float | None = None  # Share of the tests that the program passes.
-  method: str = ''  # How the teacher decoded.
-  prompt_sha256: str = ''  # Of what the teacher was asked.
+  method: str = ''  # How the teacher's response was sampled.
+  prompt_sha256: str = ''  # Hash of the teacher's prompt.
 
 
 class Completion(Record):
@@ -188,14 +184,14 @@ class Completion(Record):
   finish_reason: FinishReason
   num_prompt_tokens: int
   tokens: tuple[int, ...]  # Without the end token.
-  # Sum over the sampled tokens, raw model, nats; None: a server did not tell.
+  # Sum over the sampled tokens, in nats, untempered; None: the server did not report it.
   log_prob: float | None
-  log_prob_tempered: float | None = None  # The same, at the temperature.
-  prompt_sha256: str = ''  # Of prompt and chat template, 64 hex digits.
+  log_prob_tempered: float | None = None  # The same at the sampling temperature.
+  prompt_sha256: str = ''  # Hash of prompt and chat template, 64 hex digits.
 
 
-class Partial(Record):
-  """How far a sample has come, and from where it can go on."""
+class PartialCompletion(Record):
+  """A completion that is still being sampled; sampling can resume after these tokens."""
 
   problem_id: str
   sample_index: int
@@ -214,7 +210,7 @@ class Submission(Record):
 
 
 class Judgement(Record):
-  """What became of a submission. Seconds and MiB are the largest test's."""
+  """The verdict on a submission. Seconds and MiB are the maximum over its tests."""
 
   problem_id: str
   sample_index: int
@@ -225,34 +221,34 @@ class Judgement(Record):
   cpu_seconds: float
   wall_seconds: float
   memory_mib: float
-  tier: str  # T0, T1 or T2: what held the program (`docs/judge.md`).
-  waivers: tuple[str, ...] = ()  # Properties that were not proven.
+  tier: str  # T0, T1 or T2: the isolation of the program (`docs/judge.md`).
+  waivers: tuple[str, ...] = ()  # Properties of the tier that were not proven.
   profile: Profile = Profile.STRICT
   calibration: float = 0.0  # CPU seconds of a reference loop on this host.
-  difference: str = ''  # Where the profile's verdict is not the strict one.
-  message: str = ''  # The last words of stderr, or why it failed.
-  digest: str = ''  # Of program, problem and limits: what was judged.
+  difference: str = ''  # How the profile's verdict differs from the strict one.
+  message: str = ''  # The end of stderr, or why it failed.
+  digest: str = ''  # Hashes of what was judged; see `scoring/digests.py`.
 
 
 class BadRowError(errors.UserError):
-  """A row that is not the record it should be."""
+  """A row that is not a valid record of its type."""
 
 
-def sample_key(row: Completion | Judgement | Partial | Submission) -> tuple[str, int]:
-  """Returns what identifies a sample in every file of the flow."""
+def sample_key(row: Completion | Judgement | PartialCompletion | Submission) -> tuple[str, int]:
+  """Returns (problem_id, sample_index), which identifies a sample in every file."""
   return row.problem_id, row.sample_index
 
 
 def replace(record: Any, **changes: Any) -> Any:
-  """Returns a copy of the record with some fields changed."""
+  """Returns a copy of a record with some fields changed."""
   return msgspec.structs.replace(record, **changes)
 
 
 def to_json(record: Any) -> bytes:
-  """Returns the record's line, without the newline."""
+  """Returns the JSON line of a record, without the newline."""
   return msgspec.json.encode(record)
 
 
 def from_json(data: bytes, record_type: Any) -> Any:
-  """Returns the record of a line that `to_json` has made."""
+  """Returns the record of a JSON line."""
   return msgspec.json.decode(data, type=record_type)

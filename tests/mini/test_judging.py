@@ -66,12 +66,12 @@ def means_the_same(source, puzzle):
   predicate = re.search(r' if (.*?)\](, default=0)?\)\)$', source)[1]
   code = compile(predicate, '', 'eval')
   kept = [x for x in predicates.DOMAIN if eval(code, {'x': x})]
-  return kept == predicates.members(predicates.truth(puzzle.chain))
+  return kept == predicates.list_members(predicates.tabulate_chain(puzzle.chain))
 
 
 @pytest.fixture(scope='module')
 def judged():
-  found = problems.generate(problems.Split.EVAL, 120)
+  found = problems.generate_puzzles(problems.Split.EVAL, 120)
   return [(puzzle, judging.make_tests(puzzle)) for puzzle in found]
 
 
@@ -91,13 +91,13 @@ def test_at_least_95_percent_of_edited_programs_fail(judged):
   assert caught / num >= 0.95
 
 
-@pytest.mark.parametrize('slip', teachers.Slip)
-def test_at_least_95_percent_of_slips_fail(judged, slip):
+@pytest.mark.parametrize('mistake', teachers.Mistake)
+def test_at_least_95_percent_of_mistakes_fail(judged, mistake):
   caught = num = 0
   for puzzle, tests in judged:
-    for chain in teachers.slips(puzzle).get(slip, []):
-      predicate = predicates.unfold(chain)[-1]
-      source = problems.program(predicate, puzzle.request)
+    for chain in teachers.list_mistaken_chains(puzzle).get(mistake, []):
+      predicate = predicates.unfold_chain(chain)[-1]
+      source = problems.format_program(predicate, puzzle.request)
       num += 1
       caught += not passes(source, tests)
   assert num >= 100
@@ -107,11 +107,11 @@ def test_at_least_95_percent_of_slips_fail(judged, slip):
 def test_at_least_95_percent_of_other_requests_fail(judged):
   caught = num = 0
   for puzzle, tests in judged:
-    predicate = predicates.unfold(puzzle.chain)[-1]
+    predicate = predicates.unfold_chain(puzzle.chain)[-1]
     for request in problems.Request:
       if request is not puzzle.request:
         num += 1
-        source = problems.program(predicate, request)
+        source = problems.format_program(predicate, request)
         caught += not passes(source, tests)
   assert caught / num >= 0.95
 
@@ -126,8 +126,8 @@ def test_there_are_few_tests_and_edge_cases_among_them(judged):
   for puzzle, tests in judged:
     assert 8 <= len(tests) <= judging.MAX_TESTS
     lists = [list(map(int, test.input.split())) for test in tests]
-    truth = predicates.truth(puzzle.chain)
-    kept = [[predicates.satisfies(x, truth) for x in xs] for xs in lists]
+    truth = predicates.tabulate_chain(puzzle.chain)
+    kept = [[predicates.is_member(x, truth) for x in xs] for xs in lists]
     assert '\n' in [test.input for test in tests]
     assert any(len(xs) == 1 for xs in lists)
     assert any(xs and not any(flags) for xs, flags in zip(lists, kept))
@@ -139,7 +139,7 @@ def test_there_are_few_tests_and_edge_cases_among_them(judged):
 
 def test_no_test_shows_in_the_statement(judged):
   for puzzle, tests in judged:
-    problem = judging.to_problem(puzzle)
+    problem = judging.build_problem(puzzle)
     assert problem.statement == puzzle.statement
     assert not any(test.is_sample for test in problem.tests)
     long = [test.input.strip() for test in tests if len(test.input) > 5]
@@ -152,11 +152,11 @@ def test_tests_are_drawn_by_seed(judged):
   assert judging.make_tests(puzzle, seed=1) != tests
 
 
-def test_a_careful_program_passes_and_a_slipped_one_fails(judged):
+def test_a_careful_program_passes_and_a_mistaken_one_fails(judged):
   failed = 0
   for puzzle, tests in judged:
-    careful = teachers.respond(teachers.Teacher.CAREFUL, puzzle)
+    careful = teachers.write_response(teachers.Teacher.CAREFUL, puzzle)
     assert passes(program_of(careful), tests)
-    careless = teachers.respond(teachers.Teacher.CARELESS, puzzle, mistake_rate=1.0)
+    careless = teachers.write_response(teachers.Teacher.CARELESS, puzzle, mistake_rate=1.0)
     failed += not passes(program_of(careless), tests)
   assert failed / len(judged) >= 0.95

@@ -37,7 +37,7 @@ def read_phrase(phrase, definitions):
 
 
 def puzzles(num=120):
-  return problems.generate(problems.Split.EVAL, num, seed=1)
+  return problems.generate_puzzles(problems.Split.EVAL, num, seed=1)
 
 
 def test_the_english_statement_means_the_truth_table():
@@ -45,21 +45,21 @@ def test_the_english_statement_means_the_truth_table():
     definitions = dict(DEFINITION.findall(puzzle.statement))
     name = re.search(r'of the (\w+) ones', puzzle.statement)[1]
     holds = read_phrase(name, definitions)
-    truth = predicates.truth(puzzle.chain)
-    assert predicates.members(truth) == list(filter(holds, predicates.DOMAIN))
+    truth = predicates.tabulate_chain(puzzle.chain)
+    assert predicates.list_members(truth) == list(filter(holds, predicates.DOMAIN))
 
 
 def test_the_unfolded_code_means_the_truth_table():
   for puzzle in puzzles():
-    code = compile(predicates.unfold(puzzle.chain)[-1], '', 'eval')
-    truth = predicates.truth(puzzle.chain)
+    code = compile(predicates.unfold_chain(puzzle.chain)[-1], '', 'eval')
+    truth = predicates.tabulate_chain(puzzle.chain)
     for x in predicates.DOMAIN:
-      assert eval(code, {'x': x}) == predicates.satisfies(x, truth)
+      assert eval(code, {'x': x}) == predicates.is_member(x, truth)
 
 
 def test_each_unfolded_line_contains_the_line_before():
   for puzzle in puzzles():
-    codes = predicates.unfold(puzzle.chain)
+    codes = predicates.unfold_chain(puzzle.chain)
     for before, after in zip(codes, codes[1:]):
       assert before in after
 
@@ -68,5 +68,5 @@ def test_every_misread_condition_means_something_else():
   conditions = [predicates.Bound('<', 2), predicates.Bound('>', 99)]
   conditions += [predicates.Remainder(k, r) for k in range(2, 10) for r in range(k)]
   for condition in conditions:
-    for misread in condition.misread():
-      assert predicates.condition_truth(misread) != predicates.condition_truth(condition)
+    for misread in condition.list_misreadings():
+      assert predicates.tabulate_condition(misread) != predicates.tabulate_condition(condition)

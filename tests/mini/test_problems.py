@@ -13,7 +13,7 @@ NUMS = {problems.Split.BASE: 2000, problems.Split.TRAIN: 1000, problems.Split.EV
 
 @pytest.fixture(scope='module')
 def splits():
-  return {s: list(problems.generate(s, n)) for s, n in NUMS.items()}
+  return {s: list(problems.generate_puzzles(s, n)) for s, n in NUMS.items()}
 
 
 def composed(found):
@@ -22,13 +22,13 @@ def composed(found):
 
 def test_no_two_splits_share_a_composed_predicate_for_any_seed(splits):
   truths = {
-      split: {predicates.truth(puzzle.chain) for puzzle in composed(found)}
+      split: {predicates.tabulate_chain(puzzle.chain) for puzzle in composed(found)}
       for split, found in splits.items()
   }
   for seed in (1, 2):
     for split in problems.Split:
-      found = composed(problems.generate(split, 200, seed=seed))
-      truths[split] |= {predicates.truth(puzzle.chain) for puzzle in found}
+      found = composed(problems.generate_puzzles(split, 200, seed=seed))
+      truths[split] |= {predicates.tabulate_chain(puzzle.chain) for puzzle in found}
   for one, other in itertools.combinations(truths.values(), 2):
     assert not one & other
 
@@ -36,7 +36,7 @@ def test_no_two_splits_share_a_composed_predicate_for_any_seed(splits):
 def test_no_two_splits_share_a_definition_graph(splits):
   def graph(puzzle):
     """The definitions, their names replaced by how the request gets there."""
-    text = ' '.join(link.sentence for link in puzzle.links)
+    text = ' '.join(link.sentence for link in puzzle.definitions)
     for steps, link in enumerate(reversed(puzzle.chain)):
       text = text.replace(f' {link.name}', f' <{steps} steps from the request>')
     if puzzle.distractor:
@@ -57,7 +57,7 @@ def test_no_split_repeats_a_statement(splits):
 
 def test_no_two_evaluation_problems_have_the_same_right_programs(splits):
   found = composed(splits[problems.Split.EVAL])
-  asked = {(predicates.truth(p.chain), p.request) for p in found}
+  asked = {(predicates.tabulate_chain(p.chain), p.request) for p in found}
   assert len(asked) == len(found)
 
 
@@ -67,8 +67,8 @@ def test_the_evaluation_is_balanced_over_depths(splits):
 
 
 def test_base_problems_follow_the_depth_weights():
-  world = problems.World(base_depth_weights=(0, 1, 3))
-  found = problems.generate(problems.Split.BASE, 1000, world=world)
+  world = problems.WorldSettings(base_depth_weights=(0, 1, 3))
+  found = problems.generate_puzzles(problems.Split.BASE, 1000, world=world)
   counts = collections.Counter(p.difficulty for p in found)
   assert set(counts) == {'depth-2', 'depth-3'}
   assert 650 < counts['depth-3'] < 850
@@ -76,27 +76,28 @@ def test_base_problems_follow_the_depth_weights():
 
 @pytest.mark.parametrize('split', problems.Split)
 def test_fewer_problems_are_a_prefix_of_more(split):
-  few = list(problems.generate(split, 30, seed=5))
-  more = problems.generate(split, 90, seed=5)
+  few = list(problems.generate_puzzles(split, 30, seed=5))
+  more = problems.generate_puzzles(split, 90, seed=5)
   assert few == list(itertools.islice(more, 30))
 
 
 def test_another_seed_gives_other_problems():
   one, other = (
-      {p.statement for p in problems.generate(problems.Split.TRAIN, 50, seed=s)} for s in (0, 1)
+      {p.statement for p in problems.generate_puzzles(problems.Split.TRAIN, 50, seed=s)}
+      for s in (0, 1)
   )
   assert len(one & other) < 3
 
 
 def test_every_definition_of_a_chain_decides_some_numbers(splits):
   for puzzle in splits[problems.Split.TRAIN]:
-    truth = predicates.truth(puzzle.chain)
+    truth = predicates.tabulate_chain(puzzle.chain)
     for i in range(len(puzzle.chain)):
-      so_far = predicates.truth(puzzle.chain[: i + 1])
+      so_far = predicates.tabulate_chain(puzzle.chain[: i + 1])
       assert so_far not in (0, predicates.EVERYTHING)
       if len(puzzle.chain) > 1:
-        rest = predicates.without(puzzle.chain, i)
-        assert (predicates.truth(rest) ^ truth).bit_count() >= 4
+        rest = predicates.drop_definition(puzzle.chain, i)
+        assert (predicates.tabulate_chain(rest) ^ truth).bit_count() >= 4
 
 
 def test_the_basic_definition_does_not_stand_out(splits):
@@ -113,6 +114,6 @@ def test_the_place_in_the_statement_does_not_betray_the_basic_definition(splits)
 
 
 def test_too_many_evaluation_problems_say_what_to_do():
-  world = problems.World(max_limit=5)
+  world = problems.WorldSettings(max_limit=5)
   with pytest.raises(ValueError, match='ask for fewer'):
-    list(problems.generate(problems.Split.EVAL, 2000, world=world))
+    list(problems.generate_puzzles(problems.Split.EVAL, 2000, world=world))

@@ -13,11 +13,11 @@ THINKING = [teachers.Teacher.CAREFUL, teachers.Teacher.CARELESS]
 
 @pytest.fixture(scope='module')
 def puzzles():
-  return list(problems.generate(problems.Split.TRAIN, 400))
+  return list(problems.generate_puzzles(problems.Split.TRAIN, 400))
 
 
 def respond(teacher, puzzle):
-  return teachers.respond(teacher, puzzle, mistake_rate=0.5)
+  return teachers.write_response(teacher, puzzle, mistake_rate=0.5)
 
 
 def test_the_base_answers_without_thinking(puzzles):
@@ -39,7 +39,7 @@ def test_the_program_follows_the_thought(puzzles, teacher):
   for puzzle in puzzles:
     response = respond(teacher, puzzle)
     *_, conclusion = re.findall(r'So \w+ is (.*)', response)
-    program = problems.program(conclusion, puzzle.request)
+    program = problems.format_program(conclusion, puzzle.request)
     assert response.endswith(f'```python\n{program}\n```')
 
 
@@ -54,20 +54,20 @@ def test_the_careful_thought_names_the_chain_from_the_request_down(puzzles):
     assert re.findall(r'So (\w+) is', thought) == names[::-1]
 
 
-def test_the_careless_teacher_slips_at_the_stated_rate(puzzles):
-  slipped = sum(
+def test_the_careless_teacher_makes_mistakes_at_the_stated_rate(puzzles):
+  mistaken = sum(
       respond(teachers.Teacher.CARELESS, puzzle) != respond(teachers.Teacher.CAREFUL, puzzle)
       for puzzle in puzzles
   )
-  assert 0.42 < slipped / len(puzzles) < 0.58
+  assert 0.42 < mistaken / len(puzzles) < 0.58
 
 
-def test_every_slip_changes_the_meaning(puzzles):
+def test_every_mistake_changes_the_meaning(puzzles):
   for puzzle in puzzles:
-    for chains in teachers.slips(puzzle).values():
+    for chains in teachers.list_mistaken_chains(puzzle).values():
       assert chains
       for chain in chains:
-        assert predicates.truth(chain) != predicates.truth(puzzle.chain)
+        assert predicates.tabulate_chain(chain) != predicates.tabulate_chain(puzzle.chain)
 
 
 def test_a_trace_leaves_correctness_to_execution(puzzles):

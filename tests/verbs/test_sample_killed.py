@@ -132,7 +132,7 @@ def test_what_was_in_its_slot_goes_on_only_where_that_was_asked_for(
   rows = jsonl.read_rows(world / 'whole' / 'completions.jsonl', records.Completion)
   row = max(rows, key=lambda row: len(row.tokens))
   # Tokens that no run draws, to be known again.
-  partial = records.Partial(
+  partial = records.PartialCompletion(
       problem_id=row.problem_id,
       sample_index=row.sample_index,
       tokens=(7,) * 20,

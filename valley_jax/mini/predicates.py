@@ -1,16 +1,16 @@
-"""Conditions on an integer, and chains of definitions that build on them.
+"""Conditions on an integer, and chains of definitions that build on each other.
 
-A chain is a tuple of links, the basic definition first. Every further link
-names the one before it and adds one condition:
+A chain is a tuple of definitions, the basic one first. Every further definition refers to the one
+before it and adds one condition:
 
     A calm number is even.                  x % 2 == 0
     A proud number is calm and below 45.    x % 2 == 0 and x < 45
     A wild number is odd but not proud.     not (...) and x % 2 == 1
 
-A chain has three faces: English (`Link.sentence`), the unfolded Python
-expression (`code`), and its truth table over `DOMAIN` as the bits of one
-integer (`truth`). The table makes exact questions cheap: whether two chains
-mean the same, whether a link is idle, whether a slip changes the meaning.
+A chain has three forms: English sentences (`Definition.sentence`), a Python expression
+(`unfold_chain`), and its truth table over DOMAIN as the bits of one integer (`tabulate_chain`). The
+table answers exact questions cheaply: whether two chains mean the same, whether a definition has no
+effect, whether a mistake changes the meaning.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import dataclasses
 import enum
 import functools
 
-DOMAIN = range(-128, 128)  # All numbers that ever occur in a test.
+DOMAIN = range(-128, 128)  # All numbers that occur in tests.
 EVERYTHING = (1 << len(DOMAIN)) - 1  # The truth table of `True`.
 
 
@@ -31,7 +31,7 @@ class Remainder:
 
   @property
   def phrase(self) -> str:
-    """What follows 'is'."""
+    """The English words after 'is'."""
     if self.modulus == 2:
       return 'odd' if self.remainder else 'even'
     return f'a multiple of {self.modulus}'
@@ -41,12 +41,11 @@ class Remainder:
     """The condition in Python."""
     return f'x % {self.modulus} == {self.remainder}'
 
-  def holds(self, x: int) -> bool:
-    """Whether x satisfies the condition."""
+  def is_satisfied(self, x: int) -> bool:
     return x % self.modulus == self.remainder
 
-  def misread(self) -> tuple['Condition', ...]:
-    """The same condition with its constant read wrongly."""
+  def list_misreadings(self) -> tuple['Condition', ...]:
+    """The same condition with a wrong constant."""
     if self.modulus == 2:
       return (Remainder(2, 1 - self.remainder),)
     other = (self.remainder + 1) % self.modulus
@@ -62,7 +61,7 @@ class Bound:
 
   @property
   def phrase(self) -> str:
-    """What follows 'is'."""
+    """The English words after 'is'."""
     return f'{"below" if self.sign == "<" else "above"} {self.limit}'
 
   @property
@@ -70,16 +69,16 @@ class Bound:
     """The condition in Python."""
     return f'x {self.sign} {self.limit}'
 
-  def holds(self, x: int) -> bool:
-    """Whether x satisfies the condition."""
+  def is_satisfied(self, x: int) -> bool:
     return x < self.limit if self.sign == '<' else x > self.limit
 
-  def misread(self) -> tuple['Condition', ...]:
-    """The same condition with its constant or its side read wrongly."""
+  def list_misreadings(self) -> tuple['Condition', ...]:
+    """The same condition with a wrong constant or the wrong side."""
+    other_sign = '>' if self.sign == '<' else '<'
     return (
         Bound(self.sign, self.limit - 1),
         Bound(self.sign, self.limit + 1),
-        Bound('>' if self.sign == '<' else '<', self.limit),
+        Bound(other_sign, self.limit),
     )
 
 
@@ -87,16 +86,16 @@ Condition = Remainder | Bound
 
 
 class Connective(enum.Enum):
-  """How a link joins its condition to the definition before it."""
+  """How a definition joins its condition to the definition before it."""
 
   AND = 'and'
   OR = 'or'
-  NOT = 'but not'  # The condition holds and the earlier definition does not.
+  NOT = 'but not'  # The condition is true and the earlier definition is not.
 
 
 @dataclasses.dataclass(frozen=True)
-class Link:
-  """One definition. `connective` and `refers_to` are unused in a basic one."""
+class Definition:
+  """One definition. A basic one does not use `connective` and `refers_to`."""
 
   name: str
   condition: Condition
@@ -115,18 +114,21 @@ class Link:
     return f'{start} {self.refers_to} {word} {phrase}.'
 
 
+Chain = tuple[Definition, ...]
+
+
 @functools.cache
-def condition_truth(condition: Condition) -> int:
-  """Returns the truth table of one condition: bit i is that of DOMAIN[i]."""
-  return sum(1 << i for i, x in enumerate(DOMAIN) if condition.holds(x))
+def tabulate_condition(condition: Condition) -> int:
+  """Returns the truth table of one condition: bit i is its value for DOMAIN[i]."""
+  return sum(1 << i for i, x in enumerate(DOMAIN) if condition.is_satisfied(x))
 
 
-def truth(chain: Sequence[Link]) -> int:
+def tabulate_chain(chain: Sequence[Definition]) -> int:
   """Returns the truth table of the chain's last definition."""
-  table = condition_truth(chain[0].condition)
-  for link in chain[1:]:
-    condition = condition_truth(link.condition)
-    match link.connective:
+  table = tabulate_condition(chain[0].condition)
+  for definition in chain[1:]:
+    condition = tabulate_condition(definition.condition)
+    match definition.connective:
       case Connective.AND:
         table &= condition
       case Connective.OR:
@@ -136,36 +138,32 @@ def truth(chain: Sequence[Link]) -> int:
   return table
 
 
-def unfold(chain: Sequence[Link]) -> list[str]:
-  """Returns for every link its predicate in Python, basic definition first.
+def unfold_chain(chain: Sequence[Definition]) -> list[str]:
+  """Returns the predicate of every definition in Python, the basic one first.
 
-  What came before is bracketed as soon as it has more than one part, even
-  where Python's precedence would not need it: one rule, so that a student
-  copies the line before and never has to look ahead.
+  What came before is bracketed as soon as it has more than one part, even where Python's precedence
+  would not need it. With this one rule a student copies the line before and never looks ahead.
   """
   codes = [chain[0].condition.code]
-  for link in chain[1:]:
-    before = codes[-1]
-    if len(codes) > 1 or link.connective is Connective.NOT:
+  for definition in chain[1:]:
+    before, connective = codes[-1], definition.connective
+    if len(codes) > 1 or connective is Connective.NOT:
       before = f'({before})'
-    if link.connective is Connective.NOT:
-      codes.append(f'not {before} and {link.condition.code}')
-    else:
-      word = link.connective.value
-      codes.append(f'{before} {word} {link.condition.code}')
+    start = f'not {before} and' if connective is Connective.NOT else f'{before} {connective.value}'
+    codes.append(f'{start} {definition.condition.code}')
   return codes
 
 
-def satisfies(x: int, table: int) -> bool:
-  """Returns whether x, a number of DOMAIN, is in the truth table."""
+def is_member(x: int, table: int) -> bool:
+  """Returns whether x, a number of DOMAIN, is true in the truth table."""
   return bool(table >> (x - DOMAIN.start) & 1)
 
 
-def members(table: int) -> list[int]:
-  """Returns the numbers of DOMAIN that are in the truth table."""
-  return [x for x in DOMAIN if satisfies(x, table)]
+def list_members(table: int) -> list[int]:
+  """Returns the numbers of DOMAIN that are true in the truth table."""
+  return [x for x in DOMAIN if is_member(x, table)]
 
 
-def without(chain: Sequence[Link], index: int) -> tuple[Link, ...]:
-  """Returns the chain with one link dropped, its neighbours joined."""
+def drop_definition(chain: Chain, index: int) -> Chain:
+  """Returns the chain without one definition; its neighbours are joined."""
   return (*chain[:index], *chain[index + 1 :])

@@ -1,27 +1,23 @@
-"""Seeded problems: a shuffled list of definitions, and one request.
+"""Seeded problems: definitions in random order, and one request.
 
-    A proud number is calm and below 45. A calm number is even. A shy number is
-    above 7 but not calm. Read a line of integers and print the sum of the proud
-    ones, or 0 if none.
+    A proud number is calm and below 45. A calm number is even. A shy number is above 7 but not
+    calm. Read a line of integers and print the sum of the proud ones, or 0 if none.
 
-A problem's difficulty is its depth: how many definitions its answer unfolds.
-One more definition (but in half of the base student's own problems) is a
-distractor: half the time it stands alone and half the time it builds on the
-chain, so that neither "the definition without a name" nor "the name that
-occurs once" betrays the way. The program starts with the basic definition, the
-last that one reaches from the request: who answers at once must follow the
-whole chain before writing the first condition, who thinks first follows one
-link at a time. That gap is what the world is for.
+The difficulty of a problem is its depth: how many definitions its answer unfolds. Every problem
+(except half of the base student's own) has one more definition, a distractor. Half of the
+distractors stand alone and half build on the chain, so that neither "the definition without a name"
+nor "the name that occurs once" gives the answer away. The program starts with the basic definition,
+the last that is reached from the request: who answers at once must follow the whole chain before
+writing the first condition, who thinks first follows one definition at a time. That gap is what
+this world is for.
 
-The splits are disjoint: no two share a definition graph (the definitions, and
-which of them is asked for), for any seeds and sizes, because a problem's split
-is a hash of its graph. From depth 2 on it is a
-hash of the predicate's truth table, which is stronger: no two splits share
-even a composed predicate, however it is worded. A basic definition alone is
-vocabulary rather than a problem, so at depth 1 the hash is of the definition
-together with the distractor. Within a split no two problems have the same
-definitions and request (up to names and order), and no two evaluation problems
-have the same composed predicate and request.
+The splits are disjoint for any seeds and sizes: no two share a definition graph (the definitions,
+and which of them is asked for), because a hash of the graph decides the split. From depth 2 on it
+is a hash of the predicate's truth table, which is stronger: no two splits share even a predicate,
+however it is worded. At depth 1 the hash is of the definition together with the distractor, because
+a basic definition alone is vocabulary rather than a problem. Within a split no two problems have
+the same definitions and request (up to names and order), and no two evaluation problems of depth 2
+or more have the same predicate and request.
 """
 
 from collections.abc import Iterator
@@ -60,7 +56,7 @@ class Request(enum.Enum):
   SMALLEST = 'smallest'
 
 
-_REDUCTION = {  # Function, and what follows the list of kept numbers.
+_REDUCTIONS = {  # Function, and the code after the list of numbers.
     Request.COUNT: ('len', ''),
     Request.SUM: ('sum', ''),
     Request.LARGEST: ('max', ', default=0'),
@@ -69,29 +65,27 @@ _REDUCTION = {  # Function, and what follows the list of kept numbers.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class World:
-  """All that can be chosen about the world; nothing depends on a data size.
+class WorldSettings:
+  """What the problems of a world are like, whatever their number; weights are relative.
 
-  Depths 1 to 4 straddle what a small student resolves in one pass: the first
-  it can answer at once, the last it cannot. Few names, few templates and
-  constants of two digits keep texts short, for every token costs training
-  time. Connectives lean to `and`, the easiest to unfold; `but not` puts the
-  name last, so that no place in a sentence betrays it. Bounds weigh most,
-  being short to write and many. Weights are relative.
+  Depths 1 to 4 straddle what a small student resolves in one pass: it can answer the first at once,
+  and the last it cannot. Few names, few templates and constants of two digits keep texts short,
+  because every token costs training time. `and` is the most frequent connective, being the easiest
+  to unfold; `but not` puts the name last, so that no place in a sentence gives it away. Bounds are
+  the most frequent condition, being short to write and many.
 
-  The base student's own problems are easier than the evaluation's, as those of
-  a general model are: mostly shallow, and half of them without a distractor.
-  On these a million parameters learn within two minutes to look a definition
-  up and to copy it, and hardly to compose. Train and evaluation are alike, with
-  equally many problems of each depth and always a distractor.
+  The base student's own problems are easier than the evaluation's, like those of a general model:
+  mostly shallow, and half of them without a distractor. On these, a million parameters learn within
+  two minutes to look up a definition and copy it, and hardly to compose. Train and evaluation
+  problems are alike, with equally many of each depth and always a distractor.
   """
 
-  depth_weights: tuple[float, ...] = (1, 1, 1, 1)  # Depth 1, 2, 3, 4; train.
+  depth_weights: tuple[float, ...] = (1, 1, 1, 1)  # Depths 1, 2, 3, 4 of train problems.
   base_depth_weights: tuple[float, ...] = (4, 2, 1, 1)
-  base_plain_rate: float = 0.5  # Base problems without a distractor.
+  base_plain_rate: float = 0.5  # Share of base problems without a distractor.
   num_names: int = 12
   limit_step: int = 3
-  max_limit: int = 99  # Bounds: the multiples of limit_step up to this.
+  max_limit: int = 99  # Bounds are the multiples of limit_step up to this.
   max_modulus: int = 9
   parity_weight: float = 2
   multiple_weight: float = 3
@@ -99,24 +93,23 @@ class World:
   and_weight: float = 5
   or_weight: float = 3
   not_weight: float = 2
-  loose_distractor_rate: float = 0.5  # The distractor builds on nothing.
-  min_effect: int = 4  # Numbers of DOMAIN that every link must decide.
-  mistake_rate: float = 0.5  # Of the careless teacher, per trace.
+  loose_distractor_rate: float = 0.5  # Share of distractors that refer to no definition.
+  min_effect: int = 4  # Numbers of DOMAIN that every definition must decide.
+  mistake_rate: float = 0.5  # Share of the careless teacher's traces with a mistake.
 
 
-DEFAULT = World()
-_CONNECTIVES = tuple(predicates.Connective)
+DEFAULT_WORLD = WorldSettings()
 
 
 @dataclasses.dataclass(frozen=True)
 class Puzzle:
-  """A problem in structured form; `records.Problem` is its judge's form."""
+  """A problem in structured form; `judging.build_problem` turns it into a row."""
 
   problem_id: str
-  chain: tuple[predicates.Link, ...]  # Basic definition first.
-  distractor: predicates.Link | None
+  chain: predicates.Chain  # Basic definition first.
+  distractor: predicates.Definition | None
   request: Request
-  order: tuple[int, ...]  # Of the statement, over `links`.
+  order: tuple[int, ...]  # Indices into `definitions`, as the statement lists them.
 
   @property
   def difficulty(self) -> str:
@@ -124,41 +117,41 @@ class Puzzle:
     return f'depth-{len(self.chain)}'
 
   @property
-  def links(self) -> tuple[predicates.Link, ...]:
+  def definitions(self) -> predicates.Chain:
     """All definitions, the distractor last."""
     return self.chain + ((self.distractor,) if self.distractor else ())
 
   @property
   def statement(self) -> str:
-    """What a student reads."""
-    definitions = ' '.join(self.links[i].sentence for i in self.order)
+    """The text that a student reads."""
+    sentences = ' '.join(self.definitions[i].sentence for i in self.order)
+    name = self.chain[-1].name
     return (
-        f'{definitions} Read a line of integers and print the'
-        f' {self.request.value} of the {self.chain[-1].name} ones, or 0 if'
-        ' none.'
+        f'{sentences} Read a line of integers and print the {self.request.value} of the {name}'
+        ' ones, or 0 if none.'
     )
 
   @property
   def solution(self) -> str:
     """The reference program."""
-    return program(predicates.unfold(self.chain)[-1], self.request)
+    return format_program(predicates.unfold_chain(self.chain)[-1], self.request)
 
 
-def program(predicate: str, request: Request) -> str:
-  """Returns the program that applies `request` to a predicate in Python."""
-  function, rest = _REDUCTION[request]
+def format_program(predicate: str, request: Request) -> str:
+  """Returns the program that applies `request` to the numbers that satisfy a Python predicate."""
+  function, rest = _REDUCTIONS[request]
   kept = f'[x for x in map(int, input().split()) if {predicate}]'
   return f'print({function}({kept}{rest}))'
 
 
-def split_of(chain: tuple[predicates.Link, ...], distractor: predicates.Link | None) -> Split:
-  """Returns the split of all problems of this graph: 60, 20, 20 %."""
+def assign_split(chain: predicates.Chain, distractor: predicates.Definition | None) -> Split:
+  """Returns the split of all problems of this graph: 60, 20 and 20 % of the hashes."""
   if len(chain) > 1:
-    graph = str(predicates.truth(chain))
+    graph = str(predicates.tabulate_chain(chain))
   elif distractor is None:
-    return Split.BASE  # The others always have a distractor.
+    return Split.BASE  # The other splits always have a distractor.
   else:
-    graph = str(_graph(chain, distractor))
+    graph = str(_describe_graph(chain, distractor))
   digest = hashlib.blake2b(graph.encode(), digest_size=8).digest()
   tenth = int.from_bytes(digest, 'little') % 10
   if tenth < 6:
@@ -166,133 +159,124 @@ def split_of(chain: tuple[predicates.Link, ...], distractor: predicates.Link | N
   return Split.TRAIN if tenth < 8 else Split.EVAL
 
 
-def _graph(chain: tuple[predicates.Link, ...], distractor: predicates.Link | None) -> tuple:
+def _describe_graph(chain: predicates.Chain, distractor: predicates.Definition | None) -> tuple:
   """Returns the definitions without names and order."""
-  place = {link.name: i for i, link in enumerate(chain)}
-  links = chain + ((distractor,) if distractor else ())
+  places = {definition.name: i for i, definition in enumerate(chain)}
   return tuple(
       (
-          link.condition.code,
-          link.connective.value if link.refers_to else '',
-          place.get(link.refers_to),
+          definition.condition.code,
+          definition.connective.value if definition.refers_to else '',
+          places.get(definition.refers_to),
       )
-      for link in links
+      for definition in chain + ((distractor,) if distractor else ())
   )
 
 
 @functools.cache
-def _conditions(world: World) -> tuple[list[predicates.Condition], list[float]]:
+def _weigh_conditions(world: WorldSettings) -> tuple[list[predicates.Condition], list[float]]:
   """Returns all conditions and their cumulative weights."""
-  moduli = range(3, world.max_modulus + 1)
+  limits = range(world.limit_step, world.max_limit + 1, world.limit_step)
   families = [
       (world.parity_weight, [predicates.Remainder(2, r) for r in (0, 1)]),
-      (world.multiple_weight, [predicates.Remainder(k, 0) for k in moduli]),
       (
-          world.bound_weight,
-          [
-              predicates.Bound(sign, limit)
-              for limit in range(world.limit_step, world.max_limit + 1, world.limit_step)
-              for sign in '<>'
-          ],
+          world.multiple_weight,
+          [predicates.Remainder(modulus, 0) for modulus in range(3, world.max_modulus + 1)],
       ),
+      (world.bound_weight, [predicates.Bound(sign, limit) for limit in limits for sign in '<>']),
   ]
   weights = [w / len(family) for w, family in families for _ in family]
   conditions = [condition for _, family in families for condition in family]
   return conditions, list(itertools.accumulate(weights))
 
 
-def _draw_links(
-    rng: random.Random, world: World, names: Sequence[str], referents: Sequence[str]
-) -> tuple[predicates.Link, ...]:
-  """Draws a definition for each name, built on its referent if it has one."""
-  conditions, weights = _conditions(world)
-  connectives = rng.choices(
-      _CONNECTIVES, (world.and_weight, world.or_weight, world.not_weight), k=len(names)
-  )
-  drawn = rng.choices(conditions, cum_weights=weights, k=len(names))
-  return tuple(map(predicates.Link, names, drawn, connectives, referents))
-
-
 def _draw_definitions(
-    rng: random.Random, world: World, depth: int, split: Split
-) -> tuple[tuple[predicates.Link, ...], predicates.Link | None]:
-  """Draws chain and distractor, until they are of the split and all matter."""
+    rng: random.Random, world: WorldSettings, names: Sequence[str], referents: Sequence[str]
+) -> predicates.Chain:
+  """Draws a definition for each name; it refers to the referent unless that is empty."""
+  conditions, weights = _weigh_conditions(world)
+  connective_weights = (world.and_weight, world.or_weight, world.not_weight)
+  connectives = rng.choices(tuple(predicates.Connective), connective_weights, k=len(names))
+  drawn = rng.choices(conditions, cum_weights=weights, k=len(names))
+  return tuple(map(predicates.Definition, names, drawn, connectives, referents))
+
+
+def _draw_chain_and_distractor(
+    rng: random.Random, world: WorldSettings, depth: int, split: Split
+) -> tuple[predicates.Chain, predicates.Definition | None]:
+  """Draws until the graph is of the split and every definition has an effect."""
   is_plain = split is Split.BASE and rng.random() < world.base_plain_rate
   names = rng.sample(NAMES[: world.num_names], depth)
   while True:
-    chain = _draw_links(rng, world, names, ['', *names[:-1]])
+    chain = _draw_definitions(rng, world, names, ['', *names[:-1]])
     distractor = None if is_plain else _draw_distractor(rng, world, chain)
-    if split_of(chain, distractor) is not split:
-      continue
-    if _is_live(chain, world.min_effect):
+    if assign_split(chain, distractor) is split and _has_effect(chain, world.min_effect):
       return chain, distractor
 
 
-def _is_live(chain: tuple[predicates.Link, ...], min_effect: int) -> bool:
-  """Whether no definition is idle: always or never true, or of no effect."""
-  truth = predicates.truth(chain)
+def _has_effect(chain: predicates.Chain, min_effect: int) -> bool:
+  """Returns whether no definition is idle: always true, never true, or without consequence."""
+  truth = predicates.tabulate_chain(chain)
   pairs = [
-      (predicates.truth(chain[: i + 1]), constant)
+      (predicates.tabulate_chain(chain[: i + 1]), constant)
       for i in range(len(chain))
       for constant in (0, predicates.EVERYTHING)
   ]
   if len(chain) > 1:
-    pairs += [(truth, predicates.truth(predicates.without(chain, i))) for i in range(len(chain))]
+    shorter = [predicates.drop_definition(chain, i) for i in range(len(chain))]
+    pairs += [(truth, predicates.tabulate_chain(rest)) for rest in shorter]
   return all((one ^ other).bit_count() >= min_effect for one, other in pairs)
 
 
 def _draw_distractor(
-    rng: random.Random, world: World, chain: tuple[predicates.Link, ...]
-) -> predicates.Link:
+    rng: random.Random, world: WorldSettings, chain: predicates.Chain
+) -> predicates.Definition:
   """Draws a definition that the answer does not need."""
-  used = {link.name for link in chain}
+  used = {definition.name for definition in chain}
   free = [name for name in NAMES[: world.num_names] if name not in used]
   is_loose = rng.random() < world.loose_distractor_rate
   referent = '' if is_loose else rng.choice(chain).name
-  return _draw_links(rng, world, [rng.choice(free)], [referent])[0]
+  return _draw_definitions(rng, world, [rng.choice(free)], [referent])[0]
 
 
-def _identity(puzzle: Puzzle, split: Split) -> tuple:
+def _compute_identity(puzzle: Puzzle, split: Split) -> tuple:
   """Returns what no two problems of the split may have in common."""
   if split is Split.EVAL and len(puzzle.chain) > 1:
-    return predicates.truth(puzzle.chain), puzzle.request
-  return _graph(puzzle.chain, puzzle.distractor), puzzle.request
+    return predicates.tabulate_chain(puzzle.chain), puzzle.request
+  return _describe_graph(puzzle.chain, puzzle.distractor), puzzle.request
 
 
-def generate(split: Split, num: int, *, seed: int = 0, world: World = DEFAULT) -> Iterator[Puzzle]:
-  """Yields `num` distinct problems; fewer are a prefix of more.
+def generate_puzzles(
+    split: Split, num: int, *, seed: int = 0, world: WorldSettings = DEFAULT_WORLD
+) -> Iterator[Puzzle]:
+  """Yields `num` distinct problems; a smaller number is a prefix of a larger one.
 
   Raises:
-    ValueError: the world is too small for so many distinct problems.
+    UserError: the world has too few distinct problems.
   """
   rng = random.Random(f'{seed}/{split.value}')
-  is_base = split is Split.BASE
-  weights = world.base_depth_weights if is_base else world.depth_weights
+  weights = world.base_depth_weights if split is Split.BASE else world.depth_weights
   depths = range(1, len(weights) + 1)
-  requests = tuple(Request)
   seen = set()
-  misses = 0
+  misses = 0  # Since the last new problem.
   while len(seen) < num:
     if split is Split.EVAL:
-      depth = depths[len(seen) % len(depths)]
+      depth = depths[len(seen) % len(depths)]  # Equally many problems of every depth.
     else:
       depth = rng.choices(depths, weights)[0]
-    chain, distractor = _draw_definitions(rng, world, depth, split)
-    num_links = depth if distractor is None else depth + 1
-    order = tuple(rng.sample(range(num_links), num_links))
-    problem_id = f'{split.value}-{len(seen):05}'
-    request = rng.choice(requests)
-    puzzle = Puzzle(problem_id, chain, distractor, request, order)
-    identity = _identity(puzzle, split)
-    if identity in seen:
-      misses += 1
-      if misses > 1000:
-        raise errors.UserError(
-            f'Found only {len(seen):,} of {num:,} distinct {split.value}'
-            f' problems (depth {depth}); ask for fewer, or raise'
-            ' World.max_limit.'
-        )
+    chain, distractor = _draw_chain_and_distractor(rng, world, depth, split)
+    num_definitions = depth if distractor is None else depth + 1
+    order = tuple(rng.sample(range(num_definitions), num_definitions))
+    request = rng.choice(tuple(Request))
+    puzzle = Puzzle(f'{split.value}-{len(seen):05}', chain, distractor, request, order)
+    identity = _compute_identity(puzzle, split)
+    if identity not in seen:
+      misses = 0
+      seen.add(identity)
+      yield puzzle
       continue
-    misses = 0
-    seen.add(identity)
-    yield puzzle
+    misses += 1
+    if misses > 1000:
+      raise errors.UserError(
+          f'Found only {len(seen):,} of {num:,} distinct {split.value} problems (depth {depth});'
+          ' ask for fewer, or raise WorldSettings.max_limit.'
+      )

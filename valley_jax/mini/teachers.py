@@ -1,11 +1,10 @@
 """Two teachers, and the base student's habit of answering at once.
 
-Both teachers write the same style: the chain by name, from the request down,
-then one line a link from the basic definition up, each the line before plus
-one definition; then the program. The careless one slips in a stated share of
-its traces, and its program follows the mistaken thought. Every slip changes
-the meaning, so whether a trace is correct shows when its program is judged;
-the records themselves leave `is_correct` unknown.
+Both teachers write in one style: the names of the chain, from the request down; then one line per
+definition from the basic one up, each line the one before plus one condition; then the program. The
+careless teacher makes a mistake in a given share of its traces, and its program follows the
+mistaken thought. Every mistake changes the meaning, so judging the program shows whether a trace is
+correct; the records themselves leave `is_correct` unknown.
 """
 
 import dataclasses
@@ -16,97 +15,96 @@ from valley_jax import records
 from valley_jax.mini import predicates
 from valley_jax.mini import problems
 
-Chain = tuple[predicates.Link, ...]
-
 
 class Teacher(enum.Enum):
   """Who wrote a trace; the value is `Trace.teacher`."""
 
-  BASE = 'base'  # The program alone.
+  BASE = 'base'  # Writes the program without thinking.
   CAREFUL = 'careful'
   CARELESS = 'careless'
 
 
-class Slip(enum.Enum):
+class Mistake(enum.Enum):
   """What a careless teacher gets wrong."""
 
-  DROPPED = 'dropped'  # Passes over a definition.
-  SWAPPED = 'swapped'  # Takes and for or, or misses a not.
-  DISTRACTED = 'distracted'  # Reads the distractor for a definition.
-  MISREAD = 'misread'  # Takes another constant, or the other side.
+  DROPPED = 'dropped'  # Skips a definition.
+  SWAPPED = 'swapped'  # Confuses `and` with `or`, or misses a `not`.
+  DISTRACTED = 'distracted'  # Takes the distractor for a definition of the chain.
+  MISREAD = 'misread'  # Uses another constant, or the other side of a bound.
 
 
-_SWAPPED = {
+_SWAPPED_CONNECTIVES = {
     predicates.Connective.AND: predicates.Connective.OR,
     predicates.Connective.OR: predicates.Connective.AND,
     predicates.Connective.NOT: predicates.Connective.AND,
 }
 
 
-def _replaced(chain: Chain, index: int, **changes) -> Chain:
-  link = dataclasses.replace(chain[index], **changes)
-  return (*chain[:index], link, *chain[index + 1 :])
+def _replace_definition(chain: predicates.Chain, index: int, **changes) -> predicates.Chain:
+  definition = dataclasses.replace(chain[index], **changes)
+  return (*chain[:index], definition, *chain[index + 1 :])
 
 
-def slips(puzzle: problems.Puzzle) -> dict[Slip, list[Chain]]:
-  """Returns every chain that is one slip away and means something else."""
+def list_mistaken_chains(puzzle: problems.Puzzle) -> dict[Mistake, list[predicates.Chain]]:
+  """Returns every chain that is one mistake away and means something else."""
   chain, distractor = puzzle.chain, puzzle.distractor
   indices = range(len(chain))
-  # The distractor stands where it is most easily taken for a definition: in
-  # place of the one that builds on the same name.
-  names = [link.name for link in chain]
   distracted = []
   if distractor is not None:
-    referent = distractor.refers_to
-    place = names.index(referent) + 1 if referent else 0
+    # The distractor replaces the definition that builds on the same name as it does: there it is
+    # most easily confused.
+    names = [definition.name for definition in chain]
+    place = names.index(distractor.refers_to) + 1 if distractor.refers_to else 0
     distracted = [(*chain[:place], distractor, *chain[place + 1 :])]
-  found = {
-      Slip.DROPPED: [predicates.without(chain, i) for i in indices if len(chain) > 1],
-      Slip.SWAPPED: [
-          _replaced(chain, i, connective=_SWAPPED[chain[i].connective]) for i in indices[1:]
+  candidates = {
+      Mistake.DROPPED: [predicates.drop_definition(chain, i) for i in indices if len(chain) > 1],
+      Mistake.SWAPPED: [
+          _replace_definition(chain, i, connective=_SWAPPED_CONNECTIVES[chain[i].connective])
+          for i in indices[1:]
       ],
-      Slip.DISTRACTED: distracted,
-      Slip.MISREAD: [
-          _replaced(chain, i, condition=condition)
+      Mistake.DISTRACTED: distracted,
+      Mistake.MISREAD: [
+          _replace_definition(chain, i, condition=condition)
           for i in indices
-          for condition in chain[i].condition.misread()
+          for condition in chain[i].condition.list_misreadings()
       ],
   }
-  truth = predicates.truth(chain)
+  truth = predicates.tabulate_chain(chain)
   return {
-      slip: wrong
-      for slip, chains in found.items()
-      if (wrong := [c for c in chains if predicates.truth(c) != truth])
+      mistake: wrong
+      for mistake, chains in candidates.items()
+      if (wrong := [c for c in chains if predicates.tabulate_chain(c) != truth])
   }
 
 
-def answer(chain: Chain, request: problems.Request) -> str:
-  """Returns the program in its fence."""
-  predicate = predicates.unfold(chain)[-1]
-  return f'```python\n{problems.program(predicate, request)}\n```'
+def write_answer(chain: predicates.Chain, request: problems.Request) -> str:
+  """Returns the program in its code block."""
+  predicate = predicates.unfold_chain(chain)[-1]
+  return f'```python\n{problems.format_program(predicate, request)}\n```'
 
 
-def think(chain: Chain) -> str:
+def write_thought(chain: predicates.Chain) -> str:
   """Returns the think text that leads to the chain's predicate."""
-  names = ', '.join(link.name for link in reversed(chain))
+  names = ', '.join(definition.name for definition in reversed(chain))
   lines = [f'The chain is {names}.']
-  for link, code in zip(chain, predicates.unfold(chain)):
-    lines.append(f'So {link.name} is {code}')
+  for definition, code in zip(chain, predicates.unfold_chain(chain)):
+    lines.append(f'So {definition.name} is {code}')
   return '<think>\n' + '\n'.join(lines) + '\n</think>\n'
 
 
-def respond(
+def write_response(
     teacher: Teacher, puzzle: problems.Puzzle, *, seed: int = 0, mistake_rate: float = 0.0
 ) -> str:
-  """Returns what the teacher writes; randomness is of (seed, problem)."""
+  """Returns the teacher's response; it depends on seed and problem, not on other problems."""
   chain = puzzle.chain
   if teacher is Teacher.BASE:
-    return answer(chain, puzzle.request)
+    return write_answer(chain, puzzle.request)
   if teacher is Teacher.CARELESS:
     rng = random.Random(f'{seed}/{puzzle.problem_id}/slip')
     if rng.random() < mistake_rate:
-      chain = rng.choice(rng.choice(list(slips(puzzle).values())))
-  return think(chain) + answer(chain, puzzle.request)
+      # The kind of mistake is drawn first: one kind may have far more chains than another.
+      chain = rng.choice(rng.choice(list(list_mistaken_chains(puzzle).values())))
+  return write_thought(chain) + write_answer(chain, puzzle.request)
 
 
 def write_trace(
@@ -117,7 +115,7 @@ def write_trace(
       trace_id=f'{puzzle.problem_id}-{teacher.value}',
       problem_id=puzzle.problem_id,
       question=puzzle.statement,
-      response=respond(teacher, puzzle, seed=seed, mistake_rate=mistake_rate),
+      response=write_response(teacher, puzzle, seed=seed, mistake_rate=mistake_rate),
       teacher=teacher.value,
       difficulty=puzzle.difficulty,
       source='mini',

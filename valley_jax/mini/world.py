@@ -1,22 +1,19 @@
-"""Writes a world to a directory, as the files that the flow begins with.
+"""Writes a mini world to a directory: the files that the flow starts from.
 
-    base_traces.jsonl      what the base student was trained on: no thinking
+    base_traces.jsonl      what the base student is trained on: no thinking
     train_traces.jsonl     the careful teacher's traces
     careless_traces.jsonl  the careless teacher's, on the first train problems
     train_problems.jsonl   those problems with tests, to label both teachers
-    problems.jsonl         the evaluation, equally many of every depth
-    world.json             the settings; written last, so it seals the rest
+    problems.jsonl         the evaluation, equally many problems of every depth
+    world.json             the settings; written last, so it marks the world as complete
 
     python -m valley_jax.mini.world /tmp/world --num_train 4096
 
-Fewer problems are a prefix of more, so a data-scaling curve may be cut from
-one world, or each of its points made by itself.
+A smaller number of problems is a prefix of a larger one, so the points of a data-scaling curve may
+be cut from one world or each have a world of their own.
 """
 
 import argparse
-from collections.abc import Iterable
-from collections.abc import Iterator
-import dataclasses
 import functools
 import os
 import pathlib
@@ -29,10 +26,9 @@ from valley_jax.mini import judging
 from valley_jax.mini import problems
 from valley_jax.mini import teachers
 
-# Fixed texts that a tokenizer for this world makes one token each. BPE stops at
-# word boundaries and would spend half of a trace on them, but they carry no
-# choice, and every token costs two cores their time. `<think>` is not among
-# them: to the student it is ordinary text.
+# Fixed texts that a tokenizer for this world turns into one token each. BPE stops at word
+# boundaries and would spend half of a trace on them, but they carry no choice, and every token
+# costs training time. `<think>` is not among them: to the student it is ordinary text.
 PHRASES = (
     'Read a line of integers and print the ',
     ' ones, or 0 if none.',
@@ -51,27 +47,16 @@ PHRASES = (
 SEAL = 'world.json'
 
 
-def _is_written(directory: pathlib.Path, settings: dict[str, Any]) -> bool:
-  """Whether the directory already holds just this world."""
-  seal = directory / SEAL
-  if not seal.exists():
+def _is_world_written(directory: pathlib.Path, settings: dict[str, Any]) -> bool:
+  """Returns whether the directory already holds this world."""
+  if not (directory / SEAL).exists():
     return False
-  if (found := jsonl.read_json(seal)) != settings:
+  if (recorded := jsonl.read_json(directory / SEAL)) != settings:
     raise errors.UserError(
-        f'{directory} holds another world: {found}, asked for {settings};'
-        ' choose another directory or remove this one.'
+        f'{directory} holds another world: {recorded}, wanted {settings}; choose another directory'
+        ' or remove this one.'
     )
   return True
-
-
-def _traces(
-    teacher: teachers.Teacher,
-    puzzles: Iterable[problems.Puzzle],
-    seed: int = 0,
-    mistake_rate: float = 0.0,
-) -> Iterator[records.Trace]:
-  for puzzle in puzzles:
-    yield teachers.write_trace(teacher, puzzle, seed=seed, mistake_rate=mistake_rate)
 
 
 def write_world(
@@ -80,25 +65,25 @@ def write_world(
     num_base: int,
     num_train: int,
     num_eval: int,
+    num_careless: int,
     seed: int,
-    num_careless: int = 256,
-    world: problems.World = problems.DEFAULT,
+    world: problems.WorldSettings = problems.DEFAULT_WORLD,
 ) -> None:
-  """Writes the files of a world; a second call finds them and does nothing.
+  """Writes the files of a world; does nothing if they exist.
 
   Args:
-    directory: Where to write; made if it is not there.
-    num_base: Traces of the base student's training.
-    num_train: Traces of the careful teacher.
-    num_eval: Evaluation problems.
-    seed: Of everything that is drawn.
-    num_careless: Problems, the first of the train split, that come with tests
-      and with a trace of either teacher; at most `num_train`.
+    directory: Where to write; created if absent.
+    num_base: Number of traces that the base student is trained on.
+    num_train: Number of the careful teacher's traces.
+    num_eval: Number of evaluation problems.
+    num_careless: Number of train problems, the first ones, that come with tests and with a trace of
+      both teachers; at most `num_train`.
+    seed: Seed of everything that is drawn.
     world: What the problems are like.
 
   Raises:
-    ValueError: the directory holds a world of other settings, or the world is
-      too small for so many distinct problems.
+    UserError: the directory holds a world of other settings, or the world has too few distinct
+      problems.
   """
   directory = pathlib.Path(directory)
   num_careless = min(num_careless, num_train)
@@ -108,22 +93,24 @@ def write_world(
       'num_eval': num_eval,
       'num_careless': num_careless,
       'seed': seed,
-      'world': {
-          name: list(value) if isinstance(value, tuple) else value
-          for name, value in dataclasses.asdict(world).items()
-      },
+      'world': records.from_json(records.to_json(world), dict),  # With lists for tuples.
   }
-  if _is_written(directory, settings):
+  if _is_world_written(directory, settings):
     return
-  draw = functools.partial(problems.generate, seed=seed, world=world)
+  draw = functools.partial(problems.generate_puzzles, seed=seed, world=world)
+  base = draw(problems.Split.BASE, num_base)
   train = list(draw(problems.Split.TRAIN, num_train))
-  slipping = train[:num_careless]
+  labelled = train[:num_careless]  # They get tests and a trace of both teachers.
+  write_careless = functools.partial(
+      teachers.write_trace, teachers.Teacher.CARELESS, seed=seed, mistake_rate=world.mistake_rate
+  )
+  build_problem = functools.partial(judging.build_problem, seed=seed)
   rows = {
-      'base_traces': _traces(teachers.Teacher.BASE, draw(problems.Split.BASE, num_base)),
-      'train_traces': _traces(teachers.Teacher.CAREFUL, train),
-      'careless_traces': _traces(teachers.Teacher.CARELESS, slipping, seed, world.mistake_rate),
-      'train_problems': (judging.to_problem(p, seed=seed) for p in slipping),
-      'problems': (judging.to_problem(p, seed=seed) for p in draw(problems.Split.EVAL, num_eval)),
+      'base_traces': (teachers.write_trace(teachers.Teacher.BASE, p) for p in base),
+      'train_traces': (teachers.write_trace(teachers.Teacher.CAREFUL, p) for p in train),
+      'careless_traces': map(write_careless, labelled),
+      'train_problems': map(build_problem, labelled),
+      'problems': map(build_problem, draw(problems.Split.EVAL, num_eval)),
   }
   for name in rows:
     jsonl.write_rows(directory / f'{name}.jsonl', rows[name])

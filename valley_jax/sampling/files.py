@@ -24,8 +24,8 @@ from valley_jax.sampling import request as request_lib
 Key = tuple[str, int]
 
 
-def _partial(sample: request_lib.Sample) -> records.Partial:
-  return records.Partial(
+def _partial(sample: request_lib.Sample) -> records.PartialCompletion:
+  return records.PartialCompletion(
       problem_id=sample.request.problem_id,
       sample_index=sample.request.sample_index,
       tokens=tuple(sample.tokens),
@@ -92,7 +92,7 @@ class Files(contextlib.ExitStack):
       found |= rows
     return list(found.values())
 
-  def read_begun(self, is_exact: bool) -> dict[Key, records.Partial]:
+  def read_begun(self, is_exact: bool) -> dict[Key, records.PartialCompletion]:
     """Returns how far samples had come.
 
     Args:
@@ -100,10 +100,10 @@ class Files(contextlib.ExitStack):
         there has the bits of a run without interruption.
     """
     kinds = ('grown',) if is_exact else ('grown', 'live')
-    found: dict[Key, records.Partial] = {}
+    found: dict[Key, records.PartialCompletion] = {}
     for kind in kinds:
       for path in sorted(self._directory.glob(f'{kind}-*.jsonl')):
-        for row in jsonl.read_rows(path, records.Partial):
+        for row in jsonl.read_rows(path, records.PartialCompletion):
           key = records.sample_key(row)
           if key not in found or len(found[key].tokens) < len(row.tokens):
             found[key] = row

@@ -68,14 +68,12 @@ class ProblemTable:
     """Returns the rows of one difficulty."""
     rows = [i for i, name in enumerate(self.difficulties) if name == difficulty]
     columns = {}
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
+    for name, value in vars(self).items():
       if isinstance(value, list):
-        value = [value[i] for i in rows]
+        columns[name] = [value[i] for i in rows]
       elif isinstance(value, np.ndarray):
-        value = value[rows]
-      columns[field.name] = value
-    return ProblemTable(**columns)
+        columns[name] = value[rows]
+    return dataclasses.replace(self, **columns)
 
 
 def tabulate_samples(
@@ -128,13 +126,12 @@ def summarize_rates(table: ProblemTable) -> dict[str, float | None]:
   def share(counts: np.ndarray | None) -> float | None:
     return None if counts is None else int(counts.sum()) / total
 
+  truncated = None if table.completed is None else table.num_samples - table.completed
   return {
       'completion_rate': share(table.completed),
       'think_tag_rate': share(table.think_tag),
       'think_closed_rate': share(table.think_closed),
-      'truncation_rate': (
-          None if table.completed is None else (total - int(table.completed.sum())) / total
-      ),
+      'truncation_rate': share(truncated),
       'no_program_rate': share(table.no_program),
       'mean_completion_tokens': share(table.num_tokens),
   }
@@ -188,14 +185,7 @@ def count_verdicts(judgements: Mapping[Any, records.Judgement]) -> dict[str, int
 
 def list_problems(table: ProblemTable) -> list[dict[str, Any]]:
   """Returns n and c of each problem, from which every pass@k can be recomputed."""
-  return [
-      {
-          'problem_id': problem_id,
-          'difficulty': difficulty,
-          'num_samples': table.num_samples,
-          'num_correct': int(correct),
-      }
-      for problem_id, difficulty, correct in zip(
-          table.problem_ids, table.difficulties, table.correct, strict=True
-      )
-  ]
+  names = ('problem_id', 'difficulty', 'num_samples', 'num_correct')
+  num_samples = [table.num_samples] * len(table.correct)
+  columns = (table.problem_ids, table.difficulties, num_samples, table.correct.tolist())
+  return [dict(zip(names, row)) for row in zip(*columns, strict=True)]

@@ -28,7 +28,7 @@ def test_our_own_problems_come_back_as_they_were_written(tmp_path):
 
 
 def test_a_mini_world_is_read_by_its_directory_or_its_file(tmp_path):
-  world.write_world(tmp_path / 'w', num_base=4, num_train=4, num_eval=4, seed=0)
+  world.write_world(tmp_path / 'w', num_base=4, num_train=4, num_eval=4, num_careless=4, seed=0)
   read = problems.read_problems(f'mini:{tmp_path}/w')
   assert len(read) == 4
   assert read == problems.read_problems(f'jsonl:{tmp_path}/w/problems.jsonl')
