@@ -62,7 +62,6 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
       png = presentation.to_png(exhibit.figure)
       jsonl.write_atomically(root / f'figures/{exhibit.name}.png', png)
     svgs = {exhibit.name: presentation.to_svg(exhibit.figure, exhibit.name) for exhibit in exhibits}
-    header, rows = exhibits_lib.make_run_table(runs)
     context = {
         'name': config.name,
         'command': config.command,
@@ -71,8 +70,7 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
         # Sizes and subsets may say the same of their problems.
         'notes': dict.fromkeys(note for summary in summaries for note in summary.notes),
         'exhibits': exhibits,
-        'run_header': header,
-        'run_rows': rows,
+        'runs': runs_lib.tabulate_runs(runs),
         'commands': [
             (run.label, run.seed, run.scores['command']) for run in runs if run.scores['command']
         ],

@@ -6,6 +6,7 @@ import pytest
 
 from valley_jax.analysis import comparison
 from valley_jax.analysis import findings
+from valley_jax.analysis import presentation
 
 
 def _make_group(name, value, num_seeds=1):
@@ -92,8 +93,8 @@ def test_an_open_end_of_the_edge_is_said_in_words():
 
 
 def test_nothing_known_is_a_dash_and_not_zero():
-  assert findings.format_percent(None) == '–'
-  assert findings.format_percent(0.0) == '0.0\N{NO-BREAK SPACE}%'
+  assert presentation.format_percent(None) == '–'
+  assert presentation.format_percent(0.0) == '0.0\N{NO-BREAK SPACE}%'
 
 
 _TOLD = _make_difference((0.02, 0.06), (0.01, 0.07), (0.03, 0.05))

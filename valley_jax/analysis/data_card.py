@@ -101,8 +101,10 @@ def _exhibit_lengths(lengths: np.ndarray) -> presentation.Exhibit:
       title='Length',
       caption=f'Tokens of a trace. Percentiles: {listed}.',
       figure=figure,
-      header=('tokens', 'traces'),
-      rows=[(f'{a:,} to {b - 1:,}', f'{n:,}') for a, b, n in zip(edges, edges[1:], counts)],
+      rows=[
+          {'tokens': f'{low:,} to {high - 1:,}', 'traces': f'{n:,}'}
+          for low, high, n in zip(edges, edges[1:], counts)
+      ],
   )
 
 
@@ -121,8 +123,9 @@ def _exhibit_label(name: str, title: str, values: Sequence[Any]) -> presentation
       title=title,
       caption=f'{len(counts)} values over {len(values):,} traces.',
       figure=_draw_bars(bars),
-      header=('value', 'traces', 'share'),
-      rows=[(word, f'{n:,}', f'{n / len(values):.1%}') for word, n in bars],
+      rows=[
+          {'value': word, 'traces': f'{n:,}', 'share': f'{n / len(values):.1%}'} for word, n in bars
+      ],
   )
 
 
@@ -166,14 +169,13 @@ def _tabulate_dropped(manifest: Mapping[str, Any]) -> presentation.Exhibit:
       ' ids are in decisions.jsonl and in the shards’ own tables.'
       if manifest['dropped']
       else 'Nothing.',
-      header=('reason', 'traces', 'share', 'for example'),
       rows=[
-          (
-              reason.replace('_', ' '),
-              f'{n:,}',
-              f'{n / total:.2%}',
-              ', '.join(manifest['examples'][reason]),
-          )
+          {
+              'reason': reason.replace('_', ' '),
+              'traces': f'{n:,}',
+              'share': f'{n / total:.2%}',
+              'for example': ', '.join(manifest['examples'][reason]),
+          }
           for reason, n in manifest['dropped'].items()
       ],
   )
@@ -184,25 +186,27 @@ def _tabulate_sources(manifest: Mapping[str, Any]) -> presentation.Exhibit:
       name='sources',
       title='Sources',
       caption='In the order in which they were read.',
-      header=('source', 'traces read', 'SHA-256'),
-      rows=[(row['source'], f'{row["read"]:,}', row['sha256']) for row in manifest['sources']],
+      rows=[
+          {'source': row['source'], 'traces read': f'{row["read"]:,}', 'SHA-256': row['sha256']}
+          for row in manifest['sources']
+      ],
   )
 
 
 def _tabulate_settings(manifest: Mapping[str, Any]) -> presentation.Exhibit:
+  settings = {
+      'prompt': manifest['prompt'],
+      'prompt SHA-256': manifest['prompt_sha256'],
+      'chat template SHA-256': manifest['template_sha256'],
+      'tokenizer': manifest['tokenizer'],
+      'tokenizer SHA-256': manifest['tokenizer_sha256'],
+      'longest trace allowed': f'{manifest["max_len"]:,} tokens',
+      'ids SHA-256': manifest['ids_sha256'],
+      **manifest['versions'],
+  }
   return presentation.Exhibit(
       name='made',
       title='How they were made',
       caption='The same settings and sources give the same bytes.',
-      header=('', ''),
-      rows=[
-          ('prompt', manifest['prompt']),
-          ('prompt SHA-256', manifest['prompt_sha256']),
-          ('chat template SHA-256', manifest['template_sha256']),
-          ('tokenizer', manifest['tokenizer']),
-          ('tokenizer SHA-256', manifest['tokenizer_sha256']),
-          ('longest trace allowed', f'{manifest["max_len"]:,} tokens'),
-          ('ids SHA-256', manifest['ids_sha256']),
-          *manifest['versions'].items(),
-      ],
+      rows=[{'setting': name, 'value': value} for name, value in settings.items()],
   )

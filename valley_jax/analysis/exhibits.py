@@ -6,7 +6,6 @@ page and for report.md.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from valley_jax.analysis import comparison
 from valley_jax.analysis import figures
@@ -20,21 +19,6 @@ _RATE_LABELS = {
     'think_closed_rate': '… and closes it',
     'pass_at_1_given_completion': 'pass@1 given completion',
 }
-_RUN_HEADER = (
-    'traces',
-    'seed',
-    'problems × n',
-    'pass@1',
-    '95 % interval',
-    'completed',
-    'think tag',
-    'closed',
-    'no program',
-    'pass@1 given completion',
-    'tokens',
-    'judged on',
-)
-_RESULT_HEADER = ('pass@1', '95 % interval', 'points against base', 'paired 95 % interval')
 
 
 def make_curve_exhibits(
@@ -82,42 +66,46 @@ def make_run_exhibits(runs: Sequence[runs_lib.Run]) -> list[presentation.Exhibit
 
 def _format_result(
     result: comparison.GroupResult, change: comparison.Difference | None
-) -> tuple[str, str, str, str]:
-  """Returns the cells of `_RESULT_HEADER`."""
-  return (
-      findings.format_percent(result.pass_at_1),
-      findings.format_percent_interval(result.interval),
-      findings.format_points(change.difference) if change else '–',
-      findings.format_points_interval(change.interval) if change else '–',
-  )
+) -> dict[str, str]:
+  return {
+      'pass@1': presentation.format_percent(result.pass_at_1),
+      '95 % interval': presentation.format_percent_interval(result.interval),
+      'points against base': presentation.format_points(change.difference) if change else '–',
+      'paired 95 % interval': presentation.format_points_interval(change.interval)
+      if change
+      else '–',
+  }
+
+
+def _format_seeds(result: comparison.GroupResult) -> str:
+  return ', '.join(map(str, result.seeds))
 
 
 def _exhibit_curve(curve: comparison.Comparison) -> presentation.Exhibit:
   return presentation.Exhibit(
       name='curve',
       title='pass@1 against the number of traces',
-      caption=_write_curve_caption(curve),
+      caption=_write_caption(curve),
       figure=figures.draw_curve(curve),
-      header=('traces', 'seeds', *_RESULT_HEADER),
       rows=[
-          (
-              runs_lib.format_group(result.name),
-              ', '.join(map(str, result.seeds)),
-              *_format_result(result, change),
-          )
+          {
+              'traces': runs_lib.format_group(result.name),
+              'seeds': _format_seeds(result),
+              **_format_result(result, change),
+          }
           for result, change in curve.results
       ],
   )
 
 
-def _write_curve_caption(curve: comparison.Comparison) -> str:
+def _write_caption(compared: comparison.Comparison) -> str:
   """Explains what is in the figure, and nothing that is not."""
   sentences = ['Thick bars are 95 % intervals over problems.']
-  if any(len(group.seeds) > 1 for group in curve.groups):
+  if any(len(group.seeds) > 1 for group in compared.groups):
     sentences.append('Points are means over seeds, small dots single seeds.')
-  if curve.base is not None:
+  if compared.base is not None:
     sentences.append('The grey band is the base student.')
-  if curve.edge is not None:
+  if compared.edge is not None:
     sentences.append(
         'Shaded: where the curve is below it. The diamond is the valley’s edge, where the curve'
         ' re-crosses the baseline (interpolated in log size); the bar through it is the interval.'
@@ -136,12 +124,9 @@ def _exhibit_rates(rates: Mapping[int, Mapping[str, float | None]]) -> presentat
           ' of skill.'
       ),
       figure=figures.draw_rates(rates, _RATE_LABELS),
-      header=('traces', *_RATE_LABELS.values()),
       rows=[
-          (
-              runs_lib.format_group(size),
-              *(findings.format_percent(row[name]) for name in _RATE_LABELS),
-          )
+          {'traces': runs_lib.format_group(size)}
+          | {label: presentation.format_percent(row[name]) for name, label in _RATE_LABELS.items()}
           for size, row in rates.items()
       ],
   )
@@ -158,9 +143,13 @@ def _exhibit_curves_by_difficulty(
           ' student.'
       ),
       figure=figures.draw_curves_by_difficulty(curves),
-      header=('difficulty', 'traces', *_RESULT_HEADER[:2]),
       rows=[
-          (name, runs_lib.format_group(result.name), *_format_result(result, None)[:2])
+          {
+              'difficulty': name,
+              'traces': runs_lib.format_group(result.name),
+              'pass@1': presentation.format_percent(result.pass_at_1),
+              '95 % interval': presentation.format_percent_interval(result.interval),
+          }
           for name, curve in curves.items()
           for result, _ in curve.results
       ],
@@ -176,26 +165,20 @@ def _exhibit_subsets(
     low, high = result.num_traces
     rates = runs_lib.average_rates(own_runs[result.name])
     rows.append(
-        (
-            _name_subset(result),
-            f'{low:,}' if low == high else f'{low:,}–{high:,}',
-            ', '.join(map(str, result.seeds)),
-            *_format_result(result, change),
-            findings.format_percent(rates['completion_rate']),
-            findings.format_percent(rates['think_tag_rate']),
-        )
+        {
+            'subset': _name_subset(result),
+            'traces': f'{low:,}' if low == high else f'{low:,}–{high:,}',
+            'seeds': _format_seeds(result),
+            **_format_result(result, change),
+            'completed': presentation.format_percent(rates['completion_rate']),
+            'think tag': presentation.format_percent(rates['think_tag_rate']),
+        }
     )
-  legend = ['Thick bars are 95 % intervals over problems']
-  if any(len(group.seeds) > 1 for group in compared.groups):
-    legend.append('points are means over seeds, small dots single seeds')
-  if compared.base:
-    legend.append('the grey band is the base student')
   return presentation.Exhibit(
       name='subsets',
       title='pass@1 by what was taught',
-      caption='; '.join(legend) + '.',
+      caption=_write_caption(compared),
       figure=figures.draw_subsets({'': compared}),
-      header=('subset', 'traces', 'seeds', *_RESULT_HEADER, 'completed', 'think tag'),
       rows=rows,
       is_open=True,
   )
@@ -217,9 +200,8 @@ def _exhibit_subsets_by_difficulty(
           ' that difficulty, and wider for being fewer.'
       ),
       figure=figures.draw_subsets(panels),
-      header=('difficulty', 'subset', *_RESULT_HEADER),
       rows=[
-          (name, _name_subset(result), *_format_result(result, change))
+          {'difficulty': name, 'subset': _name_subset(result), **_format_result(result, change)}
           for name, compared in by_difficulty.items()
           for result, change in compared.results
       ],
@@ -237,33 +219,25 @@ def _exhibit_pairs(compared: comparison.Comparison) -> presentation.Exhibit:
         ' time (Bonferroni)'
     )
   caption += '. Coloured: told from zero. A gap that is not told from zero is not shown to be none.'
-  # A pair that is compared with no other has one interval, not two.
-  among_all = [f'among all {number}'] if number > 1 else []
   rows = []
   for gap in compared.pairs:
-    intervals = [gap.interval, gap.among_all][: 1 + len(among_all)]
+    among_all = {f'among all {number}': presentation.format_points_interval(gap.among_all)}
     rows.append(
-        (
-            f'{gap.name} − {gap.other}',
-            findings.format_points(gap.difference),
-            *map(findings.format_points_interval, intervals),
-            ', '.join(map(findings.format_points, gap.by_seed)) or '–',
-            findings.describe_significance(gap),
-        )
+        {
+            'pair': f'{gap.name} − {gap.other}',
+            'points': presentation.format_points(gap.difference),
+            'paired 95 % interval': presentation.format_points_interval(gap.interval),
+            # A pair that is compared with no other has one interval, not two.
+            **(among_all if number > 1 else {}),
+            'by seed': ', '.join(map(presentation.format_points, gap.by_seed)) or '–',
+            'can it be told from zero?': findings.describe_significance(gap),
+        }
     )
   return presentation.Exhibit(
       name='pairs',
       title='Which subsets can be told apart?',
       caption=caption,
       figure=figures.draw_pairs(compared.pairs),
-      header=(
-          'pair',
-          'points',
-          'paired 95 % interval',
-          *among_all,
-          'by seed',
-          'can it be told from zero?',
-      ),
       rows=rows,
       is_open=True,
   )
@@ -283,9 +257,8 @@ def _exhibit_verdicts(runs: Sequence[runs_lib.Run]) -> presentation.Exhibit:
           ' much output, RE runtime error, CE does not parse or no program. All seeds together.'
       ),
       figure=figures.draw_verdicts(counts),
-      header=('traces', *seen),
       rows=[
-          (runs_lib.format_group(group), *(f'{row[v]:,}' for v in seen))
+          {'traces': runs_lib.format_group(group), **{v: f'{row[v]:,}' for v in seen}}
           for group, row in counts.items()
       ],
   )
@@ -299,41 +272,13 @@ def _exhibit_losses(
       title='Training loss',
       caption='One line a run, coloured by what it was trained on.',
       figure=figures.draw_losses(histories),
-      header=('traces', 'steps', 'first loss', 'last loss'),
       rows=[
-          (runs_lib.format_group(group), f'{steps[-1]:,}', f'{losses[0]:.3f}', f'{losses[-1]:.3f}')
+          {
+              'traces': runs_lib.format_group(group),
+              'steps': f'{steps[-1]:,}',
+              'first loss': f'{losses[0]:.3f}',
+              'last loss': f'{losses[-1]:.3f}',
+          }
           for group, steps, losses in histories
       ],
   )
-
-
-def make_run_table(runs: Sequence[runs_lib.Run]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-  """Returns (header, rows), a row for every run."""
-  rows = []
-  for run in runs:
-    scores = run.scores
-    tokens = scores['mean_completion_tokens']
-    rows.append(
-        (
-            run.label,
-            str(run.seed),
-            f'{scores["num_problems"]:,} × {scores["num_samples"]}',
-            findings.format_percent(scores['pass_at_1']),
-            findings.format_percent_interval(scores['pass_at_1_interval']),
-            *(findings.format_percent(scores[name]) for name in runs_lib.RATES),
-            '–' if tokens is None else f'{tokens:,.0f}',
-            _describe_judge(scores),
-        )
-    )
-  return _RUN_HEADER, rows
-
-
-def _describe_judge(scores: Mapping[str, Any]) -> str:
-  """Returns what confined the programs, by whose rules, on how fast a machine."""
-  parts = [scores['tier'] or 'nothing ran', scores['profile']]
-  if scores['waivers']:
-    parts.append(f'waived: {", ".join(scores["waivers"])}')
-  if scores['calibration']:
-    least, most = (f'{seconds:.3f}' for seconds in scores['calibration'])
-    parts.append(f'loop {least if least == most else f"{least}–{most}"} s')
-  return '; '.join(parts)

@@ -15,7 +15,6 @@ from matplotlib import figure as figure_lib
 import numpy as np
 
 from valley_jax.analysis import comparison
-from valley_jax.analysis import findings
 from valley_jax.analysis import presentation
 from valley_jax.analysis import runs as runs_lib
 
@@ -263,6 +262,6 @@ def draw_pairs(gaps: Sequence[comparison.Difference]) -> figure_lib.Figure:
     axes.hlines(row, *gap.among_all, color, linewidth=1.2)
     _draw_row(axes, row, gap.difference, gap.interval, gap.by_seed, color)
   axes.set_yticks(range(len(gaps)), [f'{gap.name} − {gap.other}' for gap in gaps])
-  axes.xaxis.set_major_formatter(lambda value, _: findings.format_points(value))
+  axes.xaxis.set_major_formatter(lambda value, _: presentation.format_points(value))
   axes.set_xlabel('pass@1, percentage points')
   return figure

@@ -5,11 +5,11 @@ be below" differ on purpose; and a difference that is not shown is not called ab
 may still be is said instead.
 """
 
-from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 
 from valley_jax.analysis import comparison
+from valley_jax.analysis import presentation
 
 Card = tuple[str, str, str]  # Label, number, what it rests on.
 _MAX_SHOWN = 3  # Differences told in words, and groups on cards; the table has all.
@@ -23,28 +23,6 @@ class Summary:
   verdict: str  # One sentence.
   notes: Sequence[str]  # What else a careful reader needs to know.
   cards: Sequence[Card]
-
-
-def format_percent(value: float | None) -> str:
-  """Returns 0.127 as '12.7 %', and None as a dash."""
-  return '–' if value is None else f'{100 * value:.1f}\N{NO-BREAK SPACE}%'
-
-
-def format_percent_interval(interval: Iterable[float]) -> str:
-  """Returns (0.1, 0.15) as '10.0 to 15.0 %'."""
-  low, high = interval
-  return f'{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%'
-
-
-def format_points(difference: float) -> str:
-  """Returns a difference of shares in percentage points, with its sign."""
-  return f'{100 * difference:+.1f}'.replace('-', '−')
-
-
-def format_points_interval(interval: Iterable[float]) -> str:
-  """Returns an interval of differences, in percentage points."""
-  low, high = interval
-  return f'{format_points(low)} to {format_points(high)}'
 
 
 def summarize_curve(curve: comparison.Comparison) -> Summary:
@@ -95,17 +73,19 @@ def _write_curve_verdict(curve: comparison.Comparison) -> str:
   n = lowest.num_compared
   corrected = f', corrected for picking the lowest of {n} sizes' if n > 1 else ''
   low = next(group for group in curve.groups if group.name == lowest.name)
+  before, after = (presentation.format_percent(group.pass_at_1) for group in (base, low))
+  change = presentation.format_points(lowest.difference)
+  interval = presentation.format_points_interval(lowest.among_all)
   return (
-      f'{low.size:,} traces take pass@1 from {format_percent(base.pass_at_1)} to'
-      f' {format_percent(low.pass_at_1)} ({format_points(lowest.difference)} points, 95 % interval'
-      f' {format_points_interval(lowest.among_all)}{corrected});'
-      f' {_describe_edge(lowest, curve.edge)}; {_describe_largest(largest)}.'
+      f'{low.size:,} traces take pass@1 from {before} to {after} ({change} points, 95 % interval'
+      f' {interval}{corrected}); {_describe_edge(lowest, curve.edge)};'
+      f' {_describe_largest(largest)}.'
   )
 
 
 def _format_pass_at_1(group: comparison.GroupResult) -> str:
-  interval = format_percent_interval(group.interval)
-  return f'{format_percent(group.pass_at_1)} (95 % interval {interval})'
+  interval = presentation.format_percent_interval(group.interval)
+  return f'{presentation.format_percent(group.pass_at_1)} (95 % interval {interval})'
 
 
 def _describe_edge(lowest: comparison.Difference, edge: comparison.Edge | None) -> str:
@@ -128,8 +108,8 @@ def _describe_largest(largest: comparison.Difference) -> str:
   else:
     claim = 'are not shown to differ from the base student'
   return (
-      f'{largest.name:,} traces {claim} ({format_points(largest.difference)} points,'
-      f' {format_points_interval(largest.interval)})'
+      f'{largest.name:,} traces {claim} ({presentation.format_points(largest.difference)} points,'
+      f' {presentation.format_points_interval(largest.interval)})'
   )
 
 
@@ -147,8 +127,8 @@ def _make_curve_cards(curve: comparison.Comparison) -> list[Card]:
     cards.append(
         (
             f'{label}, {change.name:,} traces',
-            f'{format_points(change.difference)} pts',
-            format_points_interval(interval),
+            f'{presentation.format_points(change.difference)} pts',
+            presentation.format_points_interval(interval),
         )
     )
   cards.insert(2, _make_edge_card(lowest, curve.edge))
@@ -156,7 +136,11 @@ def _make_curve_cards(curve: comparison.Comparison) -> list[Card]:
 
 
 def _make_card(label: str, group: comparison.GroupResult) -> Card:
-  return label, format_percent(group.pass_at_1), format_percent_interval(group.interval)
+  return (
+      label,
+      presentation.format_percent(group.pass_at_1),
+      presentation.format_percent_interval(group.interval),
+  )
 
 
 def _make_edge_card(lowest: comparison.Difference, edge: comparison.Edge | None) -> Card:
@@ -226,9 +210,10 @@ def _write_subsets_verdict(compared: comparison.Comparison) -> str:
 
 def _describe_difference(gap: comparison.Difference) -> str:
   other = gap.other or 'the base student'
+  interval = presentation.format_points_interval(gap.interval)
   return (
-      f'{gap.name} against {other}: {format_points(gap.difference)} points'
-      f' (95 % interval {format_points_interval(gap.interval)}), {describe_significance(gap)}'
+      f'{gap.name} against {other}: {presentation.format_points(gap.difference)} points (95 %'
+      f' interval {interval}), {describe_significance(gap)}'
   )
 
 

@@ -1,10 +1,11 @@
-"""How the report and the data card look: exhibits, templates, colours, axes, image bytes.
+"""How the report and the data card look: exhibits, templates, numbers, colours, axes, image bytes.
 
 Colours are few and fixed, so that `to_svg` can turn them into CSS variables: a figure on the page
 then follows the reader's light or dark scheme. The bytes are a function of the data alone: no
 dates, no random ids.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
@@ -26,9 +27,7 @@ _TEMPLATES = pathlib.Path(__file__).parents[1] / 'templates'
 
 INK, MUTED, GRID, PAPER = '#1d2125', '#6b7076', '#dfe1e4', '#fefefe'
 ACCENT, VALLEY = '#1f6f8b', '#d0603a'
-_CSS_VARIABLES = {
-    INK: 'ink', MUTED: 'muted', GRID: 'grid', PAPER: 'paper', ACCENT: 'accent', VALLEY: 'valley'
-}  # fmt: skip
+_CSS_VARIABLES = dict(ink=INK, muted=MUTED, grid=GRID, paper=PAPER, accent=ACCENT, valley=VALLEY)
 # Of medium lightness, so that they can be told apart on white and on black.
 SERIES = ('#2f8fb3', '#d0603a', '#8577cf', '#3f9a63', '#c2498a', '#a98a1f')
 SIZES = colors_lib.LinearSegmentedColormap.from_list(
@@ -80,14 +79,16 @@ _STYLE: dict[Any, Any] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exhibit:
-  """A figure with its caption, and the numbers in it as a table; or a table alone."""
+  """A figure with its caption, and the numbers in it as a table; or a table alone.
+
+  A row of the table is {column: cell}; all rows have the same columns.
+  """
 
   name: str  # Name of the file, and of the anchor on the page.
   title: str
   caption: str
   figure: figure_lib.Figure | None = None
-  header: Sequence[str] = ()
-  rows: Sequence[Sequence[str]] = ()
+  rows: Sequence[Mapping[str, str]] = ()
   is_open: bool = False  # Whether the page shows the numbers without a click.
 
 
@@ -102,6 +103,28 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
       keep_trailing_newline=True,
   )
   return environment.get_template(name).render(context)
+
+
+def format_percent(value: float | None) -> str:
+  """Returns 0.127 as '12.7 %', and None as a dash."""
+  return '–' if value is None else f'{100 * value:.1f}\N{NO-BREAK SPACE}%'
+
+
+def format_percent_interval(interval: Iterable[float]) -> str:
+  """Returns (0.1, 0.15) as '10.0 to 15.0 %'."""
+  low, high = interval
+  return f'{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%'
+
+
+def format_points(difference: float) -> str:
+  """Returns a difference of shares in percentage points, with its sign."""
+  return f'{100 * difference:+.1f}'.replace('-', '−')
+
+
+def format_points_interval(interval: Iterable[float]) -> str:
+  """Returns an interval of differences, in percentage points."""
+  low, high = interval
+  return f'{format_points(low)} to {format_points(high)}'
 
 
 def use_figure_style() -> contextlib.AbstractContextManager[None]:
@@ -174,6 +197,6 @@ def to_svg(figure: figure_lib.Figure, name: str) -> markupsafe.Markup:
   svg = svg[svg.index('<svg') :]
   for pattern, replacement in _INLINE:
     svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
-  for color, variable in _CSS_VARIABLES.items():
+  for variable, color in _CSS_VARIABLES.items():
     svg = svg.replace(color, f'var(--{variable})')
   return markupsafe.Markup(svg)

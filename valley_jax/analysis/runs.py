@@ -15,6 +15,7 @@ import numpy as np
 from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
+from valley_jax.analysis import presentation
 
 Group = int | str  # Traces of a nested random subset (0: the base student), or a subset's name.
 Sample = tuple[records.Judgement, records.Completion]
@@ -117,6 +118,43 @@ def average_rates(runs: Sequence[Run]) -> dict[str, float | None]:
     known = [run.scores[name] for run in runs if run.scores[name] is not None]
     rates[name] = sum(known) / len(known) if known else None
   return rates
+
+
+def tabulate_runs(runs: Sequence[Run]) -> list[dict[str, str]]:
+  """Returns {column: cell} of every run."""
+  rows = []
+  for run in runs:
+    scores = run.scores
+    tokens = scores['mean_completion_tokens']
+    rates = {name: presentation.format_percent(scores[name]) for name in RATES}
+    rows.append(
+        {
+            'traces': run.label,
+            'seed': str(run.seed),
+            'problems × n': f'{scores["num_problems"]:,} × {scores["num_samples"]}',
+            'pass@1': presentation.format_percent(scores['pass_at_1']),
+            '95 % interval': presentation.format_percent_interval(scores['pass_at_1_interval']),
+            'completed': rates['completion_rate'],
+            'think tag': rates['think_tag_rate'],
+            'closed': rates['think_closed_rate'],
+            'no program': rates['no_program_rate'],
+            'pass@1 given completion': rates['pass_at_1_given_completion'],
+            'tokens': '–' if tokens is None else f'{tokens:,.0f}',
+            'judged on': _describe_judge(scores),
+        }
+    )
+  return rows
+
+
+def _describe_judge(scores: Mapping[str, Any]) -> str:
+  """Returns what confined the programs, by whose rules, on how fast a machine."""
+  parts = [scores['tier'] or 'nothing ran', scores['profile']]
+  if scores['waivers']:
+    parts.append(f'waived: {", ".join(scores["waivers"])}')
+  if scores['calibration']:
+    least, most = (f'{seconds:.3f}' for seconds in scores['calibration'])
+    parts.append(f'loop {least if least == most else f"{least}–{most}"} s')
+  return '; '.join(parts)
 
 
 def restrict_to_difficulty(runs: Sequence[Run], difficulty: str) -> list[Run]:
