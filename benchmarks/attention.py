@@ -162,7 +162,7 @@ def main() -> None:
               'segments': _SEGMENTS,
               'dtype': args.dtype,
               'device': device.device_kind,
-              **machine.describe('jax', 'jaxlib'),
+              **machine.describe_machine('jax', 'jaxlib'),
           }
       )
   )

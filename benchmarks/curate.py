@@ -147,14 +147,14 @@ def _table(results: list[dict]) -> str:
       total = sum(seconds) / len(seconds) * QUESTIONS
       said = '' if len(seconds) == QUESTIONS else ' (extrapolated)'
       cells = [r['unit'], f'{r["median_length"]:,.0f}', name, len(seconds)]
-      cells += [machine.spread([1e3 * x for x in seconds])]
+      cells += [machine.format_spread([1e3 * x for x in seconds])]
       rows.append([*cells, f'{total:,.0f}{said}', f'{peer / middle:.1f}x'])
     pair = r['seconds_a_pair_of_1000']
     ratio = pair['plain Python'] / pair['rapidfuzz']
     cells = [r['unit'], '1,000', 'plain Python, a pair', 1]
     cells += [f'{1e3 * pair["plain Python"]:.0f} ms a pair', '']
     rows.append([*cells, f'rapidfuzz is {ratio:,.0f}x as fast'])
-  return machine.table(header, rows)
+  return machine.format_table(header, rows)
 
 
 def main() -> None:
@@ -164,7 +164,7 @@ def main() -> None:
   parser.add_argument('--seconds', type=float, default=12.0, help='a unit')
   parser.add_argument('--output', help='a directory for curate.md, curate.json')
   arguments = parser.parse_args()
-  where = machine.describe('rapidfuzz', 'numpy')
+  where = machine.describe_machine('rapidfuzz', 'numpy')
   units = ('tokens', 'characters')
   results = [measure(unit, arguments.seconds) for unit in units]
   table = _table(results)

@@ -139,7 +139,7 @@ def main() -> None:
   parser.add_argument('--output', help='a directory for data.md, data.json')
   arguments = parser.parse_args()
   part = 10 if arguments.quick else 1
-  where = machine.describe('grain', 'array_record', 'numpy')
+  where = machine.describe_machine('grain', 'array_record', 'numpy')
   with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
     many, long = pathlib.Path(scratch, 'many'), pathlib.Path(scratch, 'long')
     for path in (many, long):
@@ -160,8 +160,8 @@ def main() -> None:
       + [f'{1e3 * w["longest_wait_seconds"]:.2f}', w['num_waited']]
       for w in waits
   ]
-  tables = machine.table(header, rows) + '\n\n'
-  tables += machine.table(
+  tables = machine.format_table(header, rows) + '\n\n'
+  tables += machine.format_table(
       ['traces', 'opening, s', 'planning, s', 'MiB open', 'planned', 'peak'],
       [
           [f'{held["traces"]:,}', f'{held["opening_seconds"]:.1f}']

@@ -61,7 +61,7 @@ _CASES = {
 _SERIAL = itertools.count()
 
 
-def _cpu_seconds() -> float:
+def _read_cpu_seconds() -> float:
   usages = map(resource.getrusage, (resource.RUSAGE_SELF,
                                     resource.RUSAGE_CHILDREN))  # fmt: skip
   return sum(usage.ru_utime + usage.ru_stime for usage in usages)
@@ -87,20 +87,20 @@ def make_pairs(name: str, programs: int, tests: int, is_wrong=False):
     )
 
 
-def _theirs(peer: judge_peers.Peer):
+def _build_peer_runner(peer: judge_peers.SubprocessPeer):
   def run(name: str, programs: int, tests: int) -> list[bytes]:
     outputs = []
     for problem, submission in make_pairs(name, programs, tests):
       language, _, is_new = WORKLOADS[name]
-      command = peer.build(language, submission.source, is_new)
+      command = peer.build_command(language, submission.source, is_new)
       inputs = (test.input.encode() for test in problem.tests)
-      outputs += [peer.run(command, text) for text in inputs]
+      outputs += [peer.run_test(command, text) for text in inputs]
     return outputs
 
   return run
 
 
-def _ours(pool: judge.WorkerPool):
+def _build_pool_runner(pool: judge.WorkerPool):
   def run(name: str, programs: int, tests: int) -> list[bytes]:
     rows = pool.judge_all(make_pairs(name, programs, tests))
     accepted = [row.verdict is records.Verdict.ACCEPTED for row in rows]
@@ -110,7 +110,7 @@ def _ours(pool: judge.WorkerPool):
   return run
 
 
-def _check(ways, pool: judge.WorkerPool) -> None:
+def _check_same_outputs(ways, pool: judge.WorkerPool) -> None:
   """All ways print the same, and ours would tell if they did not."""
   for name in WORKLOADS:
     first, *others = [run(name, 1, 3) for run in ways.values()]
@@ -120,7 +120,7 @@ def _check(ways, pool: judge.WorkerPool) -> None:
   list(pool.judge_all(make_pairs('C++, compiled', 5, 1)))  # Until there is a .gch.
 
 
-def _measure(ways, num_rounds: int, scale: float) -> dict:
+def _measure_rounds(ways, num_rounds: int, scale: float) -> dict:
   """Returns {case: {way: [(CPU-ms a test, tests/s), ...]}}, a pair a round."""
   results = {}
   for (name, tests), (programs, _) in _CASES.items():
@@ -128,14 +128,14 @@ def _measure(ways, num_rounds: int, scale: float) -> dict:
     rounds = results[name, tests] = {way: [] for way in ways}
     for _ in range(num_rounds):
       for way, run in ways.items():
-        wall, cpu = time.perf_counter(), _cpu_seconds()
+        wall, cpu = time.perf_counter(), _read_cpu_seconds()
         outputs = run(name, programs, tests)
-        cpu, wall = _cpu_seconds() - cpu, time.perf_counter() - wall
+        cpu, wall = _read_cpu_seconds() - cpu, time.perf_counter() - wall
         rounds[way].append((cpu * 1e3 / len(outputs), len(outputs) / wall))
   return results
 
 
-def _growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
+def _measure_growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
   """Returns tests/s of Python at 20 tests a program, by number of workers."""
   programs = max(4, round(32 * scale))
   rates = {}
@@ -146,13 +146,13 @@ def _growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
     }
     for _, n in itertools.product(range(num_rounds + 1), numbers):
       wall = time.perf_counter()
-      _ours(pools[n])('Python', programs, 20)
+      _build_pool_runner(pools[n])('Python', programs, 20)
       rate = programs * 20 / (time.perf_counter() - wall)
       rates.setdefault(n, []).append(rate)
   return {n: found[1:] for n, found in rates.items()}  # The first warms up.
 
 
-def _table(results: dict, growth: dict) -> str:
+def _format_results(results: dict, growth: dict) -> str:
   """Returns the medians (least–most) and the ratios of the medians."""
   lines = [
       '| program | tests | ours, CPU-ms a test | target | plain | bwrap'
@@ -164,29 +164,29 @@ def _table(results: dict, growth: dict) -> str:
     ours = statistics.median(cpu['ours'])
     target = _CASES[name, tests][1]
     goal = target and f'≤ {target} {"met" if ours <= target else "missed"}'
-    cells = [name, str(tests), machine.spread(cpu['ours']), goal or '']
-    cells += [machine.spread(cpu['plain']), machine.spread(cpu['bwrap'])]
+    cells = [name, str(tests), machine.format_spread(cpu['ours']), goal or '']
+    cells += [machine.format_spread(cpu['plain']), machine.format_spread(cpu['bwrap'])]
     for peer in ('plain', 'bwrap'):
       ratios = [a / b for a, b in zip(cpu[peer], cpu['ours'])]
       cells.append(f'{statistics.median(ratios):.2f}')
-    cells.append(machine.spread([rate for _, rate in rounds['ours']], 0))
+    cells.append(machine.format_spread([rate for _, rate in rounds['ours']], 0))
     lines.append(f'| {" | ".join(cells)} |')
   lines += ['', '| workers | tests/s, Python, 20 tests a program |', '|---|---|']
-  lines += [f'| {n} | {machine.spread(rates, 0)} |' for n, rates in growth.items()]
+  lines += [f'| {n} | {machine.format_spread(rates, 0)} |' for n, rates in growth.items()]
   return '\n'.join(lines)
 
 
-def _machine() -> dict:
+def _describe_host() -> dict:
   compiler = languages.LANGUAGES['cpp17'].compiler[0]
   return {
-      **machine.describe('numpy'),
-      'bubblewrap': machine.first_line('bwrap', '--version'),
-      'compiler': machine.first_line(compiler, '--version'),
+      **machine.describe_machine('numpy'),
+      'bubblewrap': machine.read_first_line('bwrap', '--version'),
+      'compiler': machine.read_first_line(compiler, '--version'),
       'calibration_cpu_ms': round(timing.time_reference_loop() * 1e3, 2),
   }
 
 
-def _as_json(results: dict, growth: dict, where: dict) -> str:
+def _encode_results(results: dict, growth: dict, where: dict) -> str:
   cases = []
   for (name, tests), rounds in results.items():
     row = {'program': name, 'tests': tests, 'target': _CASES[name, tests][1]}
@@ -211,21 +211,21 @@ def main() -> None:
 
     return judge_profile.main()
   num_rounds, scale = (3, 0.5) if arguments.quick else (5, 1.0)
-  where = _machine()
+  where = _describe_host()
   with tempfile.TemporaryDirectory() as name, judge.WorkerPool(
       judge.Settings(num_workers=1)
   ) as pool:
     folder = pathlib.Path(name)
     ways = {
-        'ours': _ours(pool),
-        'plain': _theirs(judge_peers.Peer(folder, False)),
-        'bwrap': _theirs(judge_peers.Peer(folder, True)),
+        'ours': _build_pool_runner(pool),
+        'plain': _build_peer_runner(judge_peers.SubprocessPeer(folder, False)),
+        'bwrap': _build_peer_runner(judge_peers.SubprocessPeer(folder, True)),
     }
-    _check(ways, pool)
-    results = _measure(ways, num_rounds, scale)
-  growth = _growth(num_rounds, scale)
+    _check_same_outputs(ways, pool)
+    results = _measure_rounds(ways, num_rounds, scale)
+  growth = _measure_growth(num_rounds, scale)
   where['load_after'] = [round(x, 2) for x in os.getloadavg()]
-  table, figures = _table(results, growth), _as_json(results, growth, where)
+  table, figures = _format_results(results, growth), _encode_results(results, growth, where)
   if arguments.output:
     path = pathlib.Path(arguments.output)
     command = 'python benchmarks/judge.py' + ' --quick' * arguments.quick

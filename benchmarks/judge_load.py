@@ -32,52 +32,52 @@ PROBLEM = records.Problem(
 Row = tuple[str, float]  # Verdict and CPU seconds.
 
 
-def loop(num_steps: int) -> str:
+def build_loop(num_steps: int) -> str:
   """Returns a program of so many steps."""
   return f'for i in range({num_steps}): i * i % 7\nprint("done")'
 
 
-def run(pool: judge.WorkerPool, num_steps: int, times: int) -> list[Row]:
+def judge_loop(pool: judge.WorkerPool, num_steps: int, times: int) -> list[Row]:
   """Judges the loop so many times."""
-  source = loop(num_steps)
+  source = build_loop(num_steps)
   one = records.Submission(problem_id='p', sample_index=0, source=source)
   rows = pool.judge_all([(PROBLEM, one)] * times)
   return [(row.verdict.value, row.cpu_seconds) for row in rows]
 
 
-def calibrate(used: float = USED) -> int:
+def calibrate_loop(used: float = USED) -> int:
   """Returns how many steps take so many CPU seconds, alone."""
   num_steps = 1_000_000
   with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     for _ in range(10):  # Until it is steady: others may be at work here.
-      alone = statistics.median(t for _, t in run(pool, num_steps, 5))
+      alone = statistics.median(t for _, t in judge_loop(pool, num_steps, 5))
       num_steps = int(num_steps * used / alone)
       if abs(alone / used - 1) < 0.05:
         break
   return num_steps
 
 
-def in_one_pool(num_steps: int, repeats: int) -> list[Row]:
+def judge_in_one_pool(num_steps: int, repeats: int) -> list[Row]:
   """Judges AT_ONCE loops by a pool, again and again."""
   rows = []
   with judge.WorkerPool(SETTINGS) as pool:
     for _ in range(repeats):
-      rows += run(pool, num_steps, AT_ONCE)
+      rows += judge_loop(pool, num_steps, AT_ONCE)
   return rows
 
 
-def _serve(num_steps: int) -> None:
+def _serve_parent(num_steps: int) -> None:
   """What each of the processes does: judges its part at every line it reads."""
   with judge.WorkerPool(SETTINGS) as pool:
-    run(pool, 1, NUM_WORKERS)  # Its workers are made.
+    judge_loop(pool, 1, NUM_WORKERS)  # Its workers are made.
     print(flush=True)
     for _ in sys.stdin:
-      rows = run(pool, num_steps, AT_ONCE // NUM_PROCESSES)
+      rows = judge_loop(pool, num_steps, AT_ONCE // NUM_PROCESSES)
       print(json.dumps(rows), flush=True)
 
 
 @contextlib.contextmanager
-def _processes(num_steps: int) -> Iterator[list[subprocess.Popen]]:
+def _start_processes(num_steps: int) -> Iterator[list[subprocess.Popen]]:
   command = [sys.executable, __file__, '--serve', str(num_steps)]
   streams = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
   children = []
@@ -90,10 +90,10 @@ def _processes(num_steps: int) -> Iterator[list[subprocess.Popen]]:
       child.communicate()  # At the end of their input they leave.
 
 
-def in_processes(num_steps: int, repeats: int) -> list[Row]:
+def judge_in_processes(num_steps: int, repeats: int) -> list[Row]:
   """Judges AT_ONCE loops by NUM_PROCESSES pools at the same time."""
   rows = []
-  with _processes(num_steps) as children:
+  with _start_processes(num_steps) as children:
     for child in children:
       child.stdout.readline()
     for _ in range(repeats):
@@ -119,12 +119,12 @@ def main() -> None:
   parser.add_argument('--serve', type=int, help='for the processes it starts')
   args = parser.parse_args()
   if args.serve:
-    return _serve(args.serve)
-  num_steps = calibrate()
+    return _serve_parent(args.serve)
+  num_steps = calibrate_loop()
   print(f'{num_steps:,} steps; limit {LIMIT} s\n{"":14} rows  flips  CPU s:')
   print(f'{"":27}least  median  most')
-  _print_spread('one pool', in_one_pool(num_steps, args.repeats))
-  _print_spread('four processes', in_processes(num_steps, args.repeats))
+  _print_spread('one pool', judge_in_one_pool(num_steps, args.repeats))
+  _print_spread('four processes', judge_in_processes(num_steps, args.repeats))
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import numpy as np
 from valley_jax.execution import languages
 
 
-class Peer:
+class SubprocessPeer:
   """Runs programs one by one, the interpreter and its start included.
 
   Python runs in a venv that holds numpy and nothing else, for `site` reads all
@@ -42,7 +42,7 @@ class Peer:
         self._prefix += ['--ro-bind', str(path), str(path)]
       self._prefix += ['--bind', str(build), str(build), '--']
 
-  def build(self, language: str, source: str, is_new: bool) -> list[str]:
+  def build_command(self, language: str, source: str, is_new: bool) -> list[str]:
     """Returns the command that runs a program; compiles it if it `is_new`."""
     if language == 'python':
       path = self._folder / 'solution.py'
@@ -58,7 +58,7 @@ class Peer:
       subprocess.run(self._prefix + command, check=True)
     return [str(binary)]
 
-  def run(self, command: list[str], stdin: bytes) -> bytes:
+  def run_test(self, command: list[str], stdin: bytes) -> bytes:
     """Returns what a program has printed."""
     done = subprocess.run(
         self._prefix + command, input=stdin, env=self._environment, capture_output=True, check=True

@@ -119,7 +119,7 @@ def _table(results: list[dict]) -> str:
     for way in ('ours, same sample', 'grain best', 'grain first'):
       cells.append(f'{r[way]["fill"]:.2%}')
     rows.append(cells)
-  return machine.table(header, rows)
+  return machine.format_table(header, rows)
 
 
 def main() -> None:
@@ -130,7 +130,7 @@ def main() -> None:
   parser.add_argument('--output', help='a directory for pack.md, pack.json')
   arguments = parser.parse_args()
   number = 100_000 if arguments.quick else 1_000_000
-  where = machine.describe('numpy', 'grain')
+  where = machine.describe_machine('numpy', 'grain')
   results = [measure(name, number, number // 50) for name in LENGTHS]
   table = _table(results)
   figures = json.dumps({'row_len': ROW_LEN, 'cases': results, **where})

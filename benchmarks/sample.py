@@ -308,7 +308,7 @@ def growth(ours: Ours, args: argparse.Namespace) -> list[dict[str, float | int]]
 
 def main(args: argparse.Namespace) -> None:
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  where = machine.describe('jax', 'torch', 'transformers', 'numpy')
+  where = machine.describe_machine('jax', 'torch', 'transformers', 'numpy')
   where['device'] = jax.devices()[0].device_kind
   student = make_student(args)
   with tempfile.TemporaryDirectory() as directory:
@@ -329,8 +329,8 @@ def main(args: argparse.Namespace) -> None:
         for unit in ('tokens_per_second', 'tokens_per_cpu_second')
     )
     rows += [
-        [f'{mean:,.0f}', name, machine.spread(rates[name], 0),
-         machine.spread(cpu_rates[name], 0),
+        [f'{mean:,.0f}', name, machine.format_spread(rates[name], 0),
+         machine.format_spread(cpu_rates[name], 0),
          f'{found["equal"][name]} of {args.requests}',
          f'{np.median(rates["ours"] / rates[name]):.2f}',
          f'{np.median(cpu_rates["ours"] / cpu_rates[name]):.2f}']
@@ -338,10 +338,10 @@ def main(args: argparse.Namespace) -> None:
     ]  # fmt: skip
   head = ['tokens, mean', 'way', 'useful tokens/s', 'a CPU second']
   head += ['equal to ours', 'ours / it', 'by CPU seconds']
-  text = machine.table(head, rows)
+  text = machine.format_table(head, rows)
   cost = growth(ours, args)
   head = ['context, tokens', 'slots', 'ms a step', 'ms a token', 'GB/s']
-  text += '\n\n' + machine.table(head, [
+  text += '\n\n' + machine.format_table(head, [
       [f'{c["length"]:,}', c['slots'], f'{c["ms_a_step"]:.1f}',
        f'{c["ms_a_token"]:.2f}', f'{c["gb_per_second"]:.1f}']
       for c in cost

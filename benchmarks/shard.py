@@ -205,7 +205,7 @@ def _table(results: list[dict[str, Any]]) -> str:
     cells += [f'{r["seconds"]:,.1f}', f'{r["tokens"] / r["seconds"]:,.0f}']
     cells += [f'{r["peak_mib"]:,.0f}', f'{ratio:.2f}']
     rows.append([*cells, f'{r["loading"]:,.1f}' if 'loading' in r else ''])
-  return machine.table(header, rows)
+  return machine.format_table(header, rows)
 
 
 def main() -> None:
@@ -224,7 +224,7 @@ def main() -> None:
     print(json.dumps(_one(pathlib.Path(directory), way, int(size))))
     return
   sizes = arguments.sizes
-  where = machine.describe('tokenizers', 'transformers', 'datasets', 'numpy')
+  where = machine.describe_machine('tokenizers', 'transformers', 'datasets', 'numpy')
   results = []
   with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
     directory = pathlib.Path(scratch)

@@ -208,7 +208,7 @@ def main() -> None:
     ])  # fmt: skip
   head = ['student', 'chip', 'mean tokens', 'room, tokens', 'ideal tokens/s']
   head += ['static', 'refill', '8k → 16k → cap', 'best', 'its stages']
-  text = machine.table(head, rows)
+  text = machine.format_table(head, rows)
   if args.output:
     path = pathlib.Path(args.output)
     title = '# Stages of slots\n\nShares of an ideal paged engine, by'

@@ -273,7 +273,7 @@ def main(args: argparse.Namespace) -> None:
   cores = sorted(os.sched_getaffinity(0))[: args.cores]
   os.sched_setaffinity(0, cores)
   torch.set_num_threads(len(cores))
-  where = machine.describe('jax', 'torch', 'transformers', 'numpy')
+  where = machine.describe_machine('jax', 'torch', 'transformers', 'numpy')
   where['device'] = jax.devices()[0].device_kind
   student = make_student(args)
   steps = make_steps(args, student.vocab_size)
@@ -291,12 +291,12 @@ def main(args: argparse.Namespace) -> None:
     ratios = np.asarray(rates['ours']) / np.asarray(values)
     gigaflops = np.median(values) * num_flops / 1e9
     mfu = f'{gigaflops * 1e9 / peak:.1%}' if peak else 'unknown'
-    rows.append([name, machine.spread(values, 0), f'{gigaflops:,.0f}', mfu,
+    rows.append([name, machine.format_spread(values, 0), f'{gigaflops:,.0f}', mfu,
                  f'{np.median(ratios):.2f}'])  # fmt: skip
   head = ['way', 'useful tokens/s', 'model GFLOP/s', 'MFU', 'ours / it']
   fill = np.mean([np.mean(s.rows['segments'] > 0) for s in timed])
   padded = np.mean([np.mean(_padded(s.traces)['is_token']) for s in timed])
-  text = machine.table(head, rows) + (
+  text = machine.format_table(head, rows) + (
       f'\n\nRows are {fill:.1%} full packed, {padded:.1%} padded; losses at'
       f' most {apart:.1g} apart, from {losses["ours"][0]:.3f} to'
       f' {losses["ours"][-1]:.3f}.'

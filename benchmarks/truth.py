@@ -27,24 +27,24 @@ ROOT = pathlib.Path(__file__).parents[1]
 KATTIS = {'cpu_seconds': 1.0}  # So that slow programs end soon.
 
 
-def read(path: pathlib.Path) -> list[dict]:
+def read_gzipped_rows(path: pathlib.Path) -> list[dict]:
   """Returns the rows of a .jsonl.gz file."""
   return [json.loads(x) for x in gzip.decompress(path.read_bytes()).splitlines()]
 
 
-def mbpp_solutions(data: pathlib.Path) -> dict[str, str]:
+def read_mbpp_solutions(data: pathlib.Path) -> dict[str, str]:
   """Returns the solutions of MBPP by problem."""
-  rows = read(data / 'mbpp.jsonl.gz')
+  rows = read_gzipped_rows(data / 'mbpp.jsonl.gz')
   return {f'mbpp/{row["task_id"]}': row['code'] for row in rows}
 
 
-def humaneval_solutions(data: pathlib.Path) -> dict[str, str]:
+def read_humaneval_solutions(data: pathlib.Path) -> dict[str, str]:
   """Returns the solutions of HumanEval by problem."""
-  rows = read(data / 'HumanEval.jsonl.gz')
+  rows = read_gzipped_rows(data / 'HumanEval.jsonl.gz')
   return {r['task_id']: r['prompt'] + r['canonical_solution'] for r in rows}
 
 
-def submissions(by_problem: dict) -> list[records.Submission]:
+def build_submissions(by_problem: dict) -> list[records.Submission]:
   """Returns a submission for each (problem, kind) or problem."""
   return [
       records.Submission(
@@ -57,17 +57,17 @@ def submissions(by_problem: dict) -> list[records.Submission]:
   ]
 
 
-def verdicts(spec: str, by_problem: dict, **settings) -> dict:
+def judge_by_key(spec: str, by_problem: dict, **settings) -> dict:
   """Judges programs by (problem, kind) or problem; returns their judgements."""
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # Problems without what we do not ask for.
     known = {p.problem_id: p for p in problems_lib.read_problems(spec)}
-  pairs = ((known[s.problem_id], s) for s in submissions(by_problem))
+  pairs = ((known[s.problem_id], s) for s in build_submissions(by_problem))
   rows = judge.judge_all(pairs, judge.Settings(**settings))
   return dict(zip(by_problem, rows))
 
 
-def holds(row: dict) -> bool:
+def passes_plain_python(row: dict) -> bool:
   """Whether the asserts of a row of MBPP hold under plain Python."""
   parts = [row['code'], row['test_setup_code'], *row['test_list']]
   command = [sys.executable, '-I', '-c', '\n'.join(parts).replace('\r', '')]
@@ -93,21 +93,21 @@ def main() -> None:
   sys.path.append(str(ROOT / 'tests'))
   import solutions
 
-  golden = humaneval_solutions(data)
-  rows = verdicts(f'humaneval:{data}/HumanEval.jsonl.gz', golden)
+  golden = read_humaneval_solutions(data)
+  rows = judge_by_key(f'humaneval:{data}/HumanEval.jsonl.gz', golden)
   _print_golden('HumanEval', rows, set(golden))
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-    mbpp = read(data / 'mbpp.jsonl.gz')
+    mbpp = read_gzipped_rows(data / 'mbpp.jsonl.gz')
     right = [
         f'mbpp/{row["task_id"]}'
-        for row, is_right in zip(mbpp, executor.map(holds, mbpp))
+        for row, is_right in zip(mbpp, executor.map(passes_plain_python, mbpp))
         if is_right
     ]
-  rows = verdicts(f'mbpp:{data}/mbpp.jsonl.gz', mbpp_solutions(data))
+  rows = judge_by_key(f'mbpp:{data}/mbpp.jsonl.gz', read_mbpp_solutions(data))
   _print_golden('MBPP', rows, set(right))
 
-  rows = verdicts(f'kattis:{data}/kattis', solutions.KATTIS, **KATTIS)
+  rows = judge_by_key(f'kattis:{data}/kattis', solutions.KATTIS, **KATTIS)
   for (problem, kind), row in rows.items():
     print(f'{problem:14} {kind:7} {row.verdict.value:3}', end=' ')
     print(f'{row.tests_passed}/{row.num_tests} {row.cpu_seconds:.3f} s')
@@ -115,7 +115,7 @@ def main() -> None:
   spec = f'leetcode:{data}/leetcode-20240121-Jul.jsonl.gz'
   for index, expected in enumerate(('AC', 'WA')):
     programs = {task: both[index] for task, both in solutions.LEETCODE.items()}
-    found = [row.verdict.value for row in verdicts(spec, programs).values()]
+    found = [row.verdict.value for row in judge_by_key(spec, programs).values()]
     print(f'LeetCode, to be {expected}:', *found)
 
 

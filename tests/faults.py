@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 
 
-class Proxy:
+class FaultyProxy:
   """Forwards requests, and before that does what the plan says next.
 
   Attributes:
@@ -28,21 +28,21 @@ class Proxy:
     self.lock = threading.Lock()
     self.url = ''
 
-  def next_fault(self, body: dict):
+  def take_next_fault(self, body: dict):
     with self.lock:
       self.bodies.append(body)
       self.times.append(time.monotonic())
       return self.plan.pop(0) if self.plan else None
 
 
-class _Handler(server.BaseHTTPRequestHandler):
+class _FaultHandler(server.BaseHTTPRequestHandler):
   protocol_version = 'HTTP/1.1'
-  proxy: Proxy
+  proxy: FaultyProxy
 
   def log_message(self, *unused_args):
     pass
 
-  def _say(self, status, data, headers=()):
+  def _send_response(self, status, data, headers=()):
     self.send_response(status)
     for name, value in dict(headers).items():
       self.send_header(name, value)
@@ -50,61 +50,61 @@ class _Handler(server.BaseHTTPRequestHandler):
     self.end_headers()
     self.wfile.write(data)
 
-  def _forward(self, data=None):
+  def _forward_request(self, data=None):
     headers = {'Content-Type': 'application/json'}
     path = self.path.removeprefix('/v1')
     request = urllib.request.Request(self.proxy.upstream + path, data, headers)
     try:
       with urllib.request.urlopen(request, timeout=60) as response:
-        self._say(response.status, response.read())
+        self._send_response(response.status, response.read())
     except urllib.error.HTTPError as e:
       with e:
-        self._say(e.code, e.read())
+        self._send_response(e.code, e.read())
 
   def do_GET(self):
-    self._forward()
+    self._forward_request()
 
   def do_POST(self):
     data = self.rfile.read(int(self.headers['Content-Length']))
     proxy = self.proxy
-    fault = proxy.next_fault(json.loads(data))
+    fault = proxy.take_next_fault(json.loads(data))
     with proxy.lock:
       proxy.live += 1
       proxy.most_live = max(proxy.most_live, proxy.live)
     try:
-      self._do(fault, data)
+      self._apply_fault(fault, data)
     except OSError:  # Whoever asked is gone.
       self.close_connection = True
     finally:
       with proxy.lock:
         proxy.live -= 1
 
-  def _do(self, fault, data):
+  def _apply_fault(self, fault, data):
     if fault == 'close':
       self.close_connection = True
     elif isinstance(fault, float):
       time.sleep(fault)
-      self._forward(data)
+      self._forward_request(data)
     elif fault is None:
-      self._forward(data)
+      self._forward_request(data)
     else:
       status, headers = fault if isinstance(fault, tuple) else (fault, {})
-      self._say(status, b'{"error": {"message": "injected"}}', headers)
+      self._send_response(status, b'{"error": {"message": "injected"}}', headers)
 
 
 @contextlib.contextmanager
-def proxy(upstream: str, plan=()):
+def run_proxy(upstream: str, plan=()):
   """Runs a proxy in a thread; yields it."""
-  made = Proxy(upstream, plan)
-  handler = type('Handler', (_Handler,), {'proxy': made})
+  proxy = FaultyProxy(upstream, plan)
+  handler = type('Handler', (_FaultHandler,), {'proxy': proxy})
   http = server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
   http.daemon_threads = True
   http.block_on_close = False
-  made.url = f'http://127.0.0.1:{http.server_port}/v1'
+  proxy.url = f'http://127.0.0.1:{http.server_port}/v1'
   thread = threading.Thread(target=http.serve_forever, args=(0.05,))
   thread.start()
   try:
-    yield made
+    yield proxy
   finally:
     http.shutdown()
     http.server_close()

@@ -14,8 +14,8 @@ import textwrap
 from tests import judged
 from valley_jax import records
 
-READ = judged.problem(('2\n3 4\nend\n', '7\nend\n'), ('2\n3 4\nend', '7\nend'))
-SUM = judged.problem(('1 2\n', '3\n'))
+READ = judged.build_problem(('2\n3 4\nend\n', '7\nend\n'), ('2\n3 4\nend', '7\nend'))
+SUM = judged.build_problem(('1 2\n', '3\n'))
 BOTH = 'AC', 'AC'
 
 STDIN = [
@@ -175,37 +175,37 @@ SCOPING = [
 ]  # fmt: skip
 
 
-def _prints(text: str) -> str:
+def _build_printing_program(text: str) -> str:
   return f'import os; os.write(1, {text.encode()!r})'
 
 
-def _expects(text: str, **fields) -> records.Problem:
-  return judged.problem(('', text), **fields)
+def _build_expecting_problem(text: str, **fields) -> records.Problem:
+  return judged.build_problem(('', text), **fields)
 
 
 COMPARISON = [
     ('spaces at line ends', *BOTH, 'print("1 2 ")\nprint(3)',
-     _expects('1 2\n3')),
-    ('newlines at the end', *BOTH, 'print("1\\n\\n")', _expects('1')),
-    ('two spaces for one, numbers', *BOTH, 'print("1  2")', _expects('1 2')),
+     _build_expecting_problem('1 2\n3')),
+    ('newlines at the end', *BOTH, 'print("1\\n\\n")', _build_expecting_problem('1')),
+    ('two spaces for one, numbers', *BOTH, 'print("1  2")', _build_expecting_problem('1 2')),
     ('two spaces for one, words', 'AC', 'WA', 'print("a  b")',
-     _expects('a b')),
+     _build_expecting_problem('a b')),
     ('other line breaks', 'AC', 'WA', 'print(1, 2, sep="\\n")',
-     _expects('1 2')),
-    ('lines with CRLF', *BOTH, 'print("1\\r\\n2\\r")', _expects('1\n2\n')),
+     _build_expecting_problem('1 2')),
+    ('lines with CRLF', *BOTH, 'print("1\\r\\n2\\r")', _build_expecting_problem('1\n2\n')),
     ('an answer with CRLF', *BOTH, 'print(1); print("b")',
-     _expects('1\r\nb\r\n')),
-    ('1_000 for 1000', 'WA', 'AC', 'print("1_000")', _expects('1000')),
-    ('1.0 for 1', 'WA', 'AC', 'print(1.0)', _expects('1')),
+     _build_expecting_problem('1\r\nb\r\n')),
+    ('1_000 for 1000', 'WA', 'AC', 'print("1_000")', _build_expecting_problem('1000')),
+    ('1.0 for 1', 'WA', 'AC', 'print(1.0)', _build_expecting_problem('1')),
     ('.1 + .2 for a float', 'AC', 'WA', 'print(.1 + .2)',
-     _expects('0.3', checker='float')),
+     _build_expecting_problem('0.3', checker='float')),
     ('-0.0 for a float', *BOTH, 'print(-0.0)',
-     _expects('0.0', checker='float')),
+     _build_expecting_problem('0.0', checker='float')),
     ('nan for a float', 'WA', 'WA', 'print("nan")',
-     _expects('0.5', checker='float')),
-    ('a prefix', 'WA', 'WA', 'print(1)', _expects('1\n2')),
+     _build_expecting_problem('0.5', checker='float')),
+    ('a prefix', 'WA', 'WA', 'print(1)', _build_expecting_problem('1\n2')),
     ('integers near 2**53', 'WA', 'WA', f'print({2**53})',
-     _expects(str(2**53 + 1))),
+     _build_expecting_problem(str(2**53 + 1))),
 ]  # fmt: skip
 
 SMALL = records.Limits(cpu_seconds=0.5, memory_mib=128, output_kib=64)
@@ -237,9 +237,9 @@ LIMITS = [
 ]  # fmt: skip
 
 
-def _f(expected: str, *given: str) -> records.Problem:
+def _build_call_problem(expected: str, *given: str) -> records.Problem:
   """A function `f` of 1 unless other lists of arguments are given."""
-  return judged.problem(
+  return judged.build_problem(
       *((arguments, expected) for arguments in given or ('[1]',)),
       mode=records.Mode.FUNCTION,
       entry_point='f',
@@ -250,49 +250,49 @@ ANTI_CHEAT = [
     ('an object equal to all', 'WA', 'AC', """
         class E:
           __eq__ = lambda *_: True
-        f = lambda x: E()""", _f('7')),
+        f = lambda x: E()""", _build_call_problem('7')),
     ('the answer in the frames of its caller', 'RE', 'AC', """
         import sys
         def f(x):
           frame = sys._getframe()
           while 'gt_out' not in frame.f_locals: frame = frame.f_back
-          return frame.f_locals['gt_out']""", _f('7')),
+          return frame.f_locals['gt_out']""", _build_call_problem('7')),
     ('a comparison that is patched', 'WA', 'AC', """
         import sys
         main = sys.modules['__main__']
         main.lines = main.get_stripped_lines = lambda text: ['x']
         print('anything')""", SUM),
     ('exit before the answer', 'RE', '-',
-     'import os\ndef f(x): os._exit(0)', _f('7')),
+     'import os\ndef f(x): os._exit(0)', _build_call_problem('7')),
     ('kills its parent', 'RE', 'RE',
      'import os\nos.kill(os.getppid(), 9)\nraise SystemError', SUM),
 ]  # fmt: skip
 
 CALLS = [
-    ('a function', *BOTH, 'def f(a, b): return a + b', _f('3', '[1, 2]')),
+    ('a function', *BOTH, 'def f(a, b): return a + b', _build_call_problem('3', '[1, 2]')),
     ('a method', *BOTH, 'class Solution:\n  def f(self, a): return a',
-     _f('7', '[7]')),
+     _build_call_problem('7', '[7]')),
     ('annotations of typing', *BOTH, 'from typing import List\n'
      'class Solution:\n  def f(self, a: List[int]) -> int: return a[0]',
-     _f('7', '[[7]]')),
+     _build_call_problem('7', '[[7]]')),
     ('an outer tuple for a list', *BOTH, 'f = lambda x: (1, 2)',
-     _f('[1, 2]')),
+     _build_call_problem('[1, 2]')),
     ('inner tuples for lists', 'AC', 'WA', 'f = lambda x: [(1, 2), (3,)]',
-     _f('[[1, 2], [3]]')),
-    ('a float near enough', 'AC', 'WA', 'f = lambda x: .1 + .2', _f('0.3')),
-    ('an integer for a float', *BOTH, 'f = lambda x: 2', _f('2.0')),
-    ('True for 1', 'WA', 'AC', 'f = lambda x: True', _f('1')),
-    ('1 for true', 'WA', 'AC', 'f = lambda x: 1', _f('true')),
-    ('None', *BOTH, 'def f(x): pass', _f('null')),
-    ('a set for a list', 'WA', 'WA', 'f = lambda x: {1}', _f('[1]')),
+     _build_call_problem('[[1, 2], [3]]')),
+    ('a float near enough', 'AC', 'WA', 'f = lambda x: .1 + .2', _build_call_problem('0.3')),
+    ('an integer for a float', *BOTH, 'f = lambda x: 2', _build_call_problem('2.0')),
+    ('True for 1', 'WA', 'AC', 'f = lambda x: True', _build_call_problem('1')),
+    ('1 for true', 'WA', 'AC', 'f = lambda x: 1', _build_call_problem('true')),
+    ('None', *BOTH, 'def f(x): pass', _build_call_problem('null')),
+    ('a set for a list', 'WA', 'WA', 'f = lambda x: {1}', _build_call_problem('[1]')),
     ('state in self between tests', 'AC', 'WA', """
         class Solution:
           def __init__(self): self.seen = []
           def f(self, x):
             self.seen.append(x)
-            return len(self.seen)""", _f('1', '[1]', '[2]')),
-    ('a missing import', 'RE', 'AC', 'f = lambda x: gcd(4, 6)', _f('2')),
-    ('no such function', 'RE', 'RE', 'g = lambda x: 1', _f('1')),
+            return len(self.seen)""", _build_call_problem('1', '[1]', '[2]')),
+    ('a missing import', 'RE', 'AC', 'f = lambda x: gcd(4, 6)', _build_call_problem('2')),
+    ('no such function', 'RE', 'RE', 'g = lambda x: 1', _build_call_problem('1')),
 ]  # fmt: skip
 
 CONTROLS = [
@@ -307,7 +307,7 @@ CONTROLS = [
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class JudgeCase:
   """A program with two verdicts."""
 
   group: str
@@ -318,20 +318,20 @@ class Case:
   problem: records.Problem
 
 
-def _cases(group: str, rows: list, problem: records.Problem) -> list[Case]:
+def _build_cases(group: str, rows: list, problem: records.Problem) -> list[JudgeCase]:
   return [
-      Case(group, name, ours, lcb, textwrap.dedent(source).strip(), *own)
+      JudgeCase(group, name, ours, lcb, textwrap.dedent(source).strip(), *own)
       for name, ours, lcb, source, *own in (row if row[4:] else (*row, problem) for row in rows)
   ]
 
 
 CASES = (
-    *_cases('stdin', STDIN, READ),
-    *_cases('stdout', STDOUT, READ),
-    *_cases('scoping', SCOPING, READ),
-    *_cases('comparison', COMPARISON, SUM),
-    *_cases('limits', LIMITS, records.replace(SUM, limits=SMALL)),
-    *_cases('anti-cheat', ANTI_CHEAT, SUM),
-    *_cases('call', CALLS, SUM),
-    *_cases('control', CONTROLS, SUM),
+    *_build_cases('stdin', STDIN, READ),
+    *_build_cases('stdout', STDOUT, READ),
+    *_build_cases('scoping', SCOPING, READ),
+    *_build_cases('comparison', COMPARISON, SUM),
+    *_build_cases('limits', LIMITS, records.replace(SUM, limits=SMALL)),
+    *_build_cases('anti-cheat', ANTI_CHEAT, SUM),
+    *_build_cases('call', CALLS, SUM),
+    *_build_cases('control', CONTROLS, SUM),
 )

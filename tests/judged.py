@@ -11,7 +11,7 @@ from valley_jax.execution.confinement import sandbox
 CONTROL = 'print(sum(map(int, input().split())))'
 
 
-def problem(*tests: tuple[str, str], **fields) -> records.Problem:
+def build_problem(*tests: tuple[str, str], **fields) -> records.Problem:
   """A problem with (input, expected) pairs; by default a sum."""
   cases = tests or (('1 2', '3'), ('20 22', '42'))
   return records.Problem(
@@ -22,14 +22,14 @@ def problem(*tests: tuple[str, str], **fields) -> records.Problem:
   )
 
 
-def function(expected: str, given: str = '[]', **fields) -> records.Problem:
+def build_function_problem(expected: str, given: str = '[]', **fields) -> records.Problem:
   """A problem whose function `f` maps `given` to `expected`."""
-  return problem((given, expected), mode=records.Mode.FUNCTION, entry_point='f', **fields)
+  return build_problem((given, expected), mode=records.Mode.FUNCTION, entry_point='f', **fields)
 
 
-def asserting(code: str, **fields) -> records.Problem:
+def build_assert_problem(code: str, **fields) -> records.Problem:
   """A problem whose function `f` is tested by `code`."""
-  return problem((code, ''), mode=records.Mode.ASSERT, entry_point='f', **fields)
+  return build_problem((code, ''), mode=records.Mode.ASSERT, entry_point='f', **fields)
 
 
 def judge_submissions(pairs, **settings) -> list[records.Judgement]:
@@ -53,43 +53,43 @@ def judge_table(table: dict[str, tuple], **settings) -> dict:
   return dict(zip(table, rows))
 
 
-def judge_one(p: records.Problem, source: str, **settings):
+def judge_program(p: records.Problem, source: str, **settings):
   """Judges one program."""
   return judge_pairs((p, source), **settings)[0]
 
 
-def verdict(p: records.Problem, source: str, **settings) -> str:
+def judge_verdict(p: records.Problem, source: str, **settings) -> str:
   """Returns the abbreviation of a program's verdict."""
-  return judge_one(p, source, **settings).verdict.value
+  return judge_program(p, source, **settings).verdict.value
 
 
-def in_place(action, tier: str = ''):
-  """Returns `action(place)`, done in a thread that may change its mounts."""
+def run_confined(action, tier: str = ''):
+  """Returns `action(confinement)`, done in a thread that may change its mounts."""
   results = []
 
-  def work():
+  def work_in_thread():
     isolation = isolation_lib.prepare_isolation(tier)
     try:
-      place = isolation_lib.create_confinement(bubblewrap.expose_binds(isolation), 0)
-      results.append(action(place))
-      place.close()
+      confinement = isolation_lib.create_confinement(bubblewrap.expose_binds(isolation), 0)
+      results.append(action(confinement))
+      confinement.close()
     except isolation_lib.IsolationError as e:
       results.append(e)
     finally:
       isolation.close()
 
-  thread = threading.Thread(target=work)
+  thread = threading.Thread(target=work_in_thread)
   thread.start()
   thread.join()
   return results[0]
 
 
-def run_in_place(source: str, limits: records.Limits, tier: str):
+def run_python(source: str, limits: records.Limits, tier: str):
   """Returns the execution of a Python program without input."""
 
-  def run(place):
-    with sandbox.Sandbox(place, limits) as box:
+  def run_source(confinement):
+    with sandbox.Sandbox(confinement, limits) as box:
       box.compile_python((source,), 'stdin', '')
       return box.run_test(b'')
 
-  return in_place(run, tier)
+  return run_confined(run_source, tier)

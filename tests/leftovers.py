@@ -21,7 +21,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SHARED = ('/tmp', '/var/tmp', '/dev/shm', '/dev/mqueue', tempfile.gettempdir())
 
 
-def descendants(root: int = 0) -> set[int]:
+def find_descendants(root: int = 0) -> set[int]:
   """Returns every process below `root`, or this one, that is not yet dead."""
   parents, dead = {}, set()
   for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
@@ -38,16 +38,16 @@ def descendants(root: int = 0) -> set[int]:
   return found - dead
 
 
-def _judged_users() -> set[int]:
+def _list_program_users() -> set[int]:
   """The user ids that a program judged by this process may have."""
   return {isolation_lib.UNPRIVILEGED_UID} | {
       20_000 + (os.getpid() * 64 + number) % 40_000 for number in range(64)
   }
 
 
-def _state() -> dict[str, object]:
+def _capture_host_state() -> dict[str, object]:
   """Everything that a program could leave behind."""
-  users = _judged_users()
+  users = _list_program_users()
   files, groups = set(), set()
   for top in _SHARED:
     for entry in os.scandir(top) if os.path.isdir(top) else ():
@@ -60,7 +60,7 @@ def _state() -> dict[str, object]:
   sockets = pathlib.Path('/proc/net/unix').read_text().split()
   names = {f'@valley_jax.uid.{uid}' for uid in users}
   return {
-      'processes': descendants(),
+      'processes': find_descendants(),
       'threads': threading.active_count(),
       'mounts': pathlib.Path('/proc/self/mounts').read_text(),
       'files': files,
@@ -72,26 +72,26 @@ def _state() -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def none():
+def expect_no_leftovers():
   """Asserts that what happens inside leaves nothing on the host.
 
   An orphan that got out of its sandbox is found as well: it becomes a child of
   this process, and not of PID 1.
   """
   libc = ctypes.CDLL(None)
-  before = _state()
+  before = _capture_host_state()
   libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
   try:
     yield
     deadline = time.monotonic() + 30.0
-    while (after := _state()) != before and time.monotonic() < deadline:
+    while (after := _capture_host_state()) != before and time.monotonic() < deadline:
       time.sleep(0.05)  # What was killed has a moment to end.
     assert after == before
   finally:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def judge_each(
+def judge_with_controls(
     sources: dict[str, str],
     tier: str,
     problem: records.Problem | None = None,
@@ -103,8 +103,8 @@ def judge_each(
   Returns:
     By name: its judgement, that of the control, and the seconds between them.
   """
-  problem = problem or judged.problem(('', 'held'), limits=LIMITS)
-  control = judged.problem()
+  problem = problem or judged.build_problem(('', 'held'), limits=LIMITS)
+  control = judged.build_problem()
   pairs = []
   for index, source in enumerate(sources.values()):
     for p, code, name in ((problem, source, language), (control, judged.CONTROL, 'python')):
@@ -114,7 +114,7 @@ def judge_each(
       pairs.append((p, submission))
   settings = {'cpu_seconds': 1.0, 'num_workers': 1, **settings}
   rows, times = [], []
-  with none():
+  with expect_no_leftovers():
     for row in judge.judge_all(pairs, judge.Settings(tier=tier, **settings)):
       rows.append(row)
       times.append(time.monotonic())

@@ -43,13 +43,13 @@ _CLONE_NEWNS, _MS_RDONLY, _MS_BIND, _MS_REC, _MS_PRIVATE = (
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _mount(source: str, target: str, kind: str = '', flags: int = 0) -> None:
+def _mount_path(source: str, target: str, kind: str = '', flags: int = 0) -> None:
   arguments = (source.encode(), target.encode(), kind.encode(), flags, None)
   if _libc.mount(*arguments) != 0:
     raise OSError(ctypes.get_errno(), f'mount {source} on {target}')
 
 
-def _closed(path: pathlib.Path) -> pathlib.Path | None:
+def _find_closed_parent(path: pathlib.Path) -> pathlib.Path | None:
   """The topmost directory on the way to `path` that not everybody enters."""
   for parent in reversed((path, *path.parents)):
     if parent.exists() and not parent.stat().st_mode & 0o001:
@@ -57,28 +57,28 @@ def _closed(path: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def open_to_all(paths: list[str]) -> None:
+def expose_paths(paths: list[str]) -> None:
   """Makes paths reachable where they are, and nothing that lies beside them."""
   # Parents first: with them comes what lies below.
   held = [(path, os.open(path, os.O_PATH)) for path in sorted(paths)]
-  _mount('tmpfs', '/tmp', 'tmpfs')  # The paths may lie below it.
+  _mount_path('tmpfs', '/tmp', 'tmpfs')  # The paths may lie below it.
   os.chmod('/tmp', 0o1777)
   for path, _ in held:
-    if closed := _closed(pathlib.Path(path)):
-      _mount('tmpfs', str(closed), 'tmpfs')
+    if closed := _find_closed_parent(pathlib.Path(path)):
+      _mount_path('tmpfs', str(closed), 'tmpfs')
       closed.chmod(0o755)
   for path, fd in held:
-    if not os.path.exists(path) or _is_empty(path):
+    if not os.path.exists(path) or _is_empty_dir(path):
       os.makedirs(path, 0o755, exist_ok=True)
-      _mount(f'/proc/self/fd/{fd}', path, flags=_MS_BIND | _MS_REC)
+      _mount_path(f'/proc/self/fd/{fd}', path, flags=_MS_BIND | _MS_REC)
     os.close(fd)
 
 
-def _is_empty(path: str) -> bool:
+def _is_empty_dir(path: str) -> bool:
   return os.path.isdir(path) and not os.listdir(path)
 
 
-def seccomp(refuse: list[str], missing: list[str]) -> None:
+def install_docker_filter(refuse: list[str], missing: list[str]) -> None:
   """Installs the filter of the container."""
   rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
   rules.set_attr(pyseccomp.Attr.CTL_NNP, 0)  # As Docker: it has CAP_SYS_ADMIN.
@@ -103,11 +103,11 @@ def main() -> None:
   packages = [p for p in path if not p.startswith(sys.base_prefix)]
   if _libc.unshare(_CLONE_NEWNS) != 0:
     raise OSError(ctypes.get_errno(), 'unshare')
-  _mount('none', '/', '', _MS_REC | _MS_PRIVATE)
-  open_to_all([os.path.realpath(sys.base_prefix), *packages])
-  _mount('tmpfs', '/sys/fs/cgroup', 'tmpfs', _MS_RDONLY)
+  _mount_path('none', '/', '', _MS_REC | _MS_PRIVATE)
+  expose_paths([os.path.realpath(sys.base_prefix), *packages])
+  _mount_path('tmpfs', '/sys/fs/cgroup', 'tmpfs', _MS_RDONLY)
   os.chdir('/')
-  seccomp(how['refuse'], how['missing'])
+  install_docker_filter(how['refuse'], how['missing'])
   kept = ','.join(f'+{name}' for name in CAPABILITIES)
   user = ['--inh-caps=-all', f'--bounding-set=-all,{kept}']
   if uid := how['uid']:

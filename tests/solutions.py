@@ -197,7 +197,7 @@ KATTIS = {
 }
 
 
-def _method(signature: str, body: str) -> str:
+def _build_method(signature: str, body: str) -> str:
   body = textwrap.indent(textwrap.dedent(body).strip(), '    ')
   return f'class Solution:\n  def {signature}:\n{body}\n'
 
@@ -231,6 +231,6 @@ LEETCODE = {
         'return [word for word in words if x in word]'),
 }  # fmt: skip
 LEETCODE = {
-    task: (_method(signature, right), _method(signature, wrong))
+    task: (_build_method(signature, right), _build_method(signature, wrong))
     for task, (signature, right, wrong) in LEETCODE.items()
 }

@@ -20,15 +20,15 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f'{DATA} is not there'
 
 @pytest.fixture(scope='module')
 def humaneval():
-  golden = truth.humaneval_solutions(DATA)
-  rows = truth.read(DATA / 'HumanEval.jsonl.gz')[::4]
+  golden = truth.read_humaneval_solutions(DATA)
+  rows = truth.read_gzipped_rows(DATA / 'HumanEval.jsonl.gz')[::4]
   stubs = {
       (row['task_id'], body): row['prompt'] + f'    {body}\n'
       for body in ('pass', 'return 123456')
       for row in rows
   }
   spec = f'humaneval:{DATA}/HumanEval.jsonl.gz'
-  return golden, truth.verdicts(spec, golden | stubs)
+  return golden, truth.judge_by_key(spec, golden | stubs)
 
 
 def _values(judgements) -> list[str]:
@@ -50,10 +50,10 @@ def test_no_humaneval_stub_is_accepted(humaneval):
 
 
 def test_mbpp_solutions_are_accepted():
-  golden = truth.mbpp_solutions(DATA)
+  golden = truth.read_mbpp_solutions(DATA)
   assert len(golden) == 974
   some = dict(list(golden.items())[::8])  # All: benchmarks/truth.py.
-  judgements = truth.verdicts(f'mbpp:{DATA}/mbpp.jsonl.gz', some)
+  judgements = truth.judge_by_key(f'mbpp:{DATA}/mbpp.jsonl.gz', some)
   assert [k for k in some if judgements[k].verdict.value != 'AC'] == []
 
 
@@ -61,7 +61,7 @@ def test_mbpp_solutions_are_accepted():
 def test_leetcode_solutions_are_told_from_wrong_ones(index, verdict):
   programs = {task: both[index] for task, both in solutions.LEETCODE.items()}
   spec = f'leetcode:{DATA}/leetcode-20240121-Jul.jsonl.gz'
-  judgements = truth.verdicts(spec, programs)
+  judgements = truth.judge_by_key(spec, programs)
   assert _values(judgements.values()) == [verdict] * 5
 
 
@@ -69,7 +69,7 @@ def test_leetcode_solutions_are_told_from_wrong_ones(index, verdict):
 def kattis(tmp_path_factory):
   """Judges by the command line, in the language that a row names."""
   path = tmp_path_factory.mktemp('kattis')
-  jsonl.write_rows(path / 'programs.jsonl', truth.submissions(solutions.KATTIS))
+  jsonl.write_rows(path / 'programs.jsonl', truth.build_submissions(solutions.KATTIS))
   command = [
       sys.executable, '-m', 'valley_jax.execute',
       '--config', ROOT / 'configs/evaluate.py', '--workdir', path / 'w',

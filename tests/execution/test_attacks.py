@@ -32,7 +32,7 @@ LAST_WORDS = {
 
 @pytest.fixture(scope='module')
 def last_words():
-  p = judged.problem(('', '3'))
+  p = judged.build_problem(('', '3'))
   rows = judged.judge_pairs(*((p, s) for s in LAST_WORDS.values()))
   return dict(zip(LAST_WORDS, rows))
 
@@ -43,14 +43,14 @@ def test_what_is_written_at_the_end_counts(last_words, name):
 
 
 def test_code_is_no_output():
-  p = judged.problem(('', '3'), limits=records.Limits(output_kib=16))
-  assert judged.verdict(p, f's = {"x" * 20_000!r}\nprint(3)') == 'AC'
+  p = judged.build_problem(('', '3'), limits=records.Limits(output_kib=16))
+  assert judged.judge_verdict(p, f's = {"x" * 20_000!r}\nprint(3)') == 'AC'
 
 
 def test_code_that_grows_beyond_all_limits_does_not_compile():
   parts = ','.join(f'"{i:x}_"*700' for i in range(0x1000, 0x1000 + 5000))
   source = '\n'.join(f'x{n} = [{parts.replace("_", str(n))}]' for n in range(6))
-  assert judged.verdict(judged.problem(('', '3')), source + '\nprint(3)') == 'CE'
+  assert judged.judge_verdict(judged.build_problem(('', '3')), source + '\nprint(3)') == 'CE'
 
 
 BAD_BINARIES = {
@@ -70,20 +70,20 @@ BAD_BINARIES = {
 def test_a_binary_that_cannot_run_is_the_programs_fault(name, tier):
   extra, expected = BAD_BINARIES[name]
   source = f'{extra}\n#include <stdio.h>\nint main() {{ puts("3"); }}\n'
-  row = judged.judge_one(judged.problem(('', '3')), source, language='cpp17', tier=tier)
+  row = judged.judge_program(judged.build_problem(('', '3')), source, language='cpp17', tier=tier)
   assert row.verdict.value == expected, row
 
 
 def test_a_binary_does_not_count_as_its_programs_memory():
   source = '#include <stdio.h>\nchar a[40 << 20] = {1};\n'
   source += 'int main() { puts("3"); }\n'
-  p = judged.problem(('', '3'), limits=records.Limits(memory_mib=64))
-  assert judged.verdict(p, source, language='cpp17') == 'AC'
+  p = judged.build_problem(('', '3'), limits=records.Limits(memory_mib=64))
+  assert judged.judge_verdict(p, source, language='cpp17') == 'AC'
 
 
 def test_floods_of_an_interactor_are_output():
   patient = 'import sys\nx = input()\nsys.exit(0 if x.strip() == "3" else 1)'
-  p = judged.problem(
+  p = judged.build_problem(
       ('', ''),
       mode=records.Mode.INTERACTIVE,
       program=records.Program(
@@ -98,10 +98,10 @@ def test_floods_of_an_interactor_are_output():
 def test_an_emptied_binary_in_the_cache_is_compiled_anew(tmp_path):
   source = '#include <stdio.h>\nint main() { puts("3"); }\n'
   fields = {'language': 'c', 'cache_dir': str(tmp_path)}
-  assert judged.verdict(judged.problem(('', '3')), source, **fields) == 'AC'
+  assert judged.judge_verdict(judged.build_problem(('', '3')), source, **fields) == 'AC'
   for binary in (tmp_path / 'binaries').iterdir():
     binary.write_bytes(b'')
-  assert judged.verdict(judged.problem(('1', '3')), source, **fields) == 'AC'
+  assert judged.judge_verdict(judged.build_problem(('1', '3')), source, **fields) == 'AC'
 
 
 def test_a_checker_may_lie_in_folders():
@@ -113,24 +113,24 @@ def test_a_checker_may_lie_in_folders():
       },
       protocol=records.Protocol.KATTIS,
   )
-  p = judged.problem(('', '3'), checker='program', program=program)
-  assert judged.verdict(p, 'print(4)') == 'AC'
+  p = judged.build_problem(('', '3'), checker='program', program=program)
+  assert judged.judge_verdict(p, 'print(4)') == 'AC'
 
 
 def test_an_exit_status_beyond_all_integers_is_a_failure():
-  assert judged.verdict(judged.problem(('', '')), 'exit(2**70)') == 'RE'
+  assert judged.judge_verdict(judged.build_problem(('', '')), 'exit(2**70)') == 'RE'
 
 
 def test_a_function_may_close_stdout():
-  p = judged.function('3')
+  p = judged.build_function_problem('3')
   source = 'import sys\ndef f():\n  sys.stdout.close()\n  return 3'
-  assert judged.verdict(p, source) == 'AC'
+  assert judged.judge_verdict(p, source) == 'AC'
 
 
 def test_a_cache_that_cannot_be_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match='cannot be used as a cache'):
-    judged.verdict(judged.problem(), judged.CONTROL, cache_dir=str(tmp_path / 'file'))
+    judged.judge_verdict(judged.build_problem(), judged.CONTROL, cache_dir=str(tmp_path / 'file'))
   folder = pathlib.Path(tempfile.gettempdir())
   assert not list(folder.glob(f'valley_jax.{os.getpid()}.*'))  # Nothing left.
 
@@ -144,9 +144,9 @@ def test_a_cache_that_cannot_be_is_named(tmp_path):
     ],
 )
 def test_arguments_that_cannot_be_called_with_are_named(arguments, reason):
-  p = judged.function('1', given=arguments)
+  p = judged.build_function_problem('1', given=arguments)
   with pytest.raises(ValueError, match=f'Test 0 of problem p: .*({reason})'):
-    judged.verdict(p, 'def f(*a): return 1')
+    judged.judge_verdict(p, 'def f(*a): return 1')
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_arguments_that_cannot_be_called_with_are_named(arguments, reason):
     ],
 )
 def test_a_limit_that_is_none_is_named_and_no_verdict(limits):
-  p = judged.problem(limits=records.Limits(**limits))
+  p = judged.build_problem(limits=records.Limits(**limits))
   with pytest.raises(ValueError, match=f'Problem p .*{next(iter(limits))}'):
-    judged.verdict(p, judged.CONTROL)
+    judged.judge_verdict(p, judged.CONTROL)
 
 
 @pytest.mark.parametrize('names', [(), ('/a.py',), ('a.py', '../b.py'), ('-o',)])
@@ -171,6 +171,6 @@ def test_a_problems_program_has_files_and_they_stay_in_their_folder(names):
   program = records.Program(
       language='python', files=dict.fromkeys(names, ''), protocol=records.Protocol.KATTIS
   )
-  p = judged.problem(checker='program', program=program)
+  p = judged.build_problem(checker='program', program=program)
   with pytest.raises(ValueError, match='`program` of problem p has the files'):
-    judged.verdict(p, judged.CONTROL)
+    judged.judge_verdict(p, judged.CONTROL)

@@ -19,19 +19,19 @@ from valley_jax.execution.confinement import isolation as isolation_lib
 RANDOM = 'import os\nprint(os.urandom(8).hex())'
 
 
-def _judge(directory, source=RANDOM, p=None, **settings):
-  p = p or judged.problem(('', 'x'))
-  return judged.judge_one(p, source, cache_dir=str(directory), **settings)
+def _judge_with_cache(directory, source=RANDOM, p=None, **settings):
+  p = p or judged.build_problem(('', 'x'))
+  return judged.judge_program(p, source, cache_dir=str(directory), **settings)
 
 
 @pytest.fixture(scope='module')
 def directory(tmp_path_factory):
   directory = tmp_path_factory.mktemp('cache')
-  _judge(directory)
+  _judge_with_cache(directory)
   return directory
 
 
-def _num_rows(directory) -> int:
+def _count_rows(directory) -> int:
   database = sqlite3.connect(directory / 'judgements.sqlite')
   count = database.execute('SELECT COUNT(*) FROM judgements').fetchone()[0]
   database.close()
@@ -39,25 +39,25 @@ def _num_rows(directory) -> int:
 
 
 def test_the_second_judgement_is_the_first(directory):
-  before = _num_rows(directory)
-  first, second = _judge(directory), _judge(directory)
+  before = _count_rows(directory)
+  first, second = _judge_with_cache(directory), _judge_with_cache(directory)
   assert first == second
-  assert _num_rows(directory) == before == 1
+  assert _count_rows(directory) == before == 1
 
 
 def test_the_key_is_that_of_the_sample_that_asks(directory):
-  p = judged.problem(('', 'x'))
+  p = judged.build_problem(('', 'x'))
   s = records.Submission(problem_id='p', sample_index=7, source=RANDOM)
   settings = judge.Settings(cpu_seconds=1.0, cache_dir=str(directory))
   [row] = judge.judge_all([(p, s)], settings)
   assert row.sample_index == 7
-  assert _num_rows(directory) == 1
+  assert _count_rows(directory) == 1
 
 
 CHANGES = {
     'source': {'source': RANDOM + '\n'},
-    'tests': {'p': judged.problem(('1', 'x'))},
-    'checker': {'p': judged.problem(('', 'x'), checker='exact')},
+    'tests': {'p': judged.build_problem(('1', 'x'))},
+    'checker': {'p': judged.build_problem(('', 'x'), checker='exact')},
     'limits': {'cpu_seconds': 2.0},
     'profile': {'profile': records.Profile.LCB_COMPAT},
     'tier': {'tier': 'T1'},
@@ -67,16 +67,16 @@ CHANGES = {
 
 @pytest.mark.parametrize('name', CHANGES)
 def test_another_condition_is_judged_anew(tmp_path, name):
-  _judge(tmp_path)
-  _judge(tmp_path, **CHANGES[name])
-  assert _num_rows(tmp_path) == 2
+  _judge_with_cache(tmp_path)
+  _judge_with_cache(tmp_path, **CHANGES[name])
+  assert _count_rows(tmp_path) == 2
 
 
 def test_another_engine_is_another_key(tmp_path, monkeypatch):
-  _judge(tmp_path)
+  _judge_with_cache(tmp_path)
   monkeypatch.setattr(cache_lib, 'describe_engine', lambda: 'another')
-  _judge(tmp_path)
-  assert _num_rows(tmp_path) == 2
+  _judge_with_cache(tmp_path)
+  assert _count_rows(tmp_path) == 2
 
 
 def test_our_failures_are_not_kept(tmp_path):
@@ -85,36 +85,38 @@ def test_our_failures_are_not_kept(tmp_path):
       files={'checker.py': 'raise SystemExit(5)'},
       protocol=records.Protocol.KATTIS,
   )
-  p = judged.problem(('', 'x'), checker='program', program=crash)
-  row = _judge(tmp_path, p=p)
+  p = judged.build_problem(('', 'x'), checker='program', program=crash)
+  row = _judge_with_cache(tmp_path, p=p)
   assert row.verdict is records.Verdict.INTERNAL_ERROR
-  assert _num_rows(tmp_path) == 0
+  assert _count_rows(tmp_path) == 0
 
 
 def test_a_file_that_is_no_cache_is_named(tmp_path):
   (tmp_path / 'judgements.sqlite').write_text('hello, world' * 100)
   with pytest.raises(ValueError, match='judgements.sqlite.*Remove it'):
-    _judge(tmp_path)
+    _judge_with_cache(tmp_path)
 
 
 def test_two_judges_share_a_directory(tmp_path):
   rows = []
-  threads = [threading.Thread(target=lambda: rows.append(_judge(tmp_path))) for _ in range(2)]
+  threads = [
+      threading.Thread(target=lambda: rows.append(_judge_with_cache(tmp_path))) for _ in range(2)
+  ]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join()
   assert [row.verdict.value for row in rows] == ['WA', 'WA']
-  assert _num_rows(tmp_path) == 1
+  assert _count_rows(tmp_path) == 1
 
 
 def test_binaries_are_kept_by_hash(tmp_path):
   source = '#include <stdio.h>\nint main() { puts("x"); }\n'
-  first = _judge(tmp_path, source=source, language='c')
+  first = _judge_with_cache(tmp_path, source=source, language='c')
   [binary] = (tmp_path / 'binaries').iterdir()
   stamp = binary.stat().st_mtime_ns
-  other = judged.problem(('', 'y'))
-  second = _judge(tmp_path, source=source, p=other, language='c')
+  other = judged.build_problem(('', 'y'))
+  second = _judge_with_cache(tmp_path, source=source, p=other, language='c')
   assert (first.verdict.value, second.verdict.value) == ('AC', 'WA')
   assert [b.stat().st_mtime_ns for b in (tmp_path / 'binaries').iterdir()] == [stamp]
 

@@ -82,10 +82,10 @@ HONEST = {
 
 @pytest.fixture(scope='module')
 def judgements():
-  p = judged.asserting(ASSERT)
+  p = judged.build_assert_problem(ASSERT)
   table = {name: (p, source) for name, source in CHEATS.items()}
   for name, (_, starter, source) in HONEST.items():
-    table[name] = judged.asserting(ASSERT, starter_code=starter), source
+    table[name] = judged.build_assert_problem(ASSERT, starter_code=starter), source
   return judged.judge_table(table)
 
 
@@ -154,7 +154,7 @@ for fd in range(3, 64):
 
 @pytest.fixture(scope='module')
 def searches():
-  p = judged.problem(('visible77', 'secret42'))
+  p = judged.build_problem(('visible77', 'secret42'))
   table = {name: (p, source) for name, source in STDIN_CHEATS.items()}
   return judged.judge_table(table, cpu_seconds=5.0)
 
@@ -195,7 +195,7 @@ def f(): os.write(4, b'code'); os._exit(0)""",
 
 @pytest.fixture(scope='module')
 def values():
-  p = judged.function('1')
+  p = judged.build_function_problem('1')
   table = {name: (p, source) for name, source in FUNCTION_CHEATS.items()}
   return judged.judge_table(table)
 
@@ -220,7 +220,7 @@ OUTLIVERS = {
 
 
 def test_no_program_outlives_its_time():
-  p = judged.problem()
+  p = judged.build_problem()
   table = {name: (p, source) for name, source in OUTLIVERS.items()}
   rows = judged.judge_table(table, cpu_seconds=0.3)
   assert {name: row.verdict.value for name, row in rows.items()} == (

@@ -11,7 +11,7 @@ from valley_jax.execution import checkers
 DEEP = 100_000
 
 
-def is_right(name, expected, printed, *flags):
+def is_accepted(name, expected, printed, *flags):
   expected, printed = (
       text if isinstance(text, bytes) else text.encode() for text in (expected, printed)
   )
@@ -25,7 +25,7 @@ def is_right(name, expected, printed, *flags):
      (b'\xff\x00', b'\xff\x00\n'), (b'1\x0b2', b'1\x0c2')],
 )  # fmt: skip
 def test_tokens_forgive_whitespace(name, expected, printed):
-  assert is_right(name, expected, printed)
+  assert is_accepted(name, expected, printed)
 
 
 @pytest.mark.parametrize('name', ['tokens', 'case', 'float', 'kattis'])
@@ -39,29 +39,29 @@ def test_tokens_forgive_whitespace(name, expected, printed):
      ('inf', '1'), ('word', 'words'), ('0', '-0')],
 )  # fmt: skip
 def test_tokens_forgive_nothing_else(name, expected, printed):
-  assert not is_right(name, expected, printed)
+  assert not is_accepted(name, expected, printed)
 
 
 def test_bytes_that_are_no_text_are_compared_as_they_are():
-  assert is_right('tokens', b'\xff\xfe', b'\xff\xfe ')
-  assert not is_right('tokens', b'\xff', b'\xfe')
-  assert not is_right('tokens', '\ufffd', b'\xff')
+  assert is_accepted('tokens', b'\xff\xfe', b'\xff\xfe ')
+  assert not is_accepted('tokens', b'\xff', b'\xfe')
+  assert not is_accepted('tokens', '\ufffd', b'\xff')
 
 
 def test_only_tokens_ignore_case_where_it_is_asked_for():
-  assert not is_right('tokens', 'yes', 'YES')
-  assert not is_right('float', 'yes', 'YES')
-  assert is_right('case', 'Yes', 'yES')
-  assert is_right('kattis', 'Yes', 'yES')
-  assert not is_right('kattis', 'Yes', 'yES', 'case_sensitive')
-  assert not is_right('case', 'ä', 'Ä')  # ASCII letters alone.
+  assert not is_accepted('tokens', 'yes', 'YES')
+  assert not is_accepted('float', 'yes', 'YES')
+  assert is_accepted('case', 'Yes', 'yES')
+  assert is_accepted('kattis', 'Yes', 'yES')
+  assert not is_accepted('kattis', 'Yes', 'yES', 'case_sensitive')
+  assert not is_accepted('case', 'ä', 'Ä')  # ASCII letters alone.
 
 
 def test_tokens_are_not_cut_where_the_text_is():
   words = b'a' * (3 * checkers.CHUNK_BYTES // 2) + b' b ' + b'c' * checkers.CHUNK_BYTES
-  assert is_right('tokens', words, b'\n' + words)  # Cut at another place.
-  assert not is_right('tokens', words, words.replace(b' b ', b'b '))
-  assert not is_right('tokens', words, words[: checkers.CHUNK_BYTES])
+  assert is_accepted('tokens', words, b'\n' + words)  # Cut at another place.
+  assert not is_accepted('tokens', words, words.replace(b' b ', b'b '))
+  assert not is_accepted('tokens', words, words[: checkers.CHUNK_BYTES])
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_tokens_are_not_cut_where_the_text_is():
      (b'a\nb', b'a', False), (b'a', b'a\nb', False), (b'a\nb', b'a\rb', False)],
 )  # fmt: skip
 def test_lines_forgive_whitespace_at_their_ends(expected, printed, verdict):
-  assert is_right('lines', expected, printed) is verdict
+  assert is_accepted('lines', expected, printed) is verdict
 
 
 def test_exact_forgives_nothing():
-  assert is_right('exact', '1\n', '1\n')
-  assert not is_right('exact', '1\n', '1')
-  assert not is_right('exact', '1\n', '1\r\n')
+  assert is_accepted('exact', '1\n', '1\n')
+  assert not is_accepted('exact', '1\n', '1')
+  assert not is_accepted('exact', '1\n', '1\r\n')
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_exact_forgives_nothing():
      ('1\n2', '1 2', False)],
 )  # fmt: skip
 def test_unordered_lines_are_a_multiset(expected, printed, verdict):
-  assert is_right('unordered', expected, printed) is verdict
+  assert is_accepted('unordered', expected, printed) is verdict
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_unordered_lines_are_a_multiset(expected, printed, verdict):
      ('1.0 x 2', '1 x 2'), ('1e9', '1000000999'), ('1e999999999',) * 2],
 )  # fmt: skip
 def test_floats_may_be_near_and_spelled_in_any_way(expected, printed):
-  assert is_right('float', expected, printed)
+  assert is_accepted('float', expected, printed)
 
 
 @pytest.mark.parametrize(
@@ -114,31 +114,31 @@ def test_floats_may_be_near_and_spelled_in_any_way(expected, printed):
      ('1.0 2 3', '1.0 2'), ('infinit', 'inf'), ('.', '0')],
 )  # fmt: skip
 def test_floats_are_not_far_and_not_spelled_in_code(expected, printed):
-  assert not is_right('float', expected, printed)
+  assert not is_accepted('float', expected, printed)
 
 
 def test_flags_set_the_tolerance():
-  assert is_right('float', '1.0', '1.05', 'float_tolerance', '0.1')
-  assert not is_right('float', '1.0', '1.05', 'float_tolerance', '1e-3')
+  assert is_accepted('float', '1.0', '1.05', 'float_tolerance', '0.1')
+  assert not is_accepted('float', '1.0', '1.05', 'float_tolerance', '1e-3')
   absolute = 'float_absolute_tolerance', '1e-3'
   relative = 'float_relative_tolerance', '1e-3'
-  assert is_right('float', '0.0', '1e-3', *absolute)
-  assert not is_right('float', '0.0', '1e-3', *relative)
-  assert is_right('float', '1e6', '1000999', *relative)
-  assert not is_right('float', '1e6', '1000999', *absolute)
-  assert is_right('float', '0.0 1e6', '1e-3 1000999', *absolute, *relative)
-  assert is_right('json', '[1.0]', '[1.05]', 'float_tolerance', '0.1')
+  assert is_accepted('float', '0.0', '1e-3', *absolute)
+  assert not is_accepted('float', '0.0', '1e-3', *relative)
+  assert is_accepted('float', '1e6', '1000999', *relative)
+  assert not is_accepted('float', '1e6', '1000999', *absolute)
+  assert is_accepted('float', '0.0 1e6', '1e-3 1000999', *absolute, *relative)
+  assert is_accepted('json', '[1.0]', '[1.05]', 'float_tolerance', '0.1')
 
 
 def test_kattis_takes_integers_for_floats_with_a_tolerance_only():
   tolerance = 'float_tolerance', '1e-6'
-  assert is_right('kattis', '3 -1 yes', '3.0000001 -1.0 Yes', *tolerance)
-  assert not is_right('kattis', '3', '3.0')
-  assert not is_right('kattis', '0.0314', '3.14e-2')
-  assert is_right('kattis', '0.0314', '3.14e-2', *tolerance)
-  assert not is_right('kattis', 'a', '1', *tolerance)
-  assert not is_right('kattis', '1', 'a', *tolerance)
-  assert not is_right('kattis', 'A 1', 'a 1', 'case_sensitive', *tolerance)
+  assert is_accepted('kattis', '3 -1 yes', '3.0000001 -1.0 Yes', *tolerance)
+  assert not is_accepted('kattis', '3', '3.0')
+  assert not is_accepted('kattis', '0.0314', '3.14e-2')
+  assert is_accepted('kattis', '0.0314', '3.14e-2', *tolerance)
+  assert not is_accepted('kattis', 'a', '1', *tolerance)
+  assert not is_accepted('kattis', '1', 'a', *tolerance)
+  assert not is_accepted('kattis', 'A 1', 'a 1', 'case_sensitive', *tolerance)
 
 
 @pytest.mark.parametrize(
@@ -149,28 +149,28 @@ def test_kattis_takes_integers_for_floats_with_a_tolerance_only():
 )  # fmt: skip
 def test_kattis_can_hold_spaces_fast(printed, verdict):
   flags = 'space_change_sensitive', 'float_tolerance', '0'
-  assert is_right('kattis', '1 2\n3\n', printed, *flags) is verdict
+  assert is_accepted('kattis', '1 2\n3\n', printed, *flags) is verdict
 
 
 def test_any_of_takes_each_of_the_listed_texts():
   expected = json.dumps(['1 2', 'no', 'ä'])
-  assert all(is_right('any_of', expected, x) for x in ('1\n2\n', 'no', 'ä'))
-  assert not any(is_right('any_of', expected, x) for x in ('1', '', 'No'))
-  assert not is_right('any_of', '[]', '')
+  assert all(is_accepted('any_of', expected, x) for x in ('1\n2\n', 'no', 'ä'))
+  assert not any(is_accepted('any_of', expected, x) for x in ('1', '', 'No'))
+  assert not is_accepted('any_of', '[]', '')
   for wrong in ('1 2', '"1"', '[1]', '{"1": 2}', '[' * DEEP):
     with pytest.raises(ValueError, match='mend'):
-      is_right('any_of', wrong, '1')
+      is_accepted('any_of', wrong, '1')
 
 
 def test_json_is_compared_in_type_and_value():
-  assert is_right('json', '{"a": [1, 0.5]}', ' {"a":\n[1, 0.500001]}')
-  assert is_right('json', 'NaN', 'NaN')
+  assert is_accepted('json', '{"a": [1, 0.5]}', ' {"a":\n[1, 0.500001]}')
+  assert is_accepted('json', 'NaN', 'NaN')
   for printed in ('[1, 2', '[1,2] 3', '', '[true, 2]', '[1.0, 2]', '(1, 2)',
                   '\ufeff[1, 2]', b'\xff', '[1, 2]'.encode('utf-16'),
                   '[' * DEEP + ']' * DEEP):  # fmt: skip
-    assert not is_right('json', '[1, 2]', printed)
+    assert not is_accepted('json', '[1, 2]', printed)
   with pytest.raises(ValueError, match='no JSON.*mend'):
-    is_right('json', '[1', '[1')
+    is_accepted('json', '[1', '[1')
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_unequal_json(expected, returned):
   assert not checkers.equal_json_values(expected, returned)
 
 
-def nested(depth, core):
+def build_nested_value(depth, core):
   value = core
   for _ in range(depth):
     value = [{'a': value, 'b': 0}]
@@ -221,9 +221,11 @@ def nested(depth, core):
 
 
 def test_deep_values_are_compared_to_their_end():
-  assert checkers.equal_json_values(nested(DEEP, 1), nested(DEEP, 1))
-  assert not checkers.equal_json_values(nested(DEEP, 1), nested(DEEP, 2))
-  assert not checkers.equal_json_values(nested(DEEP, 1), nested(DEEP + 1, 1))
+  assert checkers.equal_json_values(build_nested_value(DEEP, 1), build_nested_value(DEEP, 1))
+  assert not checkers.equal_json_values(build_nested_value(DEEP, 1), build_nested_value(DEEP, 2))
+  assert not checkers.equal_json_values(
+      build_nested_value(DEEP, 1), build_nested_value(DEEP + 1, 1)
+  )
 
 
 def test_deep_texts_are_an_error_of_their_own():
@@ -239,9 +241,9 @@ def test_integers_of_any_length_are_read_exactly():
   assert value % 10**18 == -int('123456789' * 2) % 10**18
   assert -value // 10**8990 == 1234567891
   assert checkers.parse_json('12') == 12
-  assert is_right('json', digits, digits)
-  assert not is_right('json', digits, digits + '0')
-  assert not is_right('json', digits, digits[:-1] + '8')
+  assert is_accepted('json', digits, digits)
+  assert not is_accepted('json', digits, digits + '0')
+  assert not is_accepted('json', digits, digits[:-1] + '8')
 
 
 @pytest.mark.parametrize('name', ['tokens', 'float', 'kattis', 'lines',
@@ -254,15 +256,15 @@ def test_hostile_outputs_end_soon(name):
                   b'1.' + b'1' * long + b'x', b' ' * long, b'\n' * long,
                   b'\r' * long + b'x', b'1 ' * long, b'1e999999999',
                   b'1e-999999999', b'1e' + b'9' * long):  # fmt: skip
-    assert not is_right(name, b'0.5', printed, *flags)
+    assert not is_accepted(name, b'0.5', printed, *flags)
   assert time.process_time() - start < 15  # One, on a quick machine.
 
 
 def test_an_early_difference_ends_the_comparison():
   expected = b'0 ' * (1 << 22)
   tracemalloc.start()
-  assert not is_right('tokens', expected, b'1 ' * (1 << 22))
-  assert not is_right('tokens', expected, expected[:-2])
+  assert not is_accepted('tokens', expected, b'1 ' * (1 << 22))
+  assert not is_accepted('tokens', expected, expected[:-2])
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert peak < 4 * len(expected)  # Split at once it were 17 times as much.

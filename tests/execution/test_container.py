@@ -22,7 +22,7 @@ from valley_jax.execution import judge
 """
 
 
-def _run(*command, uid=0, refuse=(), missing=()) -> subprocess.CompletedProcess:
+def _run_in_container(*command, uid=0, refuse=(), missing=()) -> subprocess.CompletedProcess:
   how = json.dumps({'uid': uid, 'refuse': refuse, 'missing': missing})
   here = [str(HERE), str(HERE.parent), *filter(None, sys.path)]
   return subprocess.run(
@@ -32,20 +32,20 @@ def _run(*command, uid=0, refuse=(), missing=()) -> subprocess.CompletedProcess:
   )  # fmt: skip
 
 
-def _judge(source: str, **container) -> list[str]:
+def _run_program_in_container(source: str, **container) -> list[str]:
   """Runs Python in the container; returns the lines that it prints."""
-  done = _run('-c', IMPORTS + textwrap.dedent(source), **container)
+  done = _run_in_container('-c', IMPORTS + textwrap.dedent(source), **container)
   assert done.returncode == 0, done.stderr
   return done.stdout.splitlines()
 
 
 @pytest.fixture(scope='module')
 def probe():
-  return _run('-m', 'valley_jax.execution.probe')
+  return _run_in_container('-m', 'valley_jax.execution.probe')
 
 
 def test_the_container_denies_what_docker_denies():
-  lines = _judge("""
+  lines = _run_program_in_container("""
       import ctypes, os
       libc = ctypes.CDLL(None, use_errno=True)
       for flags in (0x10000000, 0x20000, 0x20000000, 0x40000000):
@@ -100,14 +100,14 @@ JUDGED = {
 @pytest.fixture(scope='module')
 def verdicts():
   programs = [(n, s, textwrap.dedent(c)) for n, (s, c, _) in JUDGED.items()]
-  *lines, left = _judge(f"""
+  *lines, left = _run_program_in_container(f"""
       import os, pathlib
       before = set(os.listdir('/tmp'))
       limits = records.Limits(cpu_seconds=0.3, memory_mib=128, output_kib=256)
-      p = judged.problem(('', '3'), limits=limits)
-      slow = judged.problem(('', '3'))  # numpy, on a busy machine.
+      p = judged.build_problem(('', '3'), limits=limits)
+      slow = judged.build_problem(('', '3'))  # numpy, on a busy machine.
       limits = records.replace(limits, cpu_seconds=5.0)
-      patient = judged.problem(('', '3'), limits=limits)
+      patient = judged.build_problem(('', '3'), limits=limits)
       special = {{'numpy': slow, 'C++': slow, 'fills memory': patient}}
       pairs = [
           (special.get(n, p), records.Submission(
@@ -133,13 +133,13 @@ def test_a_program_is_judged_there_as_elsewhere(verdicts, name):
 
 REFUSED = """
 try:
-  print(judged.verdict(judged.problem(), judged.CONTROL, waivers={!r}))
+  print(judged.judge_verdict(judged.build_problem(), judged.CONTROL, waivers={!r}))
 except isolation.IsolationError as e: print(str(e).replace(chr(10), ' '))
 """
 
 
 def test_an_ordinary_user_is_told_what_to_do():
-  [line] = _judge(REFUSED.format(()), uid=1234)
+  [line] = _run_program_in_container(REFUSED.format(()), uid=1234)
   assert 'Run as root inside the container' in line
 
 
@@ -158,15 +158,15 @@ LANDLOCK = (
     ],
 )
 def test_without_landlock_nothing_runs(waivers, words):
-  [line] = _judge(REFUSED.format(waivers), missing=LANDLOCK)
+  [line] = _run_program_in_container(REFUSED.format(waivers), missing=LANDLOCK)
   assert words in line
 
 
 def test_without_landlock_what_is_waived_by_name_is_stamped():
-  lines = _judge(
+  lines = _run_program_in_container(
       """
-      row = judged.judge_one(
-          judged.problem(), judged.CONTROL, waivers=('writes', 'files'))
+      row = judged.judge_program(
+          judged.build_problem(), judged.CONTROL, waivers=('writes', 'files'))
       print(row.verdict.value, row.tier, *row.waivers)
       """,
       missing=LANDLOCK,
@@ -176,9 +176,9 @@ def test_without_landlock_what_is_waived_by_name_is_stamped():
 
 def test_a_waiver_does_not_take_a_wall_away_that_can_be_had():
   source = 'open("/etc/passwd"); print(3)'
-  lines = _judge(f"""
-      row = judged.judge_one(
-          judged.problem(('', '3')), {source!r}, waivers=('writes', 'files'))
+  lines = _run_program_in_container(f"""
+      row = judged.judge_program(
+          judged.build_problem(('', '3')), {source!r}, waivers=('writes', 'files'))
       print(row.verdict.value, row.waivers)
   """)
   assert lines == ['RE ()']
@@ -219,4 +219,4 @@ os._exit(0)
 @pytest.mark.skipif(os.uname().machine != 'x86_64', reason='Calls by number.')
 def test_the_filter_alone_keeps_a_test_from_its_supervisor():
   """Where Landlock is older than 6.12 and lets signals through."""
-  assert _judge(GUARDED) == ['lives']
+  assert _run_program_in_container(GUARDED) == ['lives']

@@ -10,12 +10,12 @@ ALLOWED = sorted(os.sched_getaffinity(0))
 
 
 @pytest.fixture(autouse=True)
-def names_of_our_own(monkeypatch):
+def own_socket_names(monkeypatch):
   name = f'\0valley_jax.test.{os.getpid()}.'  # Other tests judge as well.
   monkeypatch.setattr(timing, 'CORE_SOCKET_PREFIX', name)
 
 
-def _taken(*numbers: int) -> list[list[int]]:
+def _claim_and_release(*numbers: int) -> list[list[int]]:
   pools = [timing.CoreClaims(number) for number in numbers]
   taken = [pool.cores for pool in pools]
   for pool in pools:
@@ -24,18 +24,18 @@ def _taken(*numbers: int) -> list[list[int]]:
 
 
 def test_there_are_never_more_workers_than_cores():
-  assert len(_taken(0)[0]) == len(_taken(10_000)[0]) <= len(ALLOWED)
+  assert len(_claim_and_release(0)[0]) == len(_claim_and_release(10_000)[0]) <= len(ALLOWED)
 
 
 def test_two_pools_take_different_cores_while_there_are():
-  (first,), (second,) = _taken(1, 1)
+  (first,), (second,) = _claim_and_release(1, 1)
   assert len(ALLOWED) == 1 or first != second
 
 
 def test_a_pool_that_finds_none_shares():
-  _, [core] = _taken(0, 1)
+  _, [core] = _claim_and_release(0, 1)
   assert core in ALLOWED
 
 
 def test_what_is_given_back_is_free_again():
-  assert _taken(1) == _taken(1)
+  assert _claim_and_release(1) == _claim_and_release(1)

@@ -14,17 +14,17 @@ C = '#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n'
 CIN = 'int main() { long long a, b; cin >> a >> b; cout << a + b << endl; }'
 SCANF = 'int main() { int a, b; scanf("%d%d", &a, &b); printf("%d", a + b); '
 ADD = C + SCANF + '}'
-SMALL = judged.problem(limits=records.Limits(cpu_seconds=0.5, memory_mib=64, output_kib=64))
+SMALL = judged.build_problem(limits=records.Limits(cpu_seconds=0.5, memory_mib=64, output_kib=64))
 # A slow machine takes a second to fill the memory.
-PATIENT = judged.problem(limits=records.Limits(cpu_seconds=5.0, memory_mib=64, output_kib=64))
-DEEP = judged.problem(('1000000', '1000000'), limits=records.Limits(memory_mib=512))
+PATIENT = judged.build_problem(limits=records.Limits(cpu_seconds=5.0, memory_mib=64, output_kib=64))
+DEEP = judged.build_problem(('1000000', '1000000'), limits=records.Limits(memory_mib=512))
 # Each level needs the frame of the level above.
 RECURSE = C + """
 int f(int n, int* above) { int x = 1; return n ? *above + f(n - 1, &x) : 0; }
 int main() { int n, one = 1; scanf("%d", &n); printf("%d", f(n, &one)); }"""
 
 
-def _main(body: str) -> str:
+def _wrap_in_main(body: str) -> str:
   return f'{C}int main() {{ {body} }}'
 
 
@@ -49,28 +49,28 @@ CASES = {
           ' return 0; }', 'c'),
     'C with mathematics': ('AC', f'{C}#include <math.h>\n{SCANF}'
           ' if (sqrt((double)a * a) != a) abort(); return 0; }', 'c'),
-    'C as C++': ('CE', _main('int new = 3;')),
+    'C as C++': ('CE', _wrap_in_main('int new = 3;')),
     'C++ as C': ('CE', f'{C}template <int N> struct S {{}};\n{SCANF}}}', 'c'),
-    'wrong': ('WA', _main('puts("4");')),
-    'no syntax': ('CE', _main('return nothing')),
+    'wrong': ('WA', _wrap_in_main('puts("4");')),
+    'no syntax': ('CE', _wrap_in_main('return nothing')),
     'no main': ('CE', 'int x;'),
-    'a loop': ('TLE', _main('for (volatile int i = 0; ; ) i = i;')),
-    'memory touched': ('MLE', _main(
+    'a loop': ('TLE', _wrap_in_main('for (volatile int i = 0; ; ) i = i;')),
+    'memory touched': ('MLE', _wrap_in_main(
         'char* volatile p = (char*)malloc(1 << 28); memset(p, 1, 1 << 28);'
         ' printf("%d", 2 + p[9]);'), 'cpp17', PATIENT),
-    'memory leaked': ('MLE', _main(
+    'memory leaked': ('MLE', _wrap_in_main(
         'for (;;) { void* volatile p = malloc(1 << 20); memset(p, 1, 1 << 20);'
         ' }'), 'cpp17', PATIENT),
     'memory untouched': ('AC', f'static int unused[1 << 26];\n{ADD}'),
-    'a segmentation fault': ('RE', _main('volatile int* p = 0; *p = 1;')),
-    'an abort': ('RE', _main('abort();')),
+    'a segmentation fault': ('RE', _wrap_in_main('volatile int* p = 0; *p = 1;')),
+    'an abort': ('RE', _wrap_in_main('abort();')),
     'right, non-zero exit': ('RE', f'{C}{SCANF}return 3; }}'),
-    'an exception': ('RE', _main('throw "words";')),
-    'division by zero': ('RE', _main('volatile int z = 0; return 100 / z;')),
+    'an exception': ('RE', _wrap_in_main('throw "words";')),
+    'division by zero': ('RE', _wrap_in_main('volatile int z = 0; return 100 / z;')),
     'a failed assert': ('RE',
-                        '#include <cassert>\n' + _main('assert(1 == 2);')),
-    'endless output': ('OLE', _main('for (;;) puts("x");')),
-    'input to its end': ('AC', _main(
+                        '#include <cassert>\n' + _wrap_in_main('assert(1 == 2);')),
+    'endless output': ('OLE', _wrap_in_main('for (;;) puts("x");')),
+    'input to its end': ('AC', _wrap_in_main(
         'int x, sum = 0; while (scanf("%d", &x) == 1) sum += x;'
         ' printf("%d", sum);')),
     'a million levels': ('AC', RECURSE, 'cpp17', DEEP),
@@ -119,15 +119,15 @@ def test_the_message_says_what_compiler_and_program_said(judgements, name):
   assert WORDS[name] in judgements[name].message, judgements[name]
 
 
-def _judge(*sources, **settings):
-  pairs = ((judged.problem(), source) for source in sources)
+def _judge_cpp(*sources, **settings):
+  pairs = ((judged.build_problem(), source) for source in sources)
   return judged.judge_pairs(*pairs, language='cpp17', **settings)
 
 
 def test_what_fails_to_compile_does_so_with_the_header_too(tmp_path):
   misses = 'int main() { std::cout << 3; }'
   few = [f'int main() {{ return {i}; }}' for i in range(4)]
-  rows = _judge(*few, STD + CIN, misses, cache_dir=str(tmp_path))
+  rows = _judge_cpp(*few, STD + CIN, misses, cache_dir=str(tmp_path))
   assert any((tmp_path / 'headers').iterdir())  # It has been precompiled.
   assert [row.verdict.value for row in rows[4:]] == ['AC', 'CE']
   assert 'cout' in rows[-1].message
@@ -136,23 +136,23 @@ def test_what_fails_to_compile_does_so_with_the_header_too(tmp_path):
 def test_a_second_run_compiles_nothing(tmp_path, monkeypatch):
   settings = {'cache_dir': str(tmp_path)}
   source = '#include <iostream>\nusing namespace std;\n' + CIN
-  assert _judge(source, **settings)[0].verdict.value == 'AC'
+  assert _judge_cpp(source, **settings)[0].verdict.value == 'AC'
 
-  def refuse(*unused):
+  def refuse_to_compile(*unused):
     raise AssertionError('it compiles')
 
-  monkeypatch.setattr(languages.Compilers, 'run_compiler', refuse)
+  monkeypatch.setattr(languages.Compilers, 'run_compiler', refuse_to_compile)
   # Another limit: another judgement of the same binary.
-  row = _judge(source, cpu_seconds=1.5, **settings)[0]
+  row = _judge_cpp(source, cpu_seconds=1.5, **settings)[0]
   assert row.verdict.value == 'AC'
 
 
 def test_the_cache_tells_standards_apart(tmp_path):
-  p = judged.problem(('', '201703'))
-  source = _main('printf("%ld", __cplusplus);')
+  p = judged.build_problem(('', '201703'))
+  source = _wrap_in_main('printf("%ld", __cplusplus);')
   for language, verdict in (('cpp17', 'AC'), ('cpp20', 'WA')):
     settings = {'language': language, 'cache_dir': str(tmp_path)}
-    assert judged.verdict(p, source, **settings) == verdict
+    assert judged.judge_verdict(p, source, **settings) == verdict
 
 
 def test_compiling_that_passes_its_limits_is_stopped(monkeypatch):
@@ -164,18 +164,18 @@ def test_compiling_that_passes_its_limits_is_stopped(monkeypatch):
       'template <int N> struct F<N, 0> {};\nint main() { F<1, 20> x; }'
   )
   started = time.monotonic()
-  rows = _judge(slow, ADD)
+  rows = _judge_cpp(slow, ADD)
   assert time.monotonic() - started < 25  # Without them it takes 36 s.
   assert [row.verdict.value for row in rows] == ['CE', 'AC']
 
 
 def test_a_flood_of_errors_is_a_short_message():
-  row = _judge(''.join(f'x{i} y;\n' for i in range(10_000)))[0]
+  row = _judge_cpp(''.join(f'x{i} y;\n' for i in range(10_000)))[0]
   assert row.verdict.value == 'CE'
   assert 0 < len(row.message) <= 1000
 
 
 def test_the_same_wrong_program_is_told_the_same_again():
-  rows = _judge(*['int main() { return nothing; }'] * 2)
+  rows = _judge_cpp(*['int main() { return nothing; }'] * 2)
   assert 'nothing' in rows[0].message
   assert rows[1].message == rows[0].message

@@ -169,10 +169,12 @@ while True:
 def bombs(request):
   sources = {name: PRELUDE + source for name, source in BOMBS.items()}
   # A slow machine takes a second to fill the memory.
-  patient = judged.problem(('', 'held'), limits=records.replace(leftovers.LIMITS, cpu_seconds=5.0))
+  patient = judged.build_problem(
+      ('', 'held'), limits=records.replace(leftovers.LIMITS, cpu_seconds=5.0)
+  )
   greedy = {n: sources.pop(n) for n, v in EXPECTED.items() if v == 'MLE'}
-  rows = leftovers.judge_each(greedy, request.param, patient)
-  return rows | leftovers.judge_each(sources, request.param)
+  rows = leftovers.judge_with_controls(greedy, request.param, patient)
+  return rows | leftovers.judge_with_controls(sources, request.param)
 
 
 @pytest.mark.parametrize('name', BOMBS)
@@ -206,18 +208,18 @@ def test_the_verdict_says_which_limit_was_passed(bombs, name):
 def idlers():
   sources = {name: PRELUDE + source for name, source in IDLERS.items()}
   sources['unseen'] = PRELUDE + UNSEEN
-  p = judged.problem(('', 'held'), limits=leftovers.LIMITS)
+  p = judged.build_problem(('', 'held'), limits=leftovers.LIMITS)
   pairs = []
   for source in sources.values():
-    pairs += [(p, source), (judged.problem(), judged.CONTROL)]
+    pairs += [(p, source), (judged.build_problem(), judged.CONTROL)]
 
-  def judge(tier, some):
+  def judge_in_tier(tier, some):
     rows = judged.judge_pairs(*some, tier=tier)
     return [row.verdict.value for row in rows]
 
-  with leftovers.none(), concurrent.futures.ThreadPoolExecutor(20) as executor:
+  with leftovers.expect_no_leftovers(), concurrent.futures.ThreadPoolExecutor(20) as executor:
     futures = {
-        (tier, name): executor.submit(judge, tier, pairs[2 * i : 2 * i + 2])
+        (tier, name): executor.submit(judge_in_tier, tier, pairs[2 * i : 2 * i + 2])
         for tier in leftovers.TIERS
         for i, name in enumerate(sources)
     }
@@ -294,43 +296,43 @@ int main() {
 """
 
 
-def _run_twice(tier: str, prepare) -> list[sandbox.Execution]:
+def _run_twice(tier: str, prepare_program) -> list[sandbox.Execution]:
   """Runs two tests as a worker does: in one sandbox, unless it is dirty."""
 
-  def run(place):
-    load, executions, box = prepare(place), [], None
+  def run_both(confinement):
+    load_program, executions, box = prepare_program(confinement), [], None
     while len(executions) < 2:
       if box is None or box.is_dirty:
         if box:
           box.close()
-        box = sandbox.Sandbox(place, leftovers.LIMITS)
-        load(box)
+        box = sandbox.Sandbox(confinement, leftovers.LIMITS)
+        load_program(box)
       executions.append(box.run_test(b''))
     box.close()
     return executions
 
-  return judged.in_place(run, tier)
+  return judged.run_confined(run_both, tier)
 
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_a_test_finds_nothing_that_another_has_left(tier):
-  def prepare(place):
-    del place
+  def prepare_program(confinement):
+    del confinement
     return lambda box: box.compile_python((PRELUDE + KEEPS,), 'stdin', '')
 
-  first, second = _run_twice(tier, prepare)
+  first, second = _run_twice(tier, prepare_program)
   assert first.exit_code == second.exit_code == 0, first.stderr
   assert first.stdout == second.stdout
 
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_a_binary_that_a_test_has_rewritten_is_whole_for_the_next(tier):
-  def prepare(place):
+  def prepare_program(confinement):
     compilers = languages.Compilers(cache.JudgementCache(''), pathlib.Path('/none'))
     source = {'solution.c': KEEPS_BINARY.encode()}
-    binary, made = compilers.compile_files(place, 'c', source)
+    binary, made = compilers.compile_files(confinement, 'c', source)
     assert binary, made
     return lambda box: box.load_binary(binary)
 
-  first, second = _run_twice(tier, prepare)
+  first, second = _run_twice(tier, prepare_program)
   assert first.stdout == second.stdout != b''

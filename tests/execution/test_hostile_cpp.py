@@ -103,7 +103,7 @@ while (1) syscall(SYS_clone, CLONE_PARENT | CLONE_VM | CLONE_VFORK, 0, 0, 0, 0);
 }
 
 
-def _program(body: str) -> str:
+def _build_c_program(body: str) -> str:
   return f'{CALLS_PRELUDE}int main(int c, char** v) {{ {body} }}\n'
 
 
@@ -124,8 +124,8 @@ def sources(request, canary):
   texts = {n: s.replace('CANARY', str(canary)) for n, s in SOURCES.items()}
   only_cpp = {name: texts.pop(name) for name in ONLY_CPP}
   try:
-    rows = leftovers.judge_each(texts, request.param, language='c')
-    return rows | leftovers.judge_each(only_cpp, request.param, language='cpp17')
+    rows = leftovers.judge_with_controls(texts, request.param, language='c')
+    return rows | leftovers.judge_with_controls(only_cpp, request.param, language='cpp17')
   finally:
     patch.undo()
 
@@ -145,9 +145,11 @@ def binaries(request, tmp_path_factory):
   # Compiled once for all tiers.
   kept = tmp_path_factory.getbasetemp() / 'binaries'
   bodies = {n: f'{s}\nputs("held");' for n, s in CALLS.items()} | ENTRANCES
-  programs = {name: _program(body) for name, body in bodies.items()}
-  p = judged.problem(('', 'held'), limits=leftovers.LIMITS)
-  return leftovers.judge_each(programs, request.param, p, language='c', cache_dir=str(kept))
+  programs = {name: _build_c_program(body) for name, body in bodies.items()}
+  p = judged.build_problem(('', 'held'), limits=leftovers.LIMITS)
+  return leftovers.judge_with_controls(
+      programs, request.param, p, language='c', cache_dir=str(kept)
+  )
 
 
 @pytest.mark.parametrize('name', CALLS)
@@ -166,6 +168,8 @@ def test_a_hostile_binary_is_ended(binaries, name):
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_floods_of_errors_are_cut(tier):
-  row = judged.judge_one(judged.problem(), 'int main() {' + 'x;\n' * 5000, language='c', tier=tier)
+  row = judged.judge_program(
+      judged.build_problem(), 'int main() {' + 'x;\n' * 5000, language='c', tier=tier
+  )
   assert row.verdict.value == 'CE'
   assert 0 < len(row.message) <= 1000

@@ -244,9 +244,9 @@ def walls(request, tmp_path_factory):
     port = listener.getsockname()[1]
     here = pathlib.Path(__file__)
     given = f'{port} {canary} {here} {here.parent} {pathlib.Path.home()}'
-    p = judged.problem((given, 'held'))
+    p = judged.build_problem((given, 'held'))
     sources = {n: f"{PRELUDE}{s}\nprint('held')" for n, s in REACH.items()}
-    rows = leftovers.judge_each(sources, request.param, p, cpu_seconds=5.0)
+    rows = leftovers.judge_with_controls(sources, request.param, p, cpu_seconds=5.0)
     for heard in (listener.accept, lambda: mail.recv(1), lambda: named.recv(1)):
       for end in (listener, mail, named):
         end.settimeout(0.01)
@@ -273,8 +273,8 @@ if os.fork() == 0:
   b.send(b'3')
   os._exit(0)
 print(a.recv(1).decode())"""
-  p = judged.problem(('', '3'))
-  assert judged.verdict(p, source, tier=tier) == 'AC'
+  p = judged.build_problem(('', '3'))
+  assert judged.judge_verdict(p, source, tier=tier) == 'AC'
 
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
@@ -287,8 +287,8 @@ secrets = set(os.environ) - {'HOME', 'LANG', 'OPENBLAS_NUM_THREADS', 'PWD',
 ids = {*os.getresuid(), *os.getresgid(), *os.getgroups()}
 print(os.getpid() > 1, 0 in ids, len(ids), secrets or 'none')
 """
-  p = judged.problem(('', 'True False 1 none'))
-  row = judged.judge_one(p, source, tier=tier)
+  p = judged.build_problem(('', 'True False 1 none'))
+  row = judged.judge_program(p, source, tier=tier)
   assert row.verdict.value == 'AC', row
 
 
@@ -298,18 +298,18 @@ def test_the_host_sees_no_program_as_root(tier):
   """bubblewrap maps any --uid to the caller's: root must be given up first."""
   owners, groups = [], []
 
-  def look(place):
-    before = leftovers.descendants()
+  def look_at_owners(confinement):
+    before = leftovers.find_descendants()
     limits = records.Limits(cpu_seconds=1.0)
-    with sandbox.Sandbox(place, limits) as box:
+    with sandbox.Sandbox(confinement, limits) as box:
       box.compile_python(('pass',), 'stdin', '')
-      for pid in leftovers.descendants() - before:
+      for pid in leftovers.find_descendants() - before:
         lines = pathlib.Path(f'/proc/{pid}/status').read_text().splitlines()
         status = dict(line.split(':', 1) for line in lines)
         owners.extend(map(int, status['Uid'].split()))
         groups.extend(map(int, status['Gid'].split()))
         assert not status['Groups'].split()
-    return place.user.uid if place.user else isolation_lib.UNPRIVILEGED_UID
+    return confinement.user.uid if confinement.user else isolation_lib.UNPRIVILEGED_UID
 
-  uid = judged.in_place(look, tier)
+  uid = judged.run_confined(look_at_owners, tier)
   assert set(owners) == set(groups) == {uid}

@@ -25,10 +25,10 @@ from valley_jax.execution.confinement import sandbox
 def test_without_bubblewrap_it_refuses_and_names_the_package(monkeypatch):
   monkeypatch.setenv('PATH', '/nonexistent')
   with pytest.raises(isolation_lib.IsolationError, match='apt-get install bubblewrap'):
-    judged.judge_one(judged.problem(), judged.CONTROL)
+    judged.judge_program(judged.build_problem(), judged.CONTROL)
 
 
-def _fake_bubblewrap(directory: pathlib.Path, script: str) -> str:
+def _write_fake_bubblewrap(directory: pathlib.Path, script: str) -> str:
   path = directory / 'bwrap'
   path.write_text(f'#!/bin/sh\n{script}\n')
   path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
@@ -40,9 +40,9 @@ def _fake_bubblewrap(directory: pathlib.Path, script: str) -> str:
 
 def test_a_bubblewrap_that_does_not_start_is_refused(tmp_path, monkeypatch):
   script = 'echo "bwrap: No permissions to create new namespace" >&2; exit 1'
-  monkeypatch.setenv('PATH', _fake_bubblewrap(tmp_path, script))
+  monkeypatch.setenv('PATH', _write_fake_bubblewrap(tmp_path, script))
   with pytest.raises(isolation_lib.IsolationError, match='(?s)No permissions.*user namespaces'):
-    judged.judge_one(judged.problem(), judged.CONTROL)
+    judged.judge_program(judged.build_problem(), judged.CONTROL)
 
 
 HOLES = {
@@ -53,9 +53,9 @@ HOLES = {
 }
 
 
-def _with_hole(directory: pathlib.Path, hole: str) -> str:
+def _write_bubblewrap_with_hole(directory: pathlib.Path, hole: str) -> str:
   """A script in its place asks the real one for less than it was told."""
-  return _fake_bubblewrap(
+  return _write_fake_bubblewrap(
       directory,
       f"""
 count=$#
@@ -69,38 +69,40 @@ exec {shutil.which('bwrap')} "$@" """,
 
 @pytest.mark.parametrize('words', HOLES)
 def test_a_bubblewrap_with_a_hole_is_refused(words, tmp_path, monkeypatch):
-  monkeypatch.setenv('PATH', _with_hole(tmp_path, HOLES[words]))
+  monkeypatch.setenv('PATH', _write_bubblewrap_with_hole(tmp_path, HOLES[words]))
   with pytest.raises(isolation_lib.IsolationError, match=words):
-    judged.judge_one(judged.problem(), judged.CONTROL)
+    judged.judge_program(judged.build_problem(), judged.CONTROL)
 
 
 @pytest.mark.parametrize('words', HOLES)
 def test_a_hole_that_is_waived_by_name_is_stamped(words, tmp_path, monkeypatch):
   name = 'network' if 'socket' in words else words.split()[0]
   waivers = (name, 'privileges') if name == 'network' else (name,)
-  monkeypatch.setenv('PATH', _with_hole(tmp_path, HOLES[words]))
-  row = judged.judge_one(judged.problem(), judged.CONTROL, waivers=waivers)
+  monkeypatch.setenv('PATH', _write_bubblewrap_with_hole(tmp_path, HOLES[words]))
+  row = judged.judge_program(judged.build_problem(), judged.CONTROL, waivers=waivers)
   assert row.verdict.value == 'AC'
   assert row.waivers == tuple(sorted(waivers))
 
 
 def test_another_hole_than_the_waived_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setenv('PATH', _with_hole(tmp_path, HOLES['files .reads']))
+  monkeypatch.setenv('PATH', _write_bubblewrap_with_hole(tmp_path, HOLES['files .reads']))
   with pytest.raises(isolation_lib.IsolationError, match='files .reads'):
-    judged.judge_one(judged.problem(), judged.CONTROL, waivers=('writes', 'network'))
+    judged.judge_program(judged.build_problem(), judged.CONTROL, waivers=('writes', 'network'))
 
 
 def test_what_holds_is_not_stamped_though_it_was_waived():
-  row = judged.judge_one(judged.problem(), judged.CONTROL, waivers=tuple(probe.PROPERTIES))
+  row = judged.judge_program(
+      judged.build_problem(), judged.CONTROL, waivers=tuple(probe.PROPERTIES)
+  )
   assert (row.verdict.value, row.waivers) == ('AC', ())
 
 
 def test_a_waiver_of_no_property_is_an_error_that_names_them():
   with pytest.raises(ValueError, match='file.*properties: files, writes'):
-    judged.judge_one(judged.problem(), judged.CONTROL, waivers=('file',))
+    judged.judge_program(judged.build_problem(), judged.CONTROL, waivers=('file',))
 
 
-def _probe(**environment) -> subprocess.CompletedProcess:
+def _run_probe(**environment) -> subprocess.CompletedProcess:
   here = pathlib.Path(__file__).parents[2]
   path = os.pathsep.join([str(here), *filter(None, sys.path)])
   return subprocess.run(
@@ -111,7 +113,7 @@ def _probe(**environment) -> subprocess.CompletedProcess:
 
 
 def test_the_probe_shows_every_property_of_every_tier():
-  done = _probe()
+  done = _run_probe()
   assert done.returncode == 0, done.stdout
   _, *tiers = done.stdout.split('\nT')
   assert [text[0] for text in tiers] == ['0', '1', '2']
@@ -125,7 +127,7 @@ def test_the_probe_shows_every_property_of_every_tier():
 
 
 def test_the_probe_names_a_hole_and_takes_the_next_tier(tmp_path):
-  done = _probe(PATH=_with_hole(tmp_path, HOLES['files .reads']))
+  done = _run_probe(PATH=_write_bubblewrap_with_hole(tmp_path, HOLES['files .reads']))
   assert 'T1: has holes\n  no  files       reads /etc/' in done.stdout
   is_left = 'T2' in leftovers.TIERS
   assert done.returncode == (0 if is_left else 1)
@@ -134,7 +136,7 @@ def test_the_probe_names_a_hole_and_takes_the_next_tier(tmp_path):
 
 
 def test_a_sandbox_without_a_cgroup_confines_too():
-  assert judged.in_place(probe.prove_confinement, 'T1') == ()
+  assert judged.run_confined(probe.prove_confinement, 'T1') == ()
 
 
 def test_two_pools_of_a_process_have_cgroups_of_their_own():
@@ -160,7 +162,7 @@ x[::4096] = b'x' * len(x[::4096])
 time.sleep(3)
 """
   limits = records.Limits(cpu_seconds=2.0, memory_mib=128)
-  execution = judged.run_in_place(greedy, limits, tier)
+  execution = judged.run_python(greedy, limits, tier)
   assert execution.stopped is sandbox.StopReason.MEMORY
 
 
@@ -173,7 +175,7 @@ for _ in range(3): os.fork()
 time.sleep(0.3)
 """
   limits = records.Limits(cpu_seconds=2.0, memory_mib=128)
-  assert judged.run_in_place(shared, limits, tier).exit_code == 0
+  assert judged.run_python(shared, limits, tier).exit_code == 0
 
 
 @pytest.mark.parametrize('tier', ['T1', 'T2'])
@@ -189,19 +191,19 @@ try:
 except OSError: print(n)
 """
   limits = records.Limits(cpu_seconds=2.0)
-  execution = judged.run_in_place(bomb, limits, tier)
+  execution = judged.run_python(bomb, limits, tier)
   assert 10 < int(execution.stdout) < cgroups.MAX_PROCESSES
 
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_the_tier_says_what_held_the_programs(tier):
-  row = judged.judge_one(judged.problem(), judged.CONTROL, tier=tier)
+  row = judged.judge_program(judged.build_problem(), judged.CONTROL, tier=tier)
   assert (row.verdict.value, row.tier) == ('AC', tier)
 
 
 def test_there_is_no_other_tier():
   with pytest.raises(isolation_lib.IsolationError, match='T0, T1, T2'):
-    judged.judge_one(judged.problem(), judged.CONTROL, tier='T3')
+    judged.judge_program(judged.build_problem(), judged.CONTROL, tier='T3')
 
 
 def test_an_unprivileged_user_judges_as_well():
@@ -215,7 +217,7 @@ def test_an_unprivileged_user_judges_as_well():
     pytest.skip(f'User {nobody} may not read {python} and its packages.')
   program = (
       'import judged\n'
-      'row = judged.judge_one(judged.problem(), judged.CONTROL)\n'
+      'row = judged.judge_program(judged.build_problem(), judged.CONTROL)\n'
       'print(row.verdict.value, row.tier)'
   )
   path = os.pathsep.join([str(here), str(here.parent), *paths])
@@ -238,7 +240,7 @@ while True:
   except OSError: pass"""
   program = (
       'import judged\n'
-      f'judged.judge_one(judged.problem(), {source!r}, cpu_seconds=9,'
+      f'judged.judge_program(judged.build_problem(), {source!r}, cpu_seconds=9,'
       f' tier={tier!r})'
   )
   here = pathlib.Path(__file__).parents[1]
@@ -249,7 +251,7 @@ while True:
       start_new_session=True,
   )
   try:
-    while len(inside := leftovers.descendants(process.pid)) < 30:
+    while len(inside := leftovers.find_descendants(process.pid)) < 30:
       assert process.poll() is None
       threading.Event().wait(0.02)
     process.kill()
@@ -260,7 +262,7 @@ while True:
     process.kill()
     process.wait()
   # The next pool removes what lies about.
-  judged.judge_one(judged.problem(), judged.CONTROL, tier=tier)
+  judged.judge_program(judged.build_problem(), judged.CONTROL, tier=tier)
   left = pathlib.Path(tempfile.gettempdir()).glob(f'valley_jax.{process.pid}.*')
   assert not list(left)
   for directory in cgroups.find_own_groups().values():
@@ -281,7 +283,7 @@ def test_a_bubblewrap_that_waits_for_a_dead_judge_is_ended(tmp_path):
   try:
     inside = set()
     while not inside:
-      inside = leftovers.descendants(waiting.pid)
+      inside = leftovers.find_descendants(waiting.pid)
     isolation_lib.prepare_isolation().close()
     assert waiting.wait(timeout=60) != 0
     for pid in inside:
@@ -309,7 +311,7 @@ def test_starting_a_sandbox_forks_no_interpreter():
   """The caller may hold JAX, whose threads do not survive a fork."""
   forks = []
   os.register_at_fork(before=lambda: forks.append(1))
-  judged.judge_one(judged.problem(), judged.CONTROL)
+  judged.judge_program(judged.build_problem(), judged.CONTROL)
   assert not forks
 
 
@@ -368,9 +370,9 @@ def signals(request):
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_what_is_usual_works_behind_the_walls(tier):
   limits = records.Limits(cpu_seconds=5.0, memory_mib=128)
-  p = judged.problem(('', 'True'), limits=limits)
+  p = judged.build_problem(('', 'True'), limits=limits)
   rows = judged.judge_pairs(*((p, s) for s in USUAL.values()), tier=tier)
   verdicts = {n: row.verdict.value for n, row in zip(USUAL, rows)}
   assert verdicts == dict.fromkeys(USUAL, 'AC'), rows
-  row = judged.judge_one(p, SIGNALS_OF_A_BINARY, tier=tier, language='c')
+  row = judged.judge_program(p, SIGNALS_OF_A_BINARY, tier=tier, language='c')
   assert row.verdict.value == 'AC', row

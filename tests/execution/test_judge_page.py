@@ -55,9 +55,9 @@ def test_a_language_is_one_entry(monkeypatch):
   script = '#!/bin/sh\nread a b; echo $((a + b))'
   program = '#include <iostream>\nint main() { int a, b; std::cin >> a >> b;'
   program += ' std::cout << a + b; }'
-  p = judged.problem()
-  assert judged.verdict(p, script, language='bash') == 'AC'
-  assert judged.verdict(p, program, language='cpp23', cpu_seconds=5.0) == 'AC'
+  p = judged.build_problem()
+  assert judged.judge_verdict(p, script, language='bash') == 'AC'
+  assert judged.judge_verdict(p, program, language='cpp23', cpu_seconds=5.0) == 'AC'
 
 
 def test_a_problem_brings_its_checker():

@@ -47,13 +47,13 @@ def run_inside(name, args, stdin='', private=b''):
   return ended.returncode, ended.stdout, reported
 
 
-def prints(source, stdin='2\n3 4\nend'):
+def run_printing(source, stdin='2\n3 4\nend'):
   """Returns what a program prints there; None where it fails."""
   status, printed, _ = run_inside('run_stdin', ((source,),), stdin)
   return None if status else printed.decode()
 
 
-def returns(source, expected, given=()):
+def run_returning(source, expected, given=()):
   """Whether the function's value is accepted; None where it fails."""
   status, _, report = run_inside(
       'run_function', ((source,), 'f'), private=marshal.dumps(list(given))
@@ -138,7 +138,7 @@ def test_what_is_no_report_is_an_error():
      'print(7)\nprint("end")'],
 )  # fmt: skip
 def test_programs_that_it_accepts(source):
-  assert prints(source).split() == ['7', 'end']
+  assert run_printing(source).split() == ['7', 'end']
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_programs_that_it_accepts(source):
      'import sys\nsys.stdout.close()', 'import math', 'print(10**60000)'],
 )  # fmt: skip
 def test_programs_that_fail_there(source):
-  assert prints(source) is None
+  assert run_printing(source) is None
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_programs_that_fail_there(source):
       'threading.Thread(target=f).start()', '')],
 )  # fmt: skip
 def test_what_passes_by_its_streams_is_not_seen(source, printed):
-  assert prints(source) == printed
+  assert run_printing(source) == printed
 
 
 def test_its_alarm_is_reported():
@@ -212,7 +212,7 @@ def test_its_alarm_is_reported():
      ('from __future__ import annotations\ndef f(a, b): return 1', '1', None)],
 )  # fmt: skip
 def test_functions_are_called_as_there(source, expected, verdict):
-  assert returns(source, expected, (1, 2)) is verdict
+  assert run_returning(source, expected, (1, 2)) is verdict
 
 
 def test_tags_tell_tuples_and_keys_apart():
@@ -223,7 +223,7 @@ def test_tags_tell_tuples_and_keys_apart():
   assert json.loads(report.removeprefix(b'value')) == tagged
 
 
-def judgement(verdict, message=''):
+def build_judgement(verdict, message=''):
   return records.Judgement(
       problem_id='p', sample_index=0, verdict=records.Verdict(verdict),
       tests_passed=0, num_tests=1, first_failed=0, cpu_seconds=0.0,
@@ -242,13 +242,13 @@ def judgement(verdict, message=''):
      (('AC',), ('WA',), 'strict AC, LiveCodeBench WA: ')],
 )  # fmt: skip
 def test_a_difference_is_explained_in_a_sentence(strict, compat, words):
-  sentence = lcb.explain_difference(judgement(*strict), judgement(*compat))
+  sentence = lcb.explain_difference(build_judgement(*strict), build_judgement(*compat))
   assert words in sentence
   assert '\n' not in sentence
 
 
 def test_equal_verdicts_need_no_words():
-  assert not lcb.explain_difference(judgement('RE', 'a'), judgement('RE', 'b'))
+  assert not lcb.explain_difference(build_judgement('RE', 'a'), build_judgement('RE', 'b'))
 
 
 def test_both_profiles_differ_where_they_are_known_to():

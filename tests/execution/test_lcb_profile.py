@@ -86,8 +86,8 @@ def test_the_explanation_names_the_cause(judgements, name):
 
 def test_other_modes_and_languages_are_judged_alike_in_both():
   table = {
-      'assert': (judged.asserting('assert f(2) == 4'), 'f = lambda x: x * x'),
-      'wrong': (judged.asserting('assert f(2) == 4'), 'f = lambda x: x'),
+      'assert': (judged.build_assert_problem('assert f(2) == 4'), 'f = lambda x: x * x'),
+      'wrong': (judged.build_assert_problem('assert f(2) == 4'), 'f = lambda x: x'),
   }
   rows = judged.judge_table(table, **COMPAT)
   assert [row.verdict.value for row in rows.values()] == ['AC', 'WA']

@@ -20,12 +20,12 @@ sys.path.append(str(pathlib.Path(__file__).parents[2] / 'benchmarks'))
 import judge_load
 
 
-@pytest.mark.parametrize('run', [judge_load.in_one_pool, judge_load.in_processes])
+@pytest.mark.parametrize('run', [judge_load.judge_in_one_pool, judge_load.judge_in_processes])
 def test_a_program_at_four_fifths_of_its_limit_is_accepted_on_a_busy_machine(run):
   # Hosts of virtual machines change their speed: what flips verdicts does so
   # always. How often in 20 repeats: benchmarks/judge_load.py.
   for _ in range(5):
-    rows = run(judge_load.calibrate(), 2)
+    rows = run(judge_load.calibrate_loop(), 2)
     assert len(rows) == 16
     if {verdict for verdict, _ in rows} == {'AC'}:
       return
@@ -33,9 +33,9 @@ def test_a_program_at_four_fifths_of_its_limit_is_accepted_on_a_busy_machine(run
 
 
 LIMITS = records.Limits(cpu_seconds=0.3, memory_mib=128, output_kib=64)
-PROBLEM = judged.problem(limits=LIMITS)
+PROBLEM = judged.build_problem(limits=LIMITS)
 # A slow machine takes a second to fill the memory.
-PATIENT = judged.problem(limits=records.replace(LIMITS, cpu_seconds=5.0))
+PATIENT = judged.build_problem(limits=records.replace(LIMITS, cpu_seconds=5.0))
 SOURCES = {
     'right': judged.CONTROL,
     'wrong': 'print(4)',
@@ -51,7 +51,7 @@ SOURCES = {
 EXPECTED = dict(zip(SOURCES, 'AC WA WA TLE MLE OLE RE CE AC AC'.split()))
 
 
-def _pairs(names):
+def _build_pairs(names):
   return [
       (PATIENT if name == 'memory' else PROBLEM, records.Submission(
           problem_id='p', sample_index=i, source=SOURCES[name]
@@ -60,8 +60,8 @@ def _pairs(names):
   ]  # fmt: skip
 
 
-def _verdicts(names, **settings) -> list[tuple[str, str]]:
-  rows = judge.judge_all(_pairs(names), judge.Settings(**settings))
+def _judge_by_name(names, **settings) -> list[tuple[str, str]]:
+  rows = judge.judge_all(_build_pairs(names), judge.Settings(**settings))
   return [(n, row.verdict.value) for n, row in zip(names, rows, strict=True)]
 
 
@@ -69,7 +69,7 @@ def _verdicts(names, **settings) -> list[tuple[str, str]]:
 def test_the_order_of_programs_changes_no_verdict(seed):
   names = [*SOURCES, *SOURCES]
   random.Random(seed).shuffle(names)
-  assert _verdicts(names) == [(name, EXPECTED[name]) for name in names]
+  assert _judge_by_name(names) == [(name, EXPECTED[name]) for name in names]
 
 
 def test_the_order_of_tests_changes_no_verdict():
@@ -77,7 +77,7 @@ def test_the_order_of_tests_changes_no_verdict():
   rows = []
   for seed in range(3):
     random.Random(seed).shuffle(tests)
-    p = judged.problem(*tests, limits=LIMITS)
+    p = judged.build_problem(*tests, limits=LIMITS)
     fails = 'a, b = map(int, input().split())\nprint(12 // (5 - a) and a + b)'
     rows += judged.judge_pairs((p, judged.CONTROL), (p, fails))
   assert [row.verdict.value for row in rows] == ['AC', 'RE'] * 3
@@ -85,8 +85,8 @@ def test_the_order_of_tests_changes_no_verdict():
 
 def test_a_cache_changes_no_verdict(tmp_path):
   names = [*SOURCES, *SOURCES]
-  first = _verdicts(names, cache_dir=str(tmp_path))
-  second = _verdicts(names[::-1], cache_dir=str(tmp_path))
+  first = _judge_by_name(names, cache_dir=str(tmp_path))
+  second = _judge_by_name(names[::-1], cache_dir=str(tmp_path))
   assert dict(first) == dict(second) == EXPECTED
   assert first[:10] == first[10:] == second[::-1][:10]
 
@@ -95,7 +95,7 @@ def test_a_cache_changes_no_verdict(tmp_path):
 def test_a_worker_that_is_killed_changes_no_verdict(seed):
   names = [*SOURCES] * 3
   with judge.WorkerPool(judge.Settings()) as pool:
-    rows = pool.judge_all(_pairs(names))
+    rows = pool.judge_all(_build_pairs(names))
     found = [next(rows).verdict.value]
     for worker in pool.workers:  # Once each: twice would be our failure.
       time.sleep(0.2 + 0.3 * random.Random(seed).random())
@@ -105,7 +105,7 @@ def test_a_worker_that_is_killed_changes_no_verdict(seed):
 
 
 @contextlib.contextmanager
-def _neighbours(num: int, core: int):
+def _keep_core_busy(num: int, core: int):
   """Processes that keep a core busy, each in a session of its own."""
   command = [sys.executable, '-c', 'while True: pass']
   children = []
@@ -122,20 +122,20 @@ def _neighbours(num: int, core: int):
 
 def test_waiting_for_a_core_is_not_idling():
   core = min(os.sched_getaffinity(0))
-  p = judged.problem(limits=records.Limits(cpu_seconds=0.5))
+  p = judged.build_problem(limits=records.Limits(cpu_seconds=0.5))
   started = time.monotonic()
   burns = f'import time\nwhile time.process_time() < .45: pass\n{judged.CONTROL}'
   with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     submission = records.Submission(problem_id='p', sample_index=0, source='1')
     list(pool.judge_all([(p, submission)]))  # It is set up in peace.
-    with _neighbours(12, core):
+    with _keep_core_busy(12, core):
       submission = records.replace(submission, source=burns)
       row = next(pool.judge_all([(p, submission)]))
   assert time.monotonic() - started > 5.5  # Over the limit of idling.
   assert row.verdict.value == 'AC', row
 
 
-def _burns(seconds: float, until: float, later: float) -> str:
+def _build_burner(seconds: float, until: float, later: float) -> str:
   """Burns so much CPU time, and less once the clock says that it is late."""
   return f"""
 import time
@@ -144,36 +144,36 @@ while time.process_time() < seconds: pass
 {judged.CONTROL}"""
 
 
-def _judge_a_little_slow(
+def _judge_slightly_slow(
     monkeypatch, later: float, slowdown: float = 1.0
 ) -> tuple[records.Judgement, float]:
   """Judges a program that is just over its limit of .5 s while it is early."""
   # How slow a host is at a moment is said here, not measured.
   monkeypatch.setattr(timing.ReferenceClock, 'measure_slowdown', lambda _: slowdown)
-  p = judged.problem(('1 2', '3'), limits=records.Limits(cpu_seconds=0.5))
+  p = judged.build_problem(('1 2', '3'), limits=records.Limits(cpu_seconds=0.5))
   submission = records.Submission(problem_id='p', sample_index=0, source='1')
   with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     list(pool.judge_all([(p, submission)]))  # Its worker is made.
     started = time.time()
-    source = _burns(0.55, started + 0.5, later)
+    source = _build_burner(0.55, started + 0.5, later)
     submission = records.replace(submission, source=source)
     return next(pool.judge_all([(p, submission)])), time.time() - started
 
 
 def test_who_was_a_little_slow_is_asked_again(monkeypatch):
-  row, _ = _judge_a_little_slow(monkeypatch, later=0.2)
+  row, _ = _judge_slightly_slow(monkeypatch, later=0.2)
   assert row.verdict.value == 'AC', row
   assert row.cpu_seconds < 0.5  # Of the run that counts.
 
 
 def test_a_host_that_is_slow_now_gives_more_time(monkeypatch):
-  row, _ = _judge_a_little_slow(monkeypatch, later=0.7, slowdown=1.6)
+  row, _ = _judge_slightly_slow(monkeypatch, later=0.7, slowdown=1.6)
   assert row.verdict.value == 'AC', row
   assert row.cpu_seconds > 0.5
 
 
 def test_who_is_a_little_slow_again_is_too_slow(monkeypatch):
-  row, seconds = _judge_a_little_slow(monkeypatch, later=0.7)
+  row, seconds = _judge_slightly_slow(monkeypatch, later=0.7)
   assert row.verdict.value == 'TLE', row
   assert row.cpu_seconds > 0.5
   assert seconds > 1.1  # It was run twice.

@@ -77,48 +77,48 @@ ROWS = 'import sys\nprint([row for row in sys.stdin])'
 BIG = records.Limits(cpu_seconds=10.0, memory_mib=512)
 
 
-def _maps(given: str, expected: str, source: str, **fields):
-  return judged.problem((given, expected), **fields), source
+def _build_stdin_case(given: str, expected: str, source: str, **fields):
+  return judged.build_problem((given, expected), **fields), source
 
 
 PAIRS |= {
-    'numbers in lines with CRLF': _maps('2\r\n3 4\r\n', '7\r\n', ADD),
-    'lines with CRLF as they are': _maps('a\r\nb', r"['a\r\n', 'b']", ROWS),
-    'input() keeps no newline': _maps('a b\n', "'a b'", 'print(repr(input()))'),
-    'bytes of an input with CRLF': _maps(
+    'numbers in lines with CRLF': _build_stdin_case('2\r\n3 4\r\n', '7\r\n', ADD),
+    'lines with CRLF as they are': _build_stdin_case('a\r\nb', r"['a\r\n', 'b']", ROWS),
+    'input() keeps no newline': _build_stdin_case('a b\n', "'a b'", 'print(repr(input()))'),
+    'bytes of an input with CRLF': _build_stdin_case(
         'a\r\n', r"b'a\r\n'", 'import sys; print(sys.stdin.buffer.read())'
     ),
-    'a byte order mark in the input': _maps(
+    'a byte order mark in the input': _build_stdin_case(
         '\ufeff1', r"'\ufeff1'", 'print(ascii(input()))'
     ),
-    'text beyond ASCII': _maps('äß→😀', '😀→ßä', 'print(input()[::-1])'),
-    'no input': _maps('', '[]', ROWS),
-    'an empty line': _maps('\n', r"['\n']", ROWS),
-    'no output': _maps('1', '', 'pass'),
-    'one of several answers': _maps(
+    'text beyond ASCII': _build_stdin_case('äß→😀', '😀→ßä', 'print(input()[::-1])'),
+    'no input': _build_stdin_case('', '[]', ROWS),
+    'an empty line': _build_stdin_case('\n', r"['\n']", ROWS),
+    'no output': _build_stdin_case('1', '', 'pass'),
+    'one of several answers': _build_stdin_case(
         '', '["1 2", "2 1"]', 'print(2, 1)', checker='any_of'
     ),
-    'lines in any order': _maps('', 'a\nb', 'print("b\\na")',
+    'lines in any order': _build_stdin_case('', 'a\nb', 'print("b\\na")',
                                 checker='unordered'),
-    'nan where it is': _maps('', 'nan', 'print(float("nan"))', checker='float'),
-    '-0.0 for 0.0': _maps('', '0.0', 'print(-0.0)', checker='float'),
-    'inf where it is': _maps('', 'inf', 'print(1e999)', checker='float'),
-    'a value in JSON': _maps('', '[1.0, {"a": 2}]', 'print(\'[1, {"a":2}]\')',
+    'nan where it is': _build_stdin_case('', 'nan', 'print(float("nan"))', checker='float'),
+    '-0.0 for 0.0': _build_stdin_case('', '0.0', 'print(-0.0)', checker='float'),
+    'inf where it is': _build_stdin_case('', 'inf', 'print(1e999)', checker='float'),
+    'a value in JSON': _build_stdin_case('', '[1.0, {"a": 2}]', 'print(\'[1, {"a":2}]\')',
                              checker='json'),
-    'an input of 100 MB': _maps(
+    'an input of 100 MB': _build_stdin_case(
         'x' * 10**8, '100000000', 'import os\nprint(os.fstat(0).st_size)\n'
         'import sys\nassert len(sys.stdin.buffer.read()) == 10**8', limits=BIG,
     ),
 }  # fmt: skip
 REFUSED = {
-    'a byte order mark in the output': _maps('', '1', 'print("\\ufeff1")'),
-    '-0.0 for 0.0 as text': _maps('', '0.0', 'print(-0.0)'),
-    '-0 for 0': _maps('', '0', 'print("-0")'),
-    'a number for nan': _maps('', 'nan', 'print(0.0)', checker='float'),
-    'none of the answers': _maps('', '["1", "2"]', 'print(3)', checker='any_of'),
-    'words around the answer': _maps('', '7', 'print("answer: 7")'),
-    'other case': _maps('', 'YES', 'print("yes")'),
-    'nothing, once a line is wanted': _maps('', 'x', 'pass'),
+    'a byte order mark in the output': _build_stdin_case('', '1', 'print("\\ufeff1")'),
+    '-0.0 for 0.0 as text': _build_stdin_case('', '0.0', 'print(-0.0)'),
+    '-0 for 0': _build_stdin_case('', '0', 'print("-0")'),
+    'a number for nan': _build_stdin_case('', 'nan', 'print(0.0)', checker='float'),
+    'none of the answers': _build_stdin_case('', '["1", "2"]', 'print(3)', checker='any_of'),
+    'words around the answer': _build_stdin_case('', '7', 'print("answer: 7")'),
+    'other case': _build_stdin_case('', 'YES', 'print("yes")'),
+    'nothing, once a line is wanted': _build_stdin_case('', 'x', 'pass'),
 }
 
 
@@ -138,28 +138,28 @@ def test_an_output_that_is_nearly_right_is_wrong(more_judgements, name):
   assert more_judgements[name].verdict.value == 'WA'
 
 
-def _calls(expected: str, source: str, given: str = '[]'):
-  return judged.function(expected, given), source
+def _build_function_case(expected: str, source: str, given: str = '[]'):
+  return judged.build_function_problem(expected, given), source
 
 
 FUNCTIONS = {
-    'a lambda': ('AC', *_calls('"ä"', 'f = lambda: "ä"')),
-    '1.0 for 1': ('WA', *_calls('1', 'f = lambda: 1.0')),
-    'integers near 2**53': ('WA', *_calls(
+    'a lambda': ('AC', *_build_function_case('"ä"', 'f = lambda: "ä"')),
+    '1.0 for 1': ('WA', *_build_function_case('1', 'f = lambda: 1.0')),
+    'integers near 2**53': ('WA', *_build_function_case(
         str(2**53 + 1), f'f = lambda: {2**53}')),
-    '5,000 digits': ('AC', *_calls(f'1{"0" * 5000}', 'f = lambda x: x',
+    '5,000 digits': ('AC', *_build_function_case(f'1{"0" * 5000}', 'f = lambda x: x',
                                    f'[1{"0" * 5000}]')),
-    'prints do not matter': ('AC', *_calls(
+    'prints do not matter': ('AC', *_build_function_case(
         '1', 'def f(): print("x"); return 1')),
-    'a main guard is not run': ('AC', *_calls(
+    'a main guard is not run': ('AC', *_build_function_case(
         '1', 'f = lambda: 1\nif __name__ == "__main__": input()')),
-    'too few arguments': ('RE', *_calls('null', 'def f(): pass', '[1]')),
-    'sys.exit(0)': ('RE', *_calls('null', 'import sys\ndef f(): sys.exit(0)')),
-    'an input with end': ('RE', *_calls('""', 'f = lambda: input()')),
-    'nan': ('AC', *_calls('NaN', 'f = lambda: float("nan")')),
-    '-0.0 for 0.0': ('AC', *_calls('0.0', 'f = lambda: -0.0')),
-    'keys that are numbers': ('AC', *_calls('{"1": 2}', 'f = lambda: {1: 2}')),
-    'an attribute of the class, fresh for each test': ('AC', judged.problem(
+    'too few arguments': ('RE', *_build_function_case('null', 'def f(): pass', '[1]')),
+    'sys.exit(0)': ('RE', *_build_function_case('null', 'import sys\ndef f(): sys.exit(0)')),
+    'an input with end': ('RE', *_build_function_case('""', 'f = lambda: input()')),
+    'nan': ('AC', *_build_function_case('NaN', 'f = lambda: float("nan")')),
+    '-0.0 for 0.0': ('AC', *_build_function_case('0.0', 'f = lambda: -0.0')),
+    'keys that are numbers': ('AC', *_build_function_case('{"1": 2}', 'f = lambda: {1: 2}')),
+    'an attribute of the class, fresh for each test': ('AC', judged.build_problem(
         ('[1]', '1'), ('[2]', '1'), mode=records.Mode.FUNCTION,
         entry_point='f'), 'class Solution:\n  seen = []\n  def f(self, x):\n'
         '    self.seen.append(x)\n    return len(self.seen)'),
@@ -180,7 +180,7 @@ def test_a_functions_value_is_compared_by_type_and_value(function_judgements, na
 def test_numpy_can_be_used_where_the_host_has_it():
   pytest.importorskip('numpy')
   source = 'import numpy as np\nprint(np.array(input().split(), int).sum())'
-  assert judged.verdict(judged.problem(), source, cpu_seconds=5.0) == 'AC'
+  assert judged.judge_verdict(judged.build_problem(), source, cpu_seconds=5.0) == 'AC'
 
 
 def test_two_runs_of_a_program_iterate_sets_alike():
@@ -189,12 +189,12 @@ import sys
 words = {str(i) for i in range(50)}
 print(*words)
 print(*words, file=sys.stderr)"""
-  rows = judged.judge_pairs(*[(judged.problem(), source)] * 2)
+  rows = judged.judge_pairs(*[(judged.build_problem(), source)] * 2)
   assert rows[0].message == rows[1].message != ''
 
 
 def test_nothing_is_kept_between_tests():
-  p = judged.problem(('', '1'), ('', '1'), ('', '1'))
+  p = judged.build_problem(('', '1'), ('', '1'), ('', '1'))
   source = """
 import os
 with open('/tmp/count', 'a') as f: f.write('x')
@@ -202,4 +202,4 @@ try: os.symlink('/tmp', '/dev/shm/link')
 except FileExistsError: print('seen before')
 print(os.path.getsize('/tmp/count'))
 """
-  assert judged.verdict(p, source) == 'AC'
+  assert judged.judge_verdict(p, source) == 'AC'

@@ -11,22 +11,22 @@ from valley_jax.execution import problem_programs
 _P = records.Protocol
 
 
-def _program(language, protocol, *texts, **others) -> records.Program:
+def _build_program(language, protocol, *texts, **others) -> records.Program:
   name = 'main.py' if language == 'python' else 'main.cpp'
   files = {name: texts[0], **{n.replace('_', '.'): t for n, t in others.items()}}
   return records.Program(language=language, files=files, protocol=protocol)
 
 
-def _checked(program: records.Program, *tests, **fields) -> records.Problem:
+def _build_checked_problem(program: records.Program, *tests, **fields) -> records.Problem:
   """Two summands of the input are wanted; the answer names a pair."""
-  return judged.problem(
+  return judged.build_problem(
       *(tests or [('7', '3 4'), ('2', '1 1')]), checker='program',
       program=program, **fields,
   )  # fmt: skip
 
 
 # Each accepts any two whole numbers whose sum is the input.
-KATTIS_CPP = _program('cpp17', _P.KATTIS, """
+KATTIS_CPP = _build_program('cpp17', _P.KATTIS, """
 #include "main.h"
 int main(int argc, char** argv) {
   std::ifstream in(argv[1]), answer(argv[2]);
@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   return a + b == n ? RIGHT : WRONG;
 }""", main_h='#include <iostream>\n#include <fstream>\n#include <string>\n'
     'const int RIGHT = 42, WRONG = 43;\n')  # fmt: skip
-KATTIS_PYTHON = _program('python', _P.KATTIS, """
+KATTIS_PYTHON = _build_program('python', _P.KATTIS, """
 import os, sys
 import other
 n = int(open(sys.argv[1]).read())
@@ -51,7 +51,7 @@ def is_sum(n, text):
   except ValueError: return False
   return a + b == n
 """)  # fmt: skip
-TESTLIB_CPP = _program(
+TESTLIB_CPP = _build_program(
     'cpp17',
     _P.TESTLIB,
     """
@@ -67,7 +67,7 @@ int main(int argc, char** argv) {
   return a + b == n ? 0 : 1;
 }""",
 )
-OPEN_R1 = _program(
+OPEN_R1 = _build_program(
     'python',
     _P.PYTHON,
     """
@@ -97,36 +97,36 @@ OUTPUTS = {
     'right, but a crash': ('RE', 'print(0, input(), flush=True)\n1 / 0'),
 }  # fmt: skip
 GIVEN = {
-    f'{name}: {output}': (verdict, _checked(program), source)
+    f'{name}: {output}': (verdict, _build_checked_problem(program), source)
     for name, program in CHECKERS.items()
     for output, (verdict, source) in OUTPUTS.items()
 }
 PRINTS = 'print(input(), 0)'
 
 
-def _fails(source: str, protocol=_P.KATTIS) -> records.Problem:
-  return _checked(_program('python', protocol, source), ('7', '3 4'))
+def _build_failing_checker(source: str, protocol=_P.KATTIS) -> records.Problem:
+  return _build_checked_problem(_build_program('python', protocol, source), ('7', '3 4'))
 
 
 # Checkers that give no answer, and what our failure says about it.
 BROKEN = {
-    'it crashes': (_fails('1 / 0'), 'ZeroDivisionError'),
-    'it exits with 0': (_fails('pass'), r'exit status 0.*\[42, 43\]'),
-    "testlib's own failure": (_fails('exit(3)', _P.TESTLIB), 'exit status 3'),
-    'it says nothing': (_fails('pass', _P.PYTHON), 'gave no answer'),
-    'it is killed': (_fails('import os; os.kill(os.getpid(), 9)'), 'status -9'),
-    'no syntax': (_fails('print('), 'does not compile'),
+    'it crashes': (_build_failing_checker('1 / 0'), 'ZeroDivisionError'),
+    'it exits with 0': (_build_failing_checker('pass'), r'exit status 0.*\[42, 43\]'),
+    "testlib's own failure": (_build_failing_checker('exit(3)', _P.TESTLIB), 'exit status 3'),
+    'it says nothing': (_build_failing_checker('pass', _P.PYTHON), 'gave no answer'),
+    'it is killed': (_build_failing_checker('import os; os.kill(os.getpid(), 9)'), 'status -9'),
+    'no syntax': (_build_failing_checker('print('), 'does not compile'),
     'no syntax in C++': (
-        _checked(_program('cpp17', _P.KATTIS, 'int main( {')), 'not compile'
+        _build_checked_problem(_build_program('cpp17', _P.KATTIS, 'int main( {')), 'not compile'
     ),
     'a header is missing': (
-        _checked(_program('cpp17', _P.KATTIS, '#include "x.h"\n')), 'x.h'
+        _build_checked_problem(_build_program('cpp17', _P.KATTIS, '#include "x.h"\n')), 'x.h'
     ),
 }  # fmt: skip
 
 # The interactor knows a number up to 1,000 and grants ten guesses.
 GUESS = '1000', '617'
-KATTIS_TALK = _program(
+KATTIS_TALK = _build_program(
     'python',
     _P.KATTIS,
     """
@@ -142,7 +142,7 @@ for _ in range(10):
 sys.exit(43)
 """,
 )
-TESTLIB_TALK = _program(
+TESTLIB_TALK = _build_program(
     'cpp17',
     _P.TESTLIB,
     """
@@ -194,25 +194,25 @@ TALKS = {
 }  # fmt: skip
 
 
-def _dialogue(program: records.Program) -> records.Problem:
-  return judged.problem(
+def _build_dialogue(program: records.Program) -> records.Problem:
+  return judged.build_problem(
       GUESS, mode=records.Mode.INTERACTIVE, program=program,
       limits=records.Limits(cpu_seconds=0.5, memory_mib=128),
   )  # fmt: skip
 
 
 GIVEN |= {
-    f'{name}: {talk}': (verdict, _dialogue(program), source)
+    f'{name}: {talk}': (verdict, _build_dialogue(program), source)
     for name, program in (('Kattis', KATTIS_TALK), ('testlib', TESTLIB_TALK))
     for talk, (verdict, source) in TALKS.items()
 }
 BROKEN |= {
     'an interactor that crashes': (
-        _dialogue(_program('python', _P.KATTIS, 'input()\n1 / 0')),
+        _build_dialogue(_build_program('python', _P.KATTIS, 'input()\n1 / 0')),
         'ZeroDivisionError',
     ),
     'an interactor that exits at once': (
-        _dialogue(_program('python', _P.TESTLIB, 'exit(3)')), 'exit status 3'
+        _build_dialogue(_build_program('python', _P.TESTLIB, 'exit(3)')), 'exit status 3'
     ),
 }  # fmt: skip
 
@@ -241,11 +241,11 @@ def test_who_says_nothing_idles_and_the_interactor_outlasts_it(monkeypatch):
   limits = records.replace(problem_programs.LIMITS, cpu_seconds=0.1)
   monkeypatch.setattr(problem_programs, 'LIMITS', limits)
   silent = 'import time; time.sleep(99)'
-  assert judged.verdict(_dialogue(KATTIS_TALK), silent) == 'ILE'
+  assert judged.judge_verdict(_build_dialogue(KATTIS_TALK), silent) == 'ILE'
 
 
 def test_an_interactor_may_go_on_talking_to_who_has_left():
-  talk = _program(
+  talk = _build_program(
       'python',
       _P.KATTIS,
       """
@@ -253,13 +253,13 @@ import sys
 print('x' * 10**6, flush=True)
 sys.exit(43 if not sys.stdin.readline() else 1)""",
   )
-  assert judged.verdict(_dialogue(talk), 'import os; os.close(0)') == 'WA'
+  assert judged.judge_verdict(_build_dialogue(talk), 'import os; os.close(0)') == 'WA'
 
 
 def test_a_checker_that_hangs_is_our_failure(monkeypatch):
   limits = records.replace(problem_programs.LIMITS, cpu_seconds=0.2)
   monkeypatch.setattr(problem_programs, 'LIMITS', limits)
-  judgement = judged.judge_one(_fails('while True: pass'), PRINTS)
+  judgement = judged.judge_program(_build_failing_checker('while True: pass'), PRINTS)
   assert judgement.verdict is records.Verdict.INTERNAL_ERROR
   assert 'limit passed: CPU' in judgement.message
 
@@ -280,7 +280,7 @@ pids = [int(name) for name in os.listdir('/proc') if name.isdigit()]
 sys.exit(42 if names == {'input', 'answer', 'feedback'} and len(pids) < 3
          else f'{names} {pids}')
 """
-  row = judged.judge_one(_fails(looks), leaves)
+  row = judged.judge_program(_build_failing_checker(looks), leaves)
   assert row.verdict.value == 'AC', row
 
 
@@ -293,5 +293,5 @@ for path in ['/tmp/answer', *glob.glob('/proc/*/root/tmp/answer'),
   except OSError: pass
 else: raise SystemExit(9)
 """
-  row = judged.judge_one(_dialogue(KATTIS_TALK), looks)
+  row = judged.judge_program(_build_dialogue(KATTIS_TALK), looks)
   assert row.message == 'exit status 9', row

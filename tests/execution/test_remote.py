@@ -21,7 +21,7 @@ from ray import cluster_utils  # noqa: E402
 
 SETTINGS = judge.Settings(num_workers=1, cpu_seconds=2.0)
 PROGRAMS = (judged.CONTROL, 'print(3)', '1 / 0', 'print(', judged.CONTROL)
-PROBLEMS = (judged.problem(), judged.problem(('4 5', '9')))
+PROBLEMS = (judged.build_problem(), judged.build_problem(('4 5', '9')))
 # Ray's own: not closed sockets and files at its shutdown.
 pytestmark = pytest.mark.filterwarnings('ignore')
 
@@ -36,16 +36,16 @@ def _add_node(cluster):
 def cluster():
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    made = cluster_utils.Cluster()
+    cluster = cluster_utils.Cluster()
     for _ in range(2):
-      _add_node(made)
-    ray.init(made.address, log_to_driver=False)
-    yield made
+      _add_node(cluster)
+    ray.init(cluster.address, log_to_driver=False)
+    yield cluster
     ray.shutdown()
-    made.shutdown()
+    cluster.shutdown()
 
 
-def _pairs(number: int, read: list[int] | None = None):
+def _build_pairs(number: int, read: list[int] | None = None):
   for i in range(number):
     if read is not None:
       read.append(i)
@@ -54,49 +54,49 @@ def _pairs(number: int, read: list[int] | None = None):
     )
 
 
-def _what_was_found(row: records.Judgement) -> records.Judgement:
+def _drop_measurements(row: records.Judgement) -> records.Judgement:
   """The judgement without what was measured."""
   measured = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'calibration')
   return records.replace(row, **dict.fromkeys(measured, 0.0))
 
 
-def _actors() -> set[int]:
+def _find_actor_pids() -> set[int]:
   """The processes that judge now."""
-  found = set()
+  pids = set()
   for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
     try:
       if path.read_bytes().startswith(b'ray::JudgeActor'):
-        found.add(int(path.parent.name))
+        pids.add(int(path.parent.name))
     except OSError:
       continue  # It has just ended.
-  return found
+  return pids
 
 
 def test_all_hosts_give_what_one_pool_gives_in_the_same_order(cluster):
-  before = _actors()
-  rows = remote.judge_on_cluster(_pairs(40), SETTINGS, cluster.address)
+  before = _find_actor_pids()
+  rows = remote.judge_on_cluster(_build_pairs(40), SETTINGS, cluster.address)
   everything, actors = [], set()
   for row in rows:
     everything.append(row)
-    actors |= _actors() - before
+    actors |= _find_actor_pids() - before
   assert len(actors) == 2
-  local = list(judge.judge_all(_pairs(10), SETTINGS))
+  local = list(judge.judge_all(_build_pairs(10), SETTINGS))
   assert [row.sample_index for row in everything] == list(range(40))
   for row in everything:
     expected = local[row.sample_index % 10]
     expected = records.replace(expected, sample_index=row.sample_index)
-    assert _what_was_found(row) == _what_was_found(expected)
+    assert _drop_measurements(row) == _drop_measurements(expected)
 
 
 def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(cluster, monkeypatch):
   monkeypatch.setattr(remote, 'CLOSE_SECONDS', 100.0)
-  read, before = [], _actors()
-  rows = remote.judge_on_cluster(_pairs(10_000, read), SETTINGS, cluster.address)
+  read, before = [], _find_actor_pids()
+  rows = remote.judge_on_cluster(_build_pairs(10_000, read), SETTINGS, cluster.address)
   next(rows)
   assert len(read) <= 2 * remote.NUM_IN_WINDOW * remote.PAIRS_PER_CORE
   for _ in range(remote.NUM_IN_FLIGHT * remote.PAIRS_PER_CORE):
     next(rows)  # Now both hosts are at work.
-  actors = _actors() - before
+  actors = _find_actor_pids() - before
   rows.close()
   folder = pathlib.Path(tempfile.gettempdir())
   left = [path for pid in actors for path in folder.glob(f'valley_jax.{pid}.*')]
@@ -106,7 +106,7 @@ def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(cluster, monke
 def test_large_tests_make_small_batches():
   test = records.TestCase(input='x' * (remote.MAX_BATCH_BYTES // 4))
   problems = [records.replace(PROBLEMS[0], tests=(test,)) for _ in range(9)]
-  [[_, submission]] = _pairs(1)
+  [[_, submission]] = _build_pairs(1)
   pairs = iter([(problem, submission) for problem in problems])
   sizes = []
   while batch := remote.take_batch(pairs, 99).submissions:
@@ -115,26 +115,26 @@ def test_large_tests_make_small_batches():
 
 
 def test_a_problem_travels_once_a_batch():
-  batch = remote.take_batch(_pairs(12), 99)
+  batch = remote.take_batch(_build_pairs(12), 99)
   assert len(batch.problems) == 2
-  assert list(batch.decode_pairs()) == list(_pairs(12))
+  assert list(batch.decode_pairs()) == list(_build_pairs(12))
 
 
 def test_an_error_is_the_one_of_the_local_pool(cluster):
   settings = judge.Settings(num_workers=1, waivers=('x',))
   with pytest.raises(ValueError, match='name no property'):
-    list(remote.judge_on_cluster(_pairs(1), settings, cluster.address))
+    list(remote.judge_on_cluster(_build_pairs(1), settings, cluster.address))
 
 
 def test_another_version_on_a_host_is_refused():
   actor = remote.JudgeActor(SETTINGS, 'another')
   with pytest.raises(ValueError, match='another version'):
-    actor.judge_batch(remote.take_batch(_pairs(1), 1))
+    actor.judge_batch(remote.take_batch(_build_pairs(1), 1))
 
 
 def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
   jsonl.write_rows(tmp_path / 'problems.jsonl', PROBLEMS[:1])
-  rows = [submission for _, submission in _pairs(5)]
+  rows = [submission for _, submission in _build_pairs(5)]
   jsonl.write_rows(tmp_path / 'programs.jsonl', rows)
   command = [sys.executable, '-m', 'valley_jax.execute', '--workdir', tmp_path]
   command += ['--config=configs/evaluate.py']
@@ -150,13 +150,13 @@ def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
 @pytest.mark.parametrize('loss', ['of the actor', 'of the host'])
 def test_a_loss_loses_no_judgement(cluster, loss):
   node = _add_node(cluster) if loss == 'of the host' else None
-  before, rows = _actors(), []
-  for row in remote.judge_on_cluster(_pairs(60), SETTINGS, cluster.address):
+  before, rows = _find_actor_pids(), []
+  for row in remote.judge_on_cluster(_build_pairs(60), SETTINGS, cluster.address):
     rows.append(row)
     if len(rows) == 1 and node:
       cluster.remove_node(node, allow_graceful=False)
     elif len(rows) == 1:
-      os.kill(min(_actors() - before), signal.SIGKILL)
+      os.kill(min(_find_actor_pids() - before), signal.SIGKILL)
   assert [row.sample_index for row in rows] == list(range(60))
   for row in rows:
     assert (row.verdict is records.Verdict.ACCEPTED) == (

@@ -61,7 +61,7 @@ CASES = [
 
 @pytest.fixture(scope='module')
 def judgements():
-  small, patient = (judged.problem(limits=x) for x in (SMALL, PATIENT))
+  small, patient = (judged.build_problem(limits=x) for x in (SMALL, PATIENT))
   return judged.judge_table(
       {name: (patient if verdict == 'MLE' else small, source) for name, source, verdict in CASES}
   )
@@ -74,15 +74,15 @@ def test_a_program_gets_the_verdict_it_earned(judgements, name, expected):
 
 
 def test_a_program_that_idles_is_stopped_by_wall_time_and_not_called_slow():
-  p = judged.problem(limits=records.Limits(cpu_seconds=0.5))
-  row = judged.judge_one(p, 'import time; time.sleep(99)')
+  p = judged.build_problem(limits=records.Limits(cpu_seconds=0.5))
+  row = judged.judge_program(p, 'import time; time.sleep(99)')
   assert row.verdict.value == 'ILE', row
   assert 5 < row.wall_seconds < 20
 
 
 def test_a_judgement_tells_where_it_stopped_and_why():
-  p = judged.problem(('1', '1'), ('2', '2'), ('0', '0'), ('4', '4'))
-  judgement = judged.judge_one(p, 'n = int(input())\nprint(n * n // n)')
+  p = judged.build_problem(('1', '1'), ('2', '2'), ('0', '0'), ('4', '4'))
+  judgement = judged.judge_program(p, 'n = int(input())\nprint(n * n // n)')
   assert judgement.verdict is records.Verdict.RUNTIME_ERROR
   assert (judgement.tests_passed, judgement.num_tests) == (2, 4)
   assert judgement.first_failed == 2
@@ -91,10 +91,10 @@ def test_a_judgement_tells_where_it_stopped_and_why():
 
 
 def test_a_judgement_carries_the_largest_tests_figures():
-  p = judged.problem(('0', ''), ('9', ''), ('0', ''))
+  p = judged.build_problem(('0', ''), ('9', ''), ('0', ''))
   burn = 'import time\nn = int(input())\n'
   burn += 'while time.process_time() < n / 30: pass\n'
-  judgement = judged.judge_one(p, burn + TOUCH.format(mib=40))
+  judgement = judged.judge_program(p, burn + TOUCH.format(mib=40))
   assert judgement.verdict.value == 'AC'
   assert 0.2 < judgement.cpu_seconds < 0.8
   assert judgement.wall_seconds >= judgement.cpu_seconds * 0.5
@@ -105,20 +105,20 @@ def test_a_problems_own_time_limit_comes_before_the_configs():
   # More than .05 s by so much that no guess at the host's speed allows it.
   slow = f'for _ in range(2 * 10**7): 0\n{judged.CONTROL}'
   limits = records.Limits(cpu_seconds=30.0)
-  assert judged.verdict(judged.problem(), slow, cpu_seconds=0.05) == 'TLE'
-  p = judged.problem(limits=limits)
-  assert judged.verdict(p, slow, cpu_seconds=0.05) == 'AC'
+  assert judged.judge_verdict(judged.build_problem(), slow, cpu_seconds=0.05) == 'TLE'
+  p = judged.build_problem(limits=limits)
+  assert judged.judge_verdict(p, slow, cpu_seconds=0.05) == 'AC'
 
 
 def test_floods_of_stderr_do_not_count_as_output():
   flood = 'import sys\nsys.stderr.write("x" * 10**6)\nsys.stderr.flush()\n'
-  p = judged.problem(limits=SMALL)
-  assert judged.verdict(p, flood + judged.CONTROL) == 'AC'
+  p = judged.build_problem(limits=SMALL)
+  assert judged.judge_verdict(p, flood + judged.CONTROL) == 'AC'
 
 
 def test_the_last_words_of_stderr_are_kept():
   flood = 'import sys\nsys.stderr.write("x" * 10**6 + "the end")\nexit(2)'
-  judgement = judged.judge_one(judged.problem(), flood)
+  judgement = judged.judge_program(judged.build_problem(), flood)
   assert judgement.message.endswith('xthe end')
   assert len(judgement.message) <= 1000
 
@@ -128,17 +128,17 @@ def _judge_while_killing(sleep: float, kill: int):
   source = f'import time; time.sleep({sleep})\n{judged.CONTROL}'
   rows = []
 
-  def work():
+  def judge_in_thread():
     shared = worker_lib.SharedResources(judge.Settings(cpu_seconds=1.0))
     worker = worker_lib.Worker(shared, min(os.sched_getaffinity(0)))
     workers.append(worker)
     s = records.Submission(problem_id='p', sample_index=0, source=source)
-    rows.append(worker.judge_submission(judged.problem(('1 2', '3')), s))
+    rows.append(worker.judge_submission(judged.build_problem(('1 2', '3')), s))
     worker.close()
     shared.isolation.close()
 
   workers: list[worker_lib.Worker] = []
-  thread = threading.Thread(target=work)
+  thread = threading.Thread(target=judge_in_thread)
   thread.start()
   killed = None
   for _ in range(kill):
@@ -166,18 +166,18 @@ def test_a_sandbox_that_dies_twice_is_our_failure_and_no_score():
 
 def test_an_unknown_checker_is_an_error_that_names_the_known():
   with pytest.raises(ValueError, match="'fuzzy' is no checker.*tokens, lines"):
-    judged.judge_one(judged.problem(checker='fuzzy'), judged.CONTROL)
+    judged.judge_program(judged.build_problem(checker='fuzzy'), judged.CONTROL)
 
 
 def test_another_language_is_an_error_and_not_a_verdict():
   s = records.Submission(problem_id='p', sample_index=0, source='x', language='cobol')
   with pytest.raises(ValueError, match='cobol.*python'):
-    list(judge.judge_all([(judged.problem(), s)]))
+    list(judge.judge_all([(judged.build_problem(), s)]))
 
 
 def test_a_consumer_that_leaves_early_leaves_no_thread_behind():
   before = threading.active_count()
-  p = judged.problem()
+  p = judged.build_problem()
   s = records.Submission(problem_id='p', sample_index=0, source='import time; time.sleep(99)')
   quick = records.Submission(problem_id='p', sample_index=1, source=judged.CONTROL)
   stream = judge.judge_all([(p, quick), (p, s), (p, s)], judge.Settings(cpu_seconds=20.0))

@@ -133,7 +133,7 @@ def test_a_hugging_face_directory_is_enough(world, whole, url, tmp_path):
 
 
 def test_every_parameter_is_said(world, url):
-  with faults.proxy(url) as proxy:
+  with faults.run_proxy(url) as proxy:
     method = methods.Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.1)
     list(_server(world, proxy.url, method=method).run(_requests(2)))
   body = proxy.bodies[-1]
@@ -203,27 +203,27 @@ def test_what_goes_wrong_is_asked_again(world, url, fault):
   requests = _requests(6)
   right = _by_problem(_server(world, url), requests)
   plan = [None, fault, fault, None, fault]
-  with faults.proxy(url, plan) as proxy:
+  with faults.run_proxy(url, plan) as proxy:
     found = _by_problem(_server(world, proxy.url), requests)
   assert found == right
   assert len(proxy.bodies) == 7 + (0 if isinstance(fault, float) else 3)
 
 
 def test_retry_after_is_waited_for(world, url):
-  with faults.proxy(url, [None, (429, {'Retry-After': '1'})]) as proxy:
+  with faults.run_proxy(url, [None, (429, {'Retry-After': '1'})]) as proxy:
     list(_server(world, proxy.url).run(_requests(1)))
   assert proxy.times[2] - proxy.times[1] >= 1.0
 
 
 def test_a_request_that_takes_too_long_is_asked_again(world, url):
-  with faults.proxy(url, [None, 60.0]) as proxy:
+  with faults.run_proxy(url, [None, 60.0]) as proxy:
     server = _server(world, proxy.url, timeout_seconds=2.0, retries=8)
     assert len(list(server.run(_requests(1)))) == 1
   assert proxy.bodies[2] == proxy.bodies[1]
 
 
 def test_after_all_retries_the_run_ends_and_counts(world, url):
-  with faults.proxy(url, [None, None, None, 500, 500]) as proxy:
+  with faults.run_proxy(url, [None, None, None, 500, 500]) as proxy:
     server = _server(world, proxy.url, retries=1, concurrency=1)
     samples = server.run(_requests(5))
     assert next(samples) and next(samples)
@@ -277,7 +277,7 @@ def test_what_is_no_sample_is_an_error(world, choice, word):
 def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
   """Another, elsewhere, has the missing samples only to draw."""
   with engine_server.running(world / 'hf') as (mortal, process):
-    with faults.proxy(mortal) as proxy:
+    with faults.run_proxy(mortal) as proxy:
       forward = proxy.next_fault
 
       def die(body):
@@ -292,7 +292,7 @@ def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
   drawn = tmp_path / 'samples' / 'done-00000.jsonl'
   done = len(drawn.read_bytes().splitlines())
   assert 0 < done < 12
-  with faults.proxy(url) as proxy:
+  with faults.run_proxy(url) as proxy:
     sample.sample(_config(world, server=proxy.url), str(tmp_path))
     assert len(proxy.bodies) == 12 - done + 1  # One to learn what it does.
   texts = [row.text for row in _rows(tmp_path)]
@@ -311,7 +311,7 @@ def test_so_many_requests_are_on_their_way_and_no_more(world, url):
         taken += 1
         yield request
 
-  with faults.proxy(url, [None] + [0.05] * 20) as proxy:
+  with faults.run_proxy(url, [None] + [0.05] * 20) as proxy:
     samples = _server(world, proxy.url).run(Many(_requests(20)))
     for n, _ in enumerate(samples, start=1):
       assert taken <= n + 4
@@ -319,7 +319,7 @@ def test_so_many_requests_are_on_their_way_and_no_more(world, url):
 
 
 def test_nothing_goes_on_when_nobody_iterates(world, url):
-  with faults.proxy(url, [None, None] + [60.0] * 8) as proxy:
+  with faults.run_proxy(url, [None, None] + [60.0] * 8) as proxy:
     samples = _server(world, proxy.url).run(_requests(9))
     next(samples)
     started = time.monotonic()
@@ -329,7 +329,7 @@ def test_nothing_goes_on_when_nobody_iterates(world, url):
 
 
 def test_an_interrupt_ends_a_run_at_once(world, url):
-  with faults.proxy(url, [None] + [60.0] * 8) as proxy:
+  with faults.run_proxy(url, [None] + [60.0] * 8) as proxy:
     samples = _server(world, proxy.url).run(_requests(4))
     main = threading.main_thread().ident
     assert main is not None

@@ -47,7 +47,7 @@ def _config(tmp_path, **fields) -> mlc.ConfigDict:
 
 def _write_inputs(tmp_path, num_problems: int = 2) -> None:
   problems = [
-      msgspec.structs.replace(judged.problem(), problem_id=f'p{i}')
+      msgspec.structs.replace(judged.build_problem(), problem_id=f'p{i}')
       for i in reversed(range(num_problems))
   ]
   jsonl.write_rows(tmp_path / 'problems.jsonl', problems)

@@ -59,9 +59,9 @@ def _config(directory: pathlib.Path, **fields) -> mlc.ConfigDict:
 
 
 def _write_inputs(directory: pathlib.Path) -> None:
-  square = judged.problem(('2', '4'), ('1', '1'))
+  square = judged.build_problem(('2', '4'), ('1', '1'))
   problems = [
-      records.replace(judged.problem(), problem_id='sum', statement=SUM),
+      records.replace(judged.build_problem(), problem_id='sum', statement=SUM),
       records.replace(square, problem_id='square', statement=SQUARE),
   ]
   jsonl.write_rows(directory / 'problems.jsonl', problems)

@@ -110,7 +110,7 @@ _ANSWERS = {  # Problem p3 has the answer 6, and p4 8.
 
 
 def test_pass_at_1_is_the_share_of_samples_that_the_judge_accepts(world):
-  with leftovers.none():
+  with leftovers.expect_no_leftovers():
     rates, pages = _look(world, _ANSWERS, _judged(world))
   assert rates['samples/pass@1'] == pytest.approx(2 / 6)
   assert rates['samples/program_rate'] == 4 / 6
@@ -179,9 +179,9 @@ def test_a_student_that_prints_0_solves_the_problem_that_asks_for_it(run):
 def test_killed_and_resumed_a_run_writes_the_same_verdicts_once(world, run, tmp_path):
   shutil.copytree(run, tmp_path, dirs_exist_ok=True)
   shutil.rmtree(tmp_path / 'checkpoints/30')  # It goes on from step 15.
-  before = leftovers.descendants()
+  before = leftovers.find_descendants()
   train.train(_config(world), str(tmp_path))
-  assert leftovers.descendants() <= before
+  assert leftovers.find_descendants() <= before
   assert _rows(tmp_path) == _rows(run)
 
 
