@@ -59,13 +59,13 @@ def test_the_base_student_learns_all_of_itself(tmp_path, monkeypatch):
 
   class Clock:
 
-    def run(self, verb, config, where):
+    def run_verb(self, verb, config, workdir):
       ran.append((verb.__name__, config.train.lora_rank))
 
-  monkeypatch.setattr(study, '_judge_teacher', lambda *_: None)
+  monkeypatch.setattr(study, 'judge_teacher', lambda *_: None)
   config = mlc.ConfigDict(json.loads(_config()))
   config.train.lora_rank = 4
-  learner = study._make_world(config, tmp_path, Clock())
+  learner = study.make_world(config, tmp_path, Clock())
   assert ran == [('shard', 0), ('train', 0)]
   assert learner.train.lora_rank == 4
 
@@ -74,7 +74,7 @@ def _points(command='', **grid):
   config = mlc.ConfigDict(json.loads(_config()))
   config.command = command
   config.study.update(grid)
-  return list(study._points(config.lock(), pathlib.Path('/s')))
+  return list(study.plan_runs(config.lock(), pathlib.Path('/s')))
 
 
 def test_every_size_and_every_subset_is_run_with_every_seed():
