@@ -66,7 +66,7 @@ def _functions(name: str):
   """Returns the compiled forward pass, and the pass with gradients."""
 
   def forward(inputs, weights):
-    y = attention.attend(*inputs, implementation=name)
+    y = attention.attend_causally(*inputs, implementation=name)
     return jnp.sum((y * weights).astype(jnp.float32)), y * (weights != 0)
 
   def backward(inputs, weights):

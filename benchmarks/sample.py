@@ -253,7 +253,7 @@ class Theirs:
 
 def write_checkpoint(student: student_lib.Student, directory: str) -> None:
   """Writes random weights as a transformers checkpoint."""
-  config = transformers.AutoConfig.for_model(**hf_config.from_student(student))
+  config = transformers.AutoConfig.for_model(**hf_config.build_student_config(student))
   torch.manual_seed(0)
   model = transformers.AutoModelForCausalLM.from_config(config)
   model.save_pretrained(directory)

@@ -84,7 +84,7 @@ class Machine:
 def of(student: student_lib.Student, chip: Chip, efficiency: float) -> Machine:
   """Returns the machine of a student on a chip."""
   s = student
-  matrices = flops.num_matrix_params(s)
+  matrices = flops.count_matrix_params(s)
   embedding = 0 if s.tied_head else s.vocab_size * s.embed_dim
   return Machine(
       chip=chip,

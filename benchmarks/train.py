@@ -205,7 +205,7 @@ def _padded(traces: list[tokenization.Example]) -> dict[str, np.ndarray]:
 
 def write_checkpoint(student: student_lib.Student, directory: str) -> None:
   """Writes random weights as a transformers checkpoint."""
-  fields = hf_config.from_student(student)
+  fields = hf_config.build_student_config(student)
   config = transformers.AutoConfig.for_model(**fields)
   torch.manual_seed(0)
   model = transformers.AutoModelForCausalLM.from_config(config)
@@ -282,10 +282,10 @@ def main(args: argparse.Namespace) -> None:
     losses, rates = measure(args, steps, directory)
   apart = check(losses, args.dtype)
   timed = steps[1:]
-  num_flops = flops.step_flops(
+  num_flops = flops.count_step_flops(
       student, sum(s.num_tokens for s in timed), sum(s.squared_lengths for s in timed)
   ) / sum(s.num_tokens for s in timed)
-  peak = flops.peak_flops(where['device'])
+  peak = flops.find_peak_flops(where['device'])
   rows = []
   for name, values in rates.items():
     ratios = np.asarray(rates['ours']) / np.asarray(values)

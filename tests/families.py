@@ -1,8 +1,8 @@
 """Tokenizers and chat templates of four families, in small.
 
-Each is a byte-level BPE, trained here on a few words, with its family's way of
-cutting text, its control tokens and its special cases. The templates are
-written to the published formats, without tools.
+Each is a byte-level BPE, trained here on a few words, with its family's way of cutting text, its
+control tokens and its special cases. The templates are written to the published formats, without
+tools.
 """
 
 from collections.abc import Sequence

@@ -1,26 +1,22 @@
 """Moves students to Hugging Face's form, and compares them with transformers.
 
-    python -m valley_jax.convert export RUN
-    python -m valley_jax.convert check RUN/hf
+    python -m valley_jax.convert export RUN python -m valley_jax.convert check RUN/hf
 
-To begin a run with a Hugging Face checkpoint nothing needs converting: see
---config.init=hf:DIR of `python -m valley_jax.train --help`.
+To begin a run with a Hugging Face checkpoint nothing needs converting: see --config.init=hf:DIR of
+`python -m valley_jax.train --help`.
 
 export  Reads   RUN/checkpoints  the student at the end of its training
                 RUN/config.json  where its shards are, for their tokenizer
         Writes  RUN/hf/          *.safetensors and their index, config.json,
-                                 tokenizer, chat template, generation_config
-                                 (it stops at the token that ended the
-                                 student's turns), export.json (what it is of).
+                                 tokenizer, chat template, generation_config (it stops at the token
+                                 that ended the student's turns), export.json (what it is of).
                                  transformers and vLLM load it.
-        The directory appears when it is whole. Run twice, the second run does
-        nothing.
+        The directory appears when it is whole. Run twice, the second run does nothing.
 
 check   Reads   DIR, ours or downloaded
-        Runs it here and by transformers, both in float32 on the CPU, and prints
-        how far the next-token distributions are apart. Exit status 1 if by
-        more than rounding explains. Wants torch: pip install
-        'valley_jax[parity]'. Needs 4 bytes a parameter of memory.
+        Runs it here and by transformers, both in float32 on the CPU, and prints how far the
+        next-token distributions are apart. Exit status 1 if by more than rounding explains. Wants
+        torch: pip install 'valley_jax[parity]'. Needs 4 bytes a parameter of memory.
 
 Both run on the CPU, whatever else the machine has.
 """
@@ -92,7 +88,7 @@ def _write_configs(
   ids = {'eos_token_id': end, 'pad_token_id': pad}
   if tokenizer.bos_token_id is not None:
     ids['bos_token_id'] = tokenizer.bos_token_id
-  config = hf_config.from_student(student)
+  config = hf_config.build_student_config(student)
   jsonl.write_json(directory / 'config.json', {**config, **ids, 'torch_dtype': dtype})
   jsonl.write_json(directory / 'generation_config.json', ids)
 
@@ -112,12 +108,12 @@ def export(
     max_file_bytes: Of a file of weights.
 
   Raises:
-    ValueError: the run is not finished, its tokenizer has changed, or the
-      directory holds something else.
+    ValueError: the run is not finished, its tokenizer has changed, or the directory holds something
+      else.
   """
   run = pathlib.Path(run)
   directory = pathlib.Path(directory or run / 'hf')
-  identity = checkpoints.finished_identity(run / 'checkpoints')
+  identity = checkpoints.read_finished_identity(run / 'checkpoints')
   settings = {'student': identity, 'dtype': dtype, 'max_file_bytes': max_file_bytes}
   if directory.exists():
     if not (directory / 'export.json').exists():
@@ -161,7 +157,7 @@ def _logits(student: student_lib.Student, params: Any, tokens_BL: jax.Array) -> 
   model = parameters.bind_transformer(student, params)
   positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
   hidden_BLD, _ = model(tokens_BL, positions_BL, jnp.ones_like(tokens_BL))
-  return hidden_BLD @ model.head(hidden_BLD.dtype)
+  return hidden_BLD @ model.output_head(hidden_BLD.dtype)
 
 
 def our_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
@@ -187,9 +183,8 @@ def their_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray
 def compare(theirs: np.ndarray, ours: np.ndarray) -> dict[str, float]:
   """Returns how far next-token distributions [L, V] are apart.
 
-  KL(theirs || ours) in nats a token, its mean and its largest; in which part of
-  the positions both find the same token most probable; and the largest
-  difference of logits.
+  KL(theirs || ours) in nats a token, its mean and its largest; in which part of the positions both
+  find the same token most probable; and the largest difference of logits.
   """
   kl = []
   for p, q in zip(theirs, ours, strict=True):  # A few MB at a time.

@@ -126,7 +126,7 @@ def plan_train_step(
   mesh, student = _make_train_mesh(config, topology), preset_student(config)
   train, max_len = config.train, config.data.max_len
   with jax.set_mesh(mesh):
-    micro_rows = rows * partitioning.num_batch_devices()
+    micro_rows = rows * partitioning.count_batch_parts()
     if train.batch_size % micro_rows:
       raise errors.UserError(
           f'train.batch_size={train.batch_size} rows cannot be cut into micro-batches of'

@@ -147,7 +147,7 @@ def _settings(config: mlc.ConfigDict, directory: str, shards: pathlib.Path) -> d
     ValueError: the student was not trained to the end, or it was trained with
       another prompt, template or tokenizer than it would be sampled with.
   """
-  student = checkpoints.finished_identity(directory)
+  student = checkpoints.read_finished_identity(directory)
   manifest = jsonl.read_json(shards / 'manifest.json')
   asked = _method_settings(config, manifest['template_sha256'])
   now = {**manifest, **asked}

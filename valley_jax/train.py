@@ -4,9 +4,8 @@
         --workdir RUN --config.shards=DATA/shards
 
 Reads   config.shards (default RUN/shards), config.init: hf:DIR, a Hugging
-        Face checkpoint; checkpoint:DIR, the checkpoints of another run; or
-        random. The first two say what the student is: config.student is its
-        preset, or '' to take it as it is
+        Face checkpoint; checkpoint:DIR, the checkpoints of another run; or random. The first two
+        say what the student is: config.student is its preset, or '' to take it as it is
         config.curated (default RUN/curated): manifests that a subset names
 Writes  RUN/config.json         what ran
         RUN/subset.json         the traces it trains on: how they were chosen,
@@ -16,18 +15,16 @@ Writes  RUN/config.json         what ran
         RUN/profile/            a trace of the steps config.watch.profile
         RUN/checkpoints/STEP/   state and data position
 
-The student trains on the nested random subset of config.num_traces traces
-(config.seed), packed into rows of config.data.max_len tokens, for
-config.train.epochs epochs. num_traces=0 saves the initial student as it is.
-config.subset names one of config.subsets instead (data/subsets/selections.py tells how
-they are written): num_traces=-1 takes all of it, another number its first. One
-that has phases is gone through phase by phase, each for config.train.epochs.
-With config.train.steps_of=30000 it makes as many steps as those epochs over
-30,000 traces would, in as many epochs as that takes.
+The student trains on the nested random subset of config.num_traces traces (config.seed), packed
+into rows of config.data.max_len tokens, for config.train.epochs epochs. num_traces=0 saves the
+initial student as it is. config.subset names one of config.subsets instead
+(data/subsets/selections.py tells how they are written): num_traces=-1 takes all of it, another
+number its first. One that has phases is gone through phase by phase, each for config.train.epochs.
+With config.train.steps_of=30000 it makes as many steps as those epochs over 30,000 traces would, in
+as many epochs as that takes.
 
-Killed and started again, it goes on from the last checkpoint and ends, on the
-same machine, with the same bits as an uninterrupted run. Finished, it does
-nothing.
+Killed and started again, it goes on from the last checkpoint and ends, on the same machine, with
+the same bits as an uninterrupted run. Finished, it does nothing.
 
 What to look at, in `tensorboard --logdir RUN` or metrics.jsonl:
     loss                    nats a supervised token; it falls, or the learning
@@ -42,23 +39,21 @@ What to look at, in `tensorboard --logdir RUN` or metrics.jsonl:
     hbm_peak_gib            where the device counts it
 Steps with something beside them (compilation, a checkpoint) have no speed.
     held_out/loss…          every config.watch.held_out_every steps, of traces
-                            that are never trained on; loss_le_4096: of those
-                            of 2,049 to 4,096 tokens
-    samples/stop_rate, samples/think_closed_rate, samples/truncated_rate,
-    samples/program_rate, samples/mean_tokens
-                            every config.watch.prompts_every steps, of
-                            config.watch.num_samples answers to each of a few
-                            fixed prompts; the first two stay near 0 when the
-                            template is wrong. The texts are in TensorBoard
+                            that are never trained on; loss_le_4096: of those of 2,049 to 4,096
+                            tokens
+    samples/stop_rate, samples/think_closed_rate, samples/truncated_rate, samples/program_rate,
+    samples/mean_tokens
+                            every config.watch.prompts_every steps, of config.watch.num_samples
+                            answers to each of a few fixed prompts; the first two stay near 0 when
+                            the template is wrong. The texts are in TensorBoard
     samples/pass@1, samples/verdict_AC, …
-                            of the same answers, with config.watch.judge: their
-                            programs are judged as `execute` judges, between
-                            two steps, by the first process; one that cannot
-                            confine programs says so before the first step.
-                            judge_errors are no part of pass@1
-The answers are sampled on the training's devices, with a copy of the parameters
-that is laid out for it; with config.watch.copy_params=False they are read where
-they are, layer by layer, which takes longer and the memory of a layer or two.
+                            of the same answers, with config.watch.judge: their programs are judged
+                            as `execute` judges, between two steps, by the first process; one that
+                            cannot confine programs says so before the first step. judge_errors are
+                            no part of pass@1
+The answers are sampled on the training's devices, with a copy of the parameters that is laid out
+for it; with config.watch.copy_params=False they are read where they are, layer by layer, which
+takes longer and the memory of a layer or two.
 """
 
 from valley_jax.runtime import entry
@@ -138,7 +133,7 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_l
         f'train.steps_of={config.train.steps_of:,} would cut off the last of'
         f' the {len(corpus.phases)} phases of {config.subset!r}; say 0.'
     )
-  part, num_parts = partitioning.batch_part()
+  part, num_parts = partitioning.find_batch_part()
   plan = batching.plan_epoch(
       shards, corpus.rows, config.data.max_len, config.data.pack, corpus.phases
   )
@@ -165,7 +160,7 @@ def _identity(
     student: student_lib.Student,
 ) -> dict[str, Any]:
   """Returns, by name, what a resumed run must share with its beginning."""
-  identity: dict[str, Any] = {'student': hf_config.from_student(student)}
+  identity: dict[str, Any] = {'student': hf_config.build_student_config(student)}
   identity['subset_sha256'] = corpus.manifest['ids_sha256']
   if corpus.phases:
     identity['phases'] = list(corpus.phases)
@@ -206,7 +201,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     directory = f'{workdir}/checkpoints'
     identity = _identity(config, shards, corpus, student)
     checkpoints.check_identity(directory, identity)
-    if checkpoints.latest_step(directory) == num_steps:
+    if checkpoints.find_latest_step(directory) == num_steps:
       print(f'train: {workdir} is complete ({num_steps} steps).')
       return
     is_first = processes.is_first()
@@ -243,7 +238,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
 def _save(files, *what, **of_the_run) -> None:
   """Saves a step of which all that is said is out already."""
   files.upload()
-  checkpoints.save(*what, **of_the_run)
+  checkpoints.save_checkpoint(*what, **of_the_run)
 
 
 def _loop(

@@ -42,7 +42,7 @@ def _inputs(length, k=2, g=2, h=16):
 def _run(implementation, length, inputs=None, **mesh):
   """The weighed sum, the outputs that count, and gradients of q, k and v."""
   inputs, weights = inputs or _inputs(length)
-  attend = functools.partial(attention.attend, implementation=implementation)
+  attend = functools.partial(attention.attend_causally, implementation=implementation)
 
   @jax.jit
   @functools.partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
@@ -124,12 +124,12 @@ def _abstract_mesh(platform):
 @pytest.mark.parametrize('platform, name', [('tpu', 'splash'), ('gpu', 'flash'), ('cpu', 'blocks')])
 def test_auto_goes_by_the_devices_of_the_mesh(platform, name):
   with jax.sharding.use_abstract_mesh(_abstract_mesh(platform)):
-    assert attention.resolve('auto', 32_768) == name
-    assert attention.resolve('auto', 192) == 'dense'
+    assert attention.choose_implementation('auto', 32_768) == name
+    assert attention.choose_implementation('auto', 192) == 'dense'
 
 
 def test_a_kernel_for_another_accelerator_is_refused():
   shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _inputs(128)[0]]
   with jax.sharding.use_abstract_mesh(_abstract_mesh('gpu')):
     with pytest.raises(ValueError, match='splash is for tpu.* mesh is of gpu'):
-      jax.eval_shape(functools.partial(attention.attend, implementation='splash'), *shapes)
+      jax.eval_shape(functools.partial(attention.attend_causally, implementation='splash'), *shapes)

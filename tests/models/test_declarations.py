@@ -32,7 +32,7 @@ def test_a_product_is_over_all_inputs_on_any_mesh(name, length, mesh):
   def multiply(x, w):
     x = jax.sharding.reshard(x, declarations.partition_rows(x))
     w = jax.sharding.reshard(w, spec)
-    return declarations.multiply(x, declarations.declare_matrix(w, axes, spec))
+    return declarations.multiply_matrix(x, declarations.declare_matrix(w, axes, spec))
 
   x, w = _draw_normal(4, length, *shape[:num_ins]), _draw_normal(*shape)
   with tiny.mesh(**mesh):

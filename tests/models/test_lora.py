@@ -36,7 +36,12 @@ MESHES = [{'fsdp': 8}, {'data': 2, 'fsdp': 2, 'tp': 2}, {'tp': 2, 'cp': 4}]
 
 def _loss(student, dtype=jnp.float32):
   return functools.partial(
-      losses.next_token, student=student, dtype=dtype, attention='auto', remat='full', chunk_len=4
+      losses.next_token_loss,
+      student=student,
+      dtype=dtype,
+      attention='auto',
+      remat='full',
+      chunk_len=4,
   )
 
 
@@ -205,7 +210,7 @@ def test_an_adapted_student_is_sampled_as_the_merged_one(mesh):
 
 
 def test_model_flops_leave_out_gradients_that_are_not_made():
-  plain, adapted = (flops.step_flops(s, 100, 0) for s in (PLAIN, STUDENT))
+  plain, adapted = (flops.count_step_flops(s, 100, 0) for s in (PLAIN, STUDENT))
   pairs = PLAIN.num_layers * LORA.rank * (64 + 32 + 32 + 64 + 3 * 48)
   assert adapted == pytest.approx(plain * 4 / 6 + 6 * pairs * 100)
 
@@ -229,7 +234,7 @@ def test_a_run_is_exported_sampled_and_gone_on_from_without_lora(run):
   assert student.lora is None
   adapted = dataclasses.replace(student, lora=student_lib.Lora(rank=4, alpha=32.0))
   with tiny.mesh(fsdp=2):
-    saved = checkpoints.load_params(checkpoint, parameters.abstract_params(adapted))
+    saved = checkpoints.load_latest_params(checkpoint, parameters.abstract_params(adapted))
     base = parameters.init_params(student, jax.random.key(3))
     for name, before in parameters.split_adapters(DECLARED, saved)[1]['blocks'].items():
       if not isinstance(before, dict):  # Frozen since the beginning.
@@ -263,7 +268,7 @@ def test_a_run_is_exported_sampled_and_gone_on_from_without_lora(run):
 def test_an_interrupted_run_ends_with_the_same_bits(run, tmp_path, monkeypatch):
   tiny.write_world(tmp_path)
   config = _config(tmp_path, epochs=3, checkpoint_every=1)
-  whole = checkpoints.save
+  whole = checkpoints.save_checkpoint
   calls = []
 
   def breaks(*args, **kwargs):
@@ -273,7 +278,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(run, tmp_path, monkeypatch):
       raise KeyboardInterrupt
 
   with monkeypatch.context() as patched:
-    patched.setattr(checkpoints, 'save', breaks)
+    patched.setattr(checkpoints, 'save_checkpoint', breaks)
     with pytest.raises(KeyboardInterrupt):
       train.train(config, str(tmp_path))
   train.train(config, str(tmp_path))

@@ -24,7 +24,7 @@ def _hidden(student, params, tokens_BL, positions_BL, segments_BL, remat='none')
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(student, params, hidden_BLD):
-  return hidden_BLD @ parameters.bind_transformer(student, params).head(hidden_BLD.dtype)
+  return hidden_BLD @ parameters.bind_transformer(student, params).output_head(hidden_BLD.dtype)
 
 
 def _run(student, params, tokens, positions=None, segments=None):

@@ -1,8 +1,7 @@
 """The decoder equals transformers' on torch: logits, gradients, files.
 
-Tiny random checkpoints of each family are written by transformers here. The
-rows are longer than `original_max_position_embeddings`, so that RoPE scaling
-bites.
+Tiny random checkpoints of each family are written by transformers here. The rows are longer than
+`original_max_position_embeddings`, so that RoPE scaling bites.
 """
 
 import functools
@@ -111,8 +110,8 @@ def test_logits_equal_those_of_transformers(case):
 def test_greedy_samples_are_those_of_transformers(case):
   """48 prompts, more than there are slots.
 
-  One pass of transformers over prompt and sample says whether its own greedy
-  token would have been ours, everywhere.
+  One pass of transformers over prompt and sample says whether its own greedy token would have been
+  ours, everywhere.
   """
   path, model, student = case
   rng = np.random.default_rng(1)
@@ -146,7 +145,9 @@ def _gradients(student, params, tokens_BL):
     hidden_BLD, _ = model(tokens_BL, positions_BL, ones_BL)
     targets_BL = jnp.roll(tokens_BL, -1, axis=1)
     weights_BL = ones_BL.at[:, -1].set(0).astype(jnp.float32)
-    total, _ = losses.cross_entropy(hidden_BLD, model.head(), targets_BL, weights_BL, chunk_len=100)
+    total, _ = losses.cross_entropy(
+        hidden_BLD, model.output_head(), targets_BL, weights_BL, chunk_len=100
+    )
     return total / weights_BL.sum()
 
   return jax.grad(loss)(params)
@@ -179,7 +180,7 @@ def test_transformers_loads_what_we_write(case, tmp_path):
   with tiny.mesh(fsdp=2):
     params = pretrained.load_params(path, student)
     hf_weights.write_weights(tmp_path, student, params, 'float32', 40_000)
-  jsonl.write_json(tmp_path / 'config.json', hf_config.from_student(student))
+  jsonl.write_json(tmp_path / 'config.json', hf_config.build_student_config(student))
   loaded, report = transformers.AutoModelForCausalLM.from_pretrained(
       tmp_path, output_loading_info=True, dtype=torch.float32
   )

@@ -36,17 +36,17 @@ def _expected(q_BKGH, k_BMJ, v_BMJ, length_B):
 
 def _spreading(attend):
   def run(q_BKGH, *others):
-    y_BNJ = attend(ragged.spread(q_BKGH), *others)
-    return ragged.own_parts(y_BNJ, q_BKGH.shape[1])
+    y_BNJ = attend(ragged.spread_queries(q_BKGH), *others)
+    return ragged.take_own_parts(y_BNJ, q_BKGH.shape[1])
 
   return jax.jit(run)
 
 
 WAYS = {
-    'blocks': _spreading(ragged.blocks),
+    'blocks': _spreading(ragged.attend_slot_by_slot),
     'pallas': _spreading(functools.partial(ragged.attend_by_pallas, interpret=True)),
     # cuDNN's door, with the arithmetic that runs anywhere.
-    'dot_product': functools.partial(ragged.dot_product, implementation='xla'),
+    'dot_product': functools.partial(ragged.attend_by_cudnn, implementation='xla'),
 }
 
 
@@ -76,9 +76,9 @@ def test_the_kernel_does_not_fetch_blocks_behind_a_slots_length(monkeypatch):
   for slot, length in enumerate(LENGTHS):
     end = -(-length // 64) * 64
     k_BMJ[slot, end:] = v_BMJ[slot, end:] = np.nan
-  q_BNJ = ragged.spread(jnp.asarray(q_BKGH))
+  q_BNJ = ragged.spread_queries(jnp.asarray(q_BKGH))
   y_BNJ = ragged.attend_by_pallas(q_BNJ, k_BMJ, v_BMJ, LENGTHS, interpret=True)
-  found = ragged.own_parts(y_BNJ, 2)
+  found = ragged.take_own_parts(y_BNJ, 2)
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 

@@ -76,16 +76,16 @@ def test_the_vocabulary_is_padded_to_a_multiple():
 
 # RoPE scaling.
 
-LLAMA3 = rope.Llama3(
+LLAMA3 = rope.Llama3Scaling(
     factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192
 )
-YARN = rope.Yarn(factor=4.0, original_max_positions=32_768)
+YARN = rope.YarnScaling(factor=4.0, original_max_positions=32_768)
 
 
 def _ratio(theta, scaling):
   """By how much the scaling slows each pair of a head of 128 down."""
-  plain, _ = rope.frequencies(128, theta, None)
-  scaled, _ = rope.frequencies(128, theta, scaling)
+  plain, _ = rope.compute_frequencies(128, theta, None)
+  scaled, _ = rope.compute_frequencies(128, theta, scaling)
   return np.asarray(plain / scaled)
 
 
@@ -100,10 +100,10 @@ def test_fast_turns_are_kept_and_slow_ones_slowed_by_the_factor(theta, scaling):
 
 def test_yarn_multiplies_queries_and_keys_by_its_attention_factor():
   q_BLKGH = np.ones((1, 1, 1, 1, 8), np.float32)
-  turned = rope.rope(q_BLKGH, np.zeros((1, 1)), 1e4, YARN)
+  turned = rope.rotate_pairs(q_BLKGH, np.zeros((1, 1)), 1e4, YARN)
   np.testing.assert_allclose(turned, 1 + 0.1 * np.log(4), rtol=1e-6)
   given = dataclasses.replace(YARN, attention_factor=1.5)
-  np.testing.assert_allclose(rope.rope(q_BLKGH, np.zeros((1, 1)), 1e4, given), 1.5)
+  np.testing.assert_allclose(rope.rotate_pairs(q_BLKGH, np.zeros((1, 1)), 1e4, given), 1.5)
 
 
 @pytest.mark.parametrize(
@@ -186,15 +186,15 @@ LLAMA3_1_8B = {
     'config, preset', [(QWEN2_5_7B, 'qwen2_5_7b'), (LLAMA3_1_8B, 'llama3_1_8b')]
 )
 def test_a_downloaded_config_is_its_preset(config, preset):
-  student = hf_config.to_student(config, 'config.json')
+  student = hf_config.parse_student_config(config, 'config.json')
   assert student == student_lib.find_preset(preset)
 
 
 @pytest.mark.parametrize('preset', student_lib.PRESETS)
 def test_a_student_written_and_read_is_the_same(preset):
   student = student_lib.find_preset(preset)
-  written = hf_config.from_student(student)
-  assert hf_config.to_student(written, 'config.json') == student
+  written = hf_config.build_student_config(student)
+  assert hf_config.parse_student_config(written, 'config.json') == student
 
 
 YARN_FIELDS = {'factor': 4.0, 'original_max_position_embeddings': 32768}
@@ -225,14 +225,14 @@ YARN_FIELDS = {'factor': 4.0, 'original_max_position_embeddings': 32768}
 )
 def test_rope_scaling_is_read_in_all_its_forms(fields, want):
   config = {**QWEN2_5_7B, 'rope_scaling': fields}
-  assert hf_config.to_student(config, 'config.json').rope_scaling == want
+  assert hf_config.parse_student_config(config, 'config.json').rope_scaling == want
 
 
 @pytest.mark.parametrize('scaling', [LLAMA3, YARN, None])
 def test_rope_scaling_survives_a_round_trip(scaling):
   student = tiny.student(rope_scaling=scaling, qkv_bias=True)
-  written = hf_config.from_student(student)
-  assert hf_config.to_student(written, 'config.json') == student
+  written = hf_config.build_student_config(student)
+  assert hf_config.parse_student_config(written, 'config.json') == student
 
 
 @pytest.mark.parametrize(
@@ -263,16 +263,16 @@ def test_rope_scaling_survives_a_round_trip(scaling):
 )  # fmt: skip
 def test_what_we_would_not_compute_is_an_error(changes, message):
   with pytest.raises(ValueError, match=f'config.json.*{message}'):
-    hf_config.to_student({**QWEN2_5_7B, **changes}, 'config.json')
+    hf_config.parse_student_config({**QWEN2_5_7B, **changes}, 'config.json')
 
 
 def test_all_faults_are_named_at_once():
   config = {**QWEN2_5_7B, 'num_experts': 8, 'mlp_bias': True}
   with pytest.raises(ValueError, match='mlp_bias=True.*num_experts=8'):
-    hf_config.to_student(config, 'config.json')
+    hf_config.parse_student_config(config, 'config.json')
 
 
 def test_a_student_of_no_family_cannot_be_written():
   student = tiny.student(qkv_bias=True, qk_norm=True)
   with pytest.raises(ValueError, match='in no family of transformers'):
-    hf_config.from_student(student)
+    hf_config.build_student_config(student)

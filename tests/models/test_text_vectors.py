@@ -26,7 +26,7 @@ def _write(directory, pooling=None, tied=True):
   with tiny.mesh():
     params = tiny.put_params(student)
     hf_weights.write_weights(directory, student, params, 'float32')
-  config = hf_config.from_student(student)
+  config = hf_config.build_student_config(student)
   (directory / 'config.json').write_text(json.dumps(config))
   if pooling:
     (directory / '1_Pooling').mkdir()

@@ -23,7 +23,7 @@ def _save(workdir, *steps, **policy):
   policy = {'keep': 9, **policy}
   with checkpoints.open_checkpointer(workdir, **policy) as saver:
     for n in steps:
-      checkpoints.save(saver, n, _state(n), batches, {'seed': 0}, NUM_STEPS)
+      checkpoints.save_checkpoint(saver, n, _state(n), batches, {'seed': 0}, NUM_STEPS)
 
 
 def _restore(workdir):
@@ -37,7 +37,7 @@ def _restore(workdir):
 )
 def test_the_latest_stay_and_every_kth(tmp_path, policy, kept):
   _save(tmp_path, *range(1, 7), **policy)
-  assert sorted(checkpoints.steps(tmp_path / 'checkpoints')) == kept
+  assert sorted(checkpoints.list_steps(tmp_path / 'checkpoints')) == kept
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')

@@ -37,7 +37,7 @@ def _named(mesh):
 
 def _loss(student, remat='none'):
   return functools.partial(
-      losses.next_token,
+      losses.next_token_loss,
       student=student,
       dtype=jnp.float32,
       attention='auto',
@@ -237,10 +237,10 @@ def test_a_mesh_that_cannot_cut_the_student_names_the_parameter():
 )
 def test_each_of_four_processes_loads_the_rows_of_its_devices(shape, parts):
   processes = np.repeat(np.arange(4), np.prod(shape) // 4).reshape(shape)
-  assert partitioning.batch_parts(processes) == dict(enumerate(parts))
+  assert partitioning.assign_batch_parts(processes) == dict(enumerate(parts))
 
 
 @pytest.mark.parametrize('processes', [[0, 1, 0, 1], [0, 0, 0, 1]])
 def test_processes_that_share_rows_unevenly_are_refused(processes):
   with pytest.raises(ValueError, match='side by side: change config.mesh'):
-    partitioning.batch_parts(np.array(processes).reshape(1, 4, 1))
+    partitioning.assign_batch_parts(np.array(processes).reshape(1, 4, 1))

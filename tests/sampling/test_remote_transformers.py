@@ -49,7 +49,7 @@ def directory(tmp_path_factory):
   transformers.PreTrainedTokenizerFast(tokenizer_object=model, eos_token='<|end|>').save_pretrained(
       path
   )
-  config = hf_config.from_student(_STUDENT)
+  config = hf_config.build_student_config(_STUDENT)
   ids = {'eos_token_id': _END, 'pad_token_id': _END, 'torch_dtype': 'float32'}
   jsonl.write_json(path / 'config.json', {**config, **ids})
   defaults = {'do_sample': True, 'repetition_penalty': 1.9, 'eos_token_id': [3]}

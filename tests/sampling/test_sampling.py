@@ -69,7 +69,7 @@ def _log_probs(student, params, tokens_L):
   model = parameters.bind_transformer(student, params)
   positions_BL = jnp.arange(len(tokens_L))[None]
   hidden_BLD, _ = model(tokens_L[None], positions_BL, jnp.ones_like(positions_BL))
-  return jax.nn.log_softmax(hidden_BLD[0] @ model.head(jnp.float32))
+  return jax.nn.log_softmax(hidden_BLD[0] @ model.output_head(jnp.float32))
 
 
 def _full_forward(student, sample):
@@ -100,10 +100,10 @@ def _cached_log_probs(student, params, tokens_L):
   def feed(cache, at):
     slot = (jax.sharding.reshard(x[None], cache_lib.SLOTS) for x in (tokens_L[at], at))
     token_B, at_B = slot
-    cache, logits_BV = cache_lib.step(student, params, cache, token_B, at_B, at_B + 1)
+    cache, logits_BV = cache_lib.decode_step(student, params, cache, token_B, at_B, at_B + 1)
     return cache, jax.nn.log_softmax(logits_BV[0])
 
-  cache = cache_lib.empty(student, 1, 64, jnp.float32)
+  cache = cache_lib.empty_cache(student, 1, 64, jnp.float32)
   return jax.lax.scan(feed, cache, jnp.arange(len(tokens_L)))[1]
 
 

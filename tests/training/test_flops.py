@@ -16,7 +16,7 @@ from valley_jax.watching import speed
 
 @pytest.mark.parametrize('length, gflops', [(32_768, 62), (8192, 47)])
 def test_flops_of_a_token_of_qwen_2_5_7b(length, gflops):
-  found = flops.step_flops(student_lib.find_preset('qwen2_5_7b'), length, length**2)
+  found = flops.count_step_flops(student_lib.find_preset('qwen2_5_7b'), length, length**2)
   assert round(found / length / 1e9) == gflops
 
 
@@ -30,7 +30,7 @@ def test_matrices_are_all_parameters_but_the_lookup_norms_and_biases(tied):
       if not {'scale', 'bias', 'embed'} & set(str(path[-1]).strip("[']").split('_'))
   )
   lookup = student.vocab_size * student.embed_dim if tied else 0
-  assert flops.num_matrix_params(student) == matrices + lookup
+  assert flops.count_matrix_params(student) == matrices + lookup
 
 
 def test_xla_counts_the_same_matrices():
@@ -41,12 +41,12 @@ def test_xla_counts_the_same_matrices():
   def logits(params):
     model = parameters.bind_transformer(student, params)
     hidden_BLD, _ = model(batch['inputs'], batch['positions'], batch['segments'])
-    return hidden_BLD @ model.head(jnp.float32)
+    return hidden_BLD @ model.output_head(jnp.float32)
 
   with tiny.mesh():
     lowered = jax.jit(logits).lower(tiny.put_params(student))
   cost = lowered.compile().cost_analysis()
-  full = flops.step_flops(student, 2 * length, 2 * 2 * length**2) / 3
+  full = flops.count_step_flops(student, 2 * length, 2 * 2 * length**2) / 3
   assert full < cost['flops'] < 1.3 * full  # Softmax, norms, RoPE.
 
 
@@ -61,7 +61,7 @@ def test_a_batch_counts_tokens_and_squared_lengths_of_its_examples():
 
 def test_padding_and_packing_do_not_raise_the_flops():
   student = tiny.student()
-  of = lambda *lengths: flops.step_flops(student, sum(lengths), sum(n**2 for n in lengths))
+  of = lambda *lengths: flops.count_step_flops(student, sum(lengths), sum(n**2 for n in lengths))
   assert of(3, 5) < of(8)
   assert of(3) + of(5) == of(3, 5)
 
@@ -85,7 +85,7 @@ def test_padding_and_packing_do_not_raise_the_flops():
     ],
 )
 def test_the_peak_of_a_chip(kind, teraflops):
-  found = flops.peak_flops(kind)
+  found = flops.find_peak_flops(kind)
   assert found == (teraflops and teraflops * 1e12)
 
 
@@ -97,8 +97,8 @@ def _device(kind, i, coords=None):
 def test_two_cores_of_a_chip_are_one_chip():
   cores = [_device('TPU7x', i, [0, i // 2, 0]) for i in range(4)]
   gpus = [_device('NVIDIA H200', i) for i in range(4)]
-  assert flops.num_chips(cores) == 2
-  assert flops.num_chips(gpus) == 4
+  assert flops.count_chips(cores) == 2
+  assert flops.count_chips(gpus) == 4
 
 
 def test_mfu_is_needed_over_possible_flops():

@@ -19,7 +19,7 @@ from valley_jax.training import program as program_lib
 STUDENT = tiny.student()
 DECLARED = parameters.describe_parameters(STUDENT)
 _LOSS = functools.partial(
-    losses.next_token,
+    losses.next_token_loss,
     student=STUDENT,
     dtype=jnp.float32,
     attention='auto',
@@ -125,8 +125,8 @@ def _temporary_bytes(length, vocab_size, argnums):
 def test_memory_does_not_grow_with_length_times_vocabulary():
   short = _temporary_bytes(1024, 4096, (0, 1))
   long = _temporary_bytes(4096, 4096, (0, 1))
-  # What grows is the hidden states' gradient, and an order of tokens; a
-  # float32 of logits a token would be 16 kB.
+  # What grows is the hidden states' gradient, and an order of tokens; a float32 of logits a token
+  # would be 16 kB.
   assert long - short < (4096 - 1024) * 128
   # A few copies of a chunk's logits, and of the head.
   assert short < 4096 * (5 * 64 + 4 * 8) * 4

@@ -45,7 +45,7 @@ def _params(directory):
   student = initial.read_checkpoint_student(directory)
   with tiny.mesh():
     like = parameters.abstract_params(student)
-    return jax.device_get(checkpoints.load_params(directory, like))
+    return jax.device_get(checkpoints.load_latest_params(directory, like))
 
 
 def test_an_export_holds_the_students_parameters(run):
@@ -84,14 +84,14 @@ def test_a_directory_of_something_else_is_left_alone(run, tmp_path):
 
 
 def test_a_broken_export_leaves_nothing_that_looks_finished(run, tmp_path, monkeypatch):
-  whole = hf_weights._write_file
+  whole = hf_weights.write_file
 
   def breaks(path, entries, dtype):
     whole(path, entries, dtype)
     raise OSError('No space left on device')
 
   with monkeypatch.context() as patched:
-    patched.setattr(hf_weights, '_write_file', breaks)
+    patched.setattr(hf_weights, 'write_file', breaks)
     with pytest.raises(OSError, match='No space'):
       convert.export(run, tmp_path / 'hf')
   assert not (tmp_path / 'hf').exists()

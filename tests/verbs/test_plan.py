@@ -76,7 +76,7 @@ def test_a_step_is_compiled_for_chips_that_are_not_there(lines):
   assert 3 * size <= step.needs.arguments < 6 * size
   assert step.accumulate == 2
   tokens = 8 * 256
-  model = flops.step_flops(student, tokens, tokens * 256) / 4
+  model = flops.count_step_flops(student, tokens, tokens * 256) / 4
   # Remat computes the layers again; dense attention the upper half, too.
   assert model < step.bound.flops < 2 * model
   assert step.fits
@@ -196,7 +196,7 @@ def test_decoding_on_tpu_reads_by_the_kernel(topology, tp):
 
   with jax.set_mesh(mesh):
     cache = describe((16, 8192, 512), ragged.CACHE)
-    attend = jax.jit(functools.partial(ragged.attend, platform='tpu'))
+    attend = jax.jit(functools.partial(ragged.attend_to_slots, platform='tpu'))
     compiled = attend.lower(
         describe((16, 4, 7, 128), jax.P(partitioning.BATCH, 'tp')),
         cache,

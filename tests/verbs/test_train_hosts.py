@@ -1,10 +1,9 @@
 """A run moves between one host and two, and can be told to go.
 
-Real processes, over gloo. What is exact: the bits depend on the mesh and on
-the order in which collectives add, not on who restores what. On two devices
-there is but one order, so one host of two devices and two hosts of one do the
-same sums; that is what is tested here, bit for bit. On four devices XLA's sums
-within a process and gloo's between processes differ in order.
+Real processes, over gloo. What is exact: the bits depend on the mesh and on the order in which
+collectives add, not on who restores what. On two devices there is but one order, so one host of two
+devices and two hosts of one do the same sums; that is what is tested here, bit for bit. On four
+devices XLA's sums within a process and gloo's between processes differ in order.
 """
 
 import functools
@@ -18,9 +17,8 @@ from valley_jax.runtime import preemption
 
 NUM_STEPS = 12
 
-# The run's own program, told to go as it opens metrics.jsonl, and then slow
-# enough for the notice to reach jax.distributed, which looks every second, also
-# on a machine that stalls.
+# The run's own program, told to go as it opens metrics.jsonl, and then slow enough for the notice
+# to reach jax.distributed, which looks every second, also on a machine that stalls.
 _TOLD_TO_GO = """
 import os, runpy, signal, sys, time
 
@@ -72,7 +70,7 @@ def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
       train_program.start(config, other, hosts=first, devices=2 // first, program=told)
   )
   assert statuses == [preemption.EXIT_STATUS] * first, said
-  latest = checkpoints.latest_step(other / 'checkpoints')
+  latest = checkpoints.find_latest_step(other / 'checkpoints')
   assert 0 < latest < NUM_STEPS
   assert f'saved at step {latest} of {NUM_STEPS}. Run the same command' in said
   statuses, said = train_program.wait(
@@ -98,7 +96,7 @@ def test_a_run_goes_on_with_four_hosts(whole, tmp_path):
   run = functools.partial(train_program.start, config, tmp_path / 'run')
   statuses, said = train_program.wait(run(devices=4, program=('-c', _TOLD_TO_GO)))
   assert statuses == [preemption.EXIT_STATUS], said
-  done = checkpoints.latest_step(tmp_path / 'run' / 'checkpoints')
+  done = checkpoints.find_latest_step(tmp_path / 'run' / 'checkpoints')
   assert 0 < done < NUM_STEPS
   statuses, said = train_program.wait(run(hosts=4, devices=1))
   assert statuses == [0] * 4, said

@@ -83,10 +83,10 @@ def killed_and_not(world):
   )
   killed, whole = world / 'killed', world / 'whole'
   assert _wait(_start_train(config, whole)) == 0
-  latest = [checkpoints.latest_step(killed / 'checkpoints')]
+  latest = [checkpoints.find_latest_step(killed / 'checkpoints')]
 
   def see():
-    latest.append(checkpoints.latest_step(killed / 'checkpoints'))
+    latest.append(checkpoints.find_latest_step(killed / 'checkpoints'))
 
   # In the midst of the first save, so before there is a checkpoint.
   assert _wait(_start_train(config, killed, kill_at=12)) == -signal.SIGKILL
@@ -291,7 +291,7 @@ def test_a_checkpoint_is_the_state_of_its_step_though_training_goes_on(tmp_path)
       state = step(state)
       next(batches)
       if n % 10 == 0:
-        checkpoints.save(saver, n, state, batches, {}, n)
+        checkpoints.save_checkpoint(saver, n, state, batches, {}, n)
   for n in (10, 20, 30):
     saved = _state(tmp_path, n)
     assert saved["['step']"] == n
@@ -304,8 +304,8 @@ def test_state_and_data_position_come_back_together(tmp_path):
   with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
     for n in range(4):
       next(batches)
-      checkpoints.save(saver, n + 1, {'x': jnp.full(3, n)}, batches, {}, 9)
-  assert checkpoints.latest_step(tmp_path / 'checkpoints') == 4
+      checkpoints.save_checkpoint(saver, n + 1, {'x': jnp.full(3, n)}, batches, {}, 9)
+  assert checkpoints.find_latest_step(tmp_path / 'checkpoints') == 4
   assert len(list((tmp_path / 'checkpoints').iterdir())) == 1  # keep
   batches = iter(grain.MapDataset.range(9).to_iter_dataset())
   with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
@@ -320,7 +320,7 @@ def test_a_checkpoint_moves_to_another_mesh(tmp_path):
   params = tiny.params(student)
   with tiny.mesh(data=2, fsdp=2, tp=2):
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
-      checkpoints.save(saver, 1, tiny.put_params(student), batches, {}, 1)
+      checkpoints.save_checkpoint(saver, 1, tiny.put_params(student), batches, {}, 1)
   with tiny.mesh(fsdp=4):
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
       like = jax.tree.map(jnp.zeros_like, tiny.put_params(student))
@@ -335,9 +335,9 @@ def test_a_student_in_mid_training_is_not_one_to_sample(tmp_path):
     params = tiny.put_params(tiny.student())
     with checkpoints.open_checkpointer(tmp_path, keep=1) as saver:
       batches = iter(dataset.to_iter_dataset())
-      checkpoints.save(saver, 3, {'params': params}, batches, {}, num_steps=9)
+      checkpoints.save_checkpoint(saver, 3, {'params': params}, batches, {}, num_steps=9)
     with pytest.raises(ValueError, match='at step 3 of 9.*train'):
-      checkpoints.load_params(tmp_path / 'checkpoints', params)
+      checkpoints.load_latest_params(tmp_path / 'checkpoints', params)
 
 
 def test_a_diverged_run_ends_with_its_step_and_a_remedy(world, tmp_path):

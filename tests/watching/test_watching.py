@@ -192,7 +192,7 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
       lengths=np.array(lengths), read=lambda which: [examples[i] for i in which]
   )
   loss_fn = functools.partial(
-      losses.next_token,
+      losses.next_token_loss,
       student=tiny.student(),
       dtype=jnp.float32,
       attention='auto',

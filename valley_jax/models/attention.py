@@ -1,8 +1,7 @@
 """Attention: one door, and behind it one file for each way to compute it.
 
-What is computed is always the same: a token attends to the tokens of its own
-segment that are not after it, scores and softmax in float32. Who computes it
-is a name (config.attention):
+What is computed is always the same: a token attends to the tokens of its own segment that are not
+after it, scores and softmax in float32. Who computes it is a name (config.attention):
 
     dense    all scores at once: the reference, short rows, decoding
     blocks   plain JAX, a pair of blocks at a time: memory linear in length
@@ -10,17 +9,16 @@ is a name (config.attention):
     flash    the GPU kernel (Triton) that comes with JAX
     auto     dense for short rows; else what suits the mesh's devices
 
-A way that cannot do what is asked of it raises; none ignores segments. (That
-is why cuDNN by `jax.nn.dot_product_attention` is not here: it has no segments.)
-On a mesh of CPUs the kernels are interpreted: slow, to be tested.
+A way that cannot do what is asked of it raises; none ignores segments. (That is why cuDNN by
+`jax.nn.dot_product_attention` is not here: it has no segments.) On a mesh of CPUs the kernels are
+interpreted: slow, to be tested.
 
-Letters as in `transformer.py`. Mesh axis `cp` cuts the positions of a row:
-queries stay where they are, and keys and values of the whole row are gathered.
-The cut is into runs of neighbours, of which the last attends to the most keys:
-with a causal kernel it works (2 cp - 1) / cp times the mean. Cutting rows into
-2 cp runs and giving every device an early and a late one would win that back;
-it would have to be done to the batch. `flash` trades its queries for heads
-instead, and has nothing to win.
+Letters as in `transformer.py`. Mesh axis `cp` cuts the positions of a row: queries stay where they
+are, and keys and values of the whole row are gathered. The cut is into runs of neighbours, of which
+the last attends to the most keys: with a causal kernel it works (2 cp - 1) / cp times the mean.
+Cutting rows into 2 cp runs and giving every device an early and a late one would win that back; it
+would have to be done to the batch. `flash` trades its queries for heads instead, and has nothing to
+win.
 """
 
 from collections.abc import Callable
@@ -42,13 +40,12 @@ _MASKED = -1e30  # Finite, so that a row without any key gives no NaN.
 _DENSE_UP_TO = 512
 
 
-def causal_mask(
+def build_causal_mask(
     positions_BL: jax.Array, segments_BL: jax.Array, positions_BM: jax.Array, segments_BM: jax.Array
 ) -> jax.Array:
   """Returns mask_BLM: attend within one's segment, and not to the future.
 
-  Segment 0 is padding; a padded query attends to padding only, and its output
-  is never used.
+  Segment 0 is padding; a padded query attends to padding only, and its output is never used.
   """
   same_BLM = segments_BL[:, :, None] == segments_BM[:, None, :]
   past_BLM = positions_BL[:, :, None] >= positions_BM[:, None, :]
@@ -77,10 +74,10 @@ def attend_masked(
   )
 
 
-def _dense(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+def _attend_dense(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   whole = P(partitioning.BATCH, None)
   heads = P(partitioning.BATCH, None, 'tp', None)
-  mask_BLM = causal_mask(
+  mask_BLM = build_causal_mask(
       positions_BL,
       segments_BL,
       jax.sharding.reshard(positions_BL, whole),
@@ -92,36 +89,39 @@ def _dense(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   return ad_checkpoint.checkpoint_name(y_BLKGH, 'attention')
 
 
-def _gather(x: jax.Array) -> jax.Array:
+def _gather_positions(x: jax.Array) -> jax.Array:
   """Gathers a device's positions to whole rows, inside of a shard_map."""
   return jax.lax.all_gather(x, 'cp', axis=1, tiled=True)
 
 
-def _map(local: Callable[..., jax.Array], *others: Any):
-  """Returns `local` of q, k, v, positions, segments, run on every device.
+def _map_over_devices(attend_on_device: Callable[..., jax.Array], *others: Any):
+  """Returns a function of q, k, v, positions, segments that runs on every device's part.
 
-  Each has its rows, heads and positions; what else it takes is cut by
-  `others`. The kernels know nothing of variance over devices: not checked.
+  Each has its rows, heads and positions; what else it takes is cut by `others`. The kernels know
+  nothing of variance over devices: not checked.
   """
   queries = P(partitioning.BATCH, 'cp', 'tp', None, None)
   keys = P(partitioning.BATCH, 'cp', 'tp', None)
   rows = P(partitioning.BATCH, 'cp')
   return jax.shard_map(
-      local, in_specs=(queries, keys, keys, rows, rows, *others), out_specs=queries, check_vma=False
+      attend_on_device,
+      in_specs=(queries, keys, keys, rows, rows, *others),
+      out_specs=queries,
+      check_vma=False,
   )
 
 
-def _blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
-  def local(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL):
+def _attend_by_blocks(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+  def attend_on_device(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL):
     rows = positions_BL, segments_BL
-    columns = _gather(positions_BL), _gather(segments_BL)
-    keys = _gather(k_BLKH), _gather(v_BLKH)
+    columns = _gather_positions(positions_BL), _gather_positions(segments_BL)
+    keys = _gather_positions(k_BLKH), _gather_positions(v_BLKH)
     return attention_blocks.attend_by_blocks(q_BLKGH, *keys, rows, columns)
 
-  return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
+  return _map_over_devices(attend_on_device)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
 
 
-def _splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+def _attend_by_splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   _, length, k, g, _ = q_BLKGH.shape
   mesh = jax.sharding.get_abstract_mesh()
   kernel, specs = attention_kernels.build_splash_kernel(
@@ -131,47 +131,58 @@ def _splash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
       interpret=_is_interpreted('splash', 'tpu'),
   )
 
-  def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL, kernel):
+  def attend_on_device(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL, kernel):
     return attention_kernels.attend_by_splash(
-        kernel, q_BLKGH, _gather(k_BLKH), _gather(v_BLKH), segments_BL, _gather(segments_BL)
+        kernel,
+        q_BLKGH,
+        _gather_positions(k_BLKH),
+        _gather_positions(v_BLKH),
+        segments_BL,
+        _gather_positions(segments_BL),
     )
 
-  return _map(local, specs)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, kernel)
+  return _map_over_devices(attend_on_device, specs)(
+      q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, kernel
+  )
 
 
-def _flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
+def _attend_by_flash(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL) -> jax.Array:
   _, length, k, g, h = q_BLKGH.shape
   mesh = jax.sharding.get_abstract_mesh()
   cuts = mesh.shape['cp']
   attention_kernels.check_flash_sizes(length, k * g // mesh.shape['tp'], h, cuts)
   interpret = _is_interpreted('flash', 'gpu')
 
-  def local(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL):
+  def attend_on_device(q_BLKGH, k_BLKH, v_BLKH, _, segments_BL):
     b, length, k, g, h = q_BLKGH.shape
     q_BLNH = q_BLKGH.reshape(b, length, k * g, h)
     # All heads of some queries for some heads of all queries, and back.
     q_BMNH = jax.lax.all_to_all(q_BLNH, 'cp', 2, 1, tiled=True)
     y_BMNH = attention_kernels.attend_by_flash(
         q_BMNH,
-        attention_kernels.take_heads(_gather(k_BLKH), g, cuts),
-        attention_kernels.take_heads(_gather(v_BLKH), g, cuts),
-        _gather(segments_BL),
+        attention_kernels.take_heads(_gather_positions(k_BLKH), g, cuts),
+        attention_kernels.take_heads(_gather_positions(v_BLKH), g, cuts),
+        _gather_positions(segments_BL),
         interpret,
     )
     y_BLNH = jax.lax.all_to_all(y_BMNH, 'cp', 1, 2, tiled=True)
     return y_BLNH.reshape(q_BLKGH.shape)
 
-  return _map(local)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
+  return _map_over_devices(attend_on_device)(q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)
 
 
-IMPLEMENTATIONS = {'dense': _dense, 'blocks': _blocks, 'splash': _splash, 'flash': _flash}
+IMPLEMENTATIONS = {
+    'dense': _attend_dense,
+    'blocks': _attend_by_blocks,
+    'splash': _attend_by_splash,
+    'flash': _attend_by_flash,
+}
 
 
-def platform() -> str:
+def find_platform() -> str:
   """Returns what the mesh's devices are.
 
-  Not the default backend: a step is also compiled for devices that are not
-  there.
+  Not the default backend: a step is also compiled for devices that are not there.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
@@ -183,7 +194,7 @@ def _is_interpreted(name: str, kernels_platform: str) -> bool:
   Raises:
     ValueError: the mesh is of another accelerator than the kernel is for.
   """
-  found = platform()
+  found = find_platform()
   if found not in (kernels_platform, 'cpu'):
     raise errors.UserError(
         f'config.attention={name} is for {kernels_platform}, and the mesh is of'
@@ -192,7 +203,7 @@ def _is_interpreted(name: str, kernels_platform: str) -> bool:
   return found == 'cpu'
 
 
-def resolve(implementation: str, length: int) -> str:
+def choose_implementation(implementation: str, length: int) -> str:
   """Returns the name of what computes rows of this length on this mesh.
 
   Raises:
@@ -205,12 +216,12 @@ def resolve(implementation: str, length: int) -> str:
         f'config.attention={implementation!r}: want auto or one of'
         f' {", ".join(IMPLEMENTATIONS)}.'
     )
-  if length <= _DENSE_UP_TO * partitioning.num_cuts():
+  if length <= _DENSE_UP_TO * partitioning.count_position_cuts():
     return 'dense'
-  return {'tpu': 'splash', 'gpu': 'flash'}.get(platform(), 'blocks')
+  return {'tpu': 'splash', 'gpu': 'flash'}.get(find_platform(), 'blocks')
 
 
-def attend(
+def attend_causally(
     q_BLKGH: jax.Array,
     k_BLKH: jax.Array,
     v_BLKH: jax.Array,
@@ -226,12 +237,11 @@ def attend(
     k_BLKH: Keys of the same positions.
     v_BLKH: Values.
     positions_BL: Positions, rising within each segment.
-    segments_BL: Segments, each a run of neighbours; 0 is padding, whose
-      output means nothing.
+    segments_BL: Segments, each a run of neighbours; 0 is padding, whose output means nothing.
     implementation: A name, as in the module's docstring.
 
   Raises:
     ValueError: the name is unknown, or what it names cannot do this.
   """
-  name = resolve(implementation, q_BLKGH.shape[1])
+  name = choose_implementation(implementation, q_BLKGH.shape[1])
   return IMPLEMENTATIONS[name](q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)

@@ -1,16 +1,14 @@
 """Attention in plain JAX, a block of queries against a block of keys at a time.
 
-Online softmax (Milakov and Gimelshein, 1805.02867) forward, and scores made
-again in the backward pass, as FlashAttention does (Dao et al., 2205.14135):
-memory grows with the length, not with its square. Pairs of blocks in which no
-query sees any key are skipped at run time, so that packed rows cost what their
-segments cost.
+Online softmax (Milakov and Gimelshein, 1805.02867) forward, and scores made again in the backward
+pass, as FlashAttention does (Dao et al., 2205.14135): memory grows with the length, not with its
+square. Pairs of blocks in which no query sees any key are skipped at run time, so that packed rows
+cost what their segments cost.
 
-Letters as in `transformer.py`, for one row at a time; l and m are the positions
-of one block, n its queries, G for each of l, and C blocks are scanned over.
-Heads lead and n are side by side, so that all products are of matrices: XLA
-would write others anew on a CPU. `rows` and `columns` are the positions and
-segments, a pair, of queries and of keys.
+Letters as in `transformer.py`, for one row at a time; l and m are the positions of one block, n its
+queries, G for each of l, and C blocks are scanned over. Heads lead and n are side by side, so that
+all products are of matrices: XLA would write others anew on a CPU. `rows` and `columns` are the
+positions and segments, a pair, of queries and of keys.
 """
 
 import jax
@@ -23,7 +21,7 @@ _MASKED = -1e30
 Rows = tuple[jax.Array, jax.Array]
 
 
-def _cut(x: jax.Array) -> jax.Array:
+def _cut_positions(x: jax.Array) -> jax.Array:
   """Cuts positions into blocks, evenly: L… -> Cl…."""
   size = max(n for n in range(1, BLOCK_LEN + 1) if x.shape[0] % n == 0)
   return x.reshape(-1, size, *x.shape[1:])
@@ -31,7 +29,7 @@ def _cut(x: jax.Array) -> jax.Array:
 
 def _cut_queries(x_LKGH: jax.Array) -> jax.Array:
   """Returns x_CKnH."""
-  x_CKlGH = jnp.swapaxes(_cut(x_LKGH), 1, 2)
+  x_CKlGH = jnp.swapaxes(_cut_positions(x_LKGH), 1, 2)
   c, k, size, g, h = x_CKlGH.shape
   return x_CKlGH.reshape(c, k, size * g, h)
 
@@ -46,7 +44,7 @@ def _join_queries(x_CKnH: jax.Array, like_LKGH: jax.Array) -> jax.Array:
 
 def _cut_keys(x_MKH: jax.Array) -> jax.Array:
   """Returns x_CKmH."""
-  return jnp.swapaxes(_cut(x_MKH), 1, 2)
+  return jnp.swapaxes(_cut_positions(x_MKH), 1, 2)
 
 
 def _join_keys(x_CKmH: jax.Array, like_MKH: jax.Array) -> jax.Array:
@@ -55,43 +53,43 @@ def _join_keys(x_CKmH: jax.Array, like_MKH: jax.Array) -> jax.Array:
   return x_MKH.astype(like_MKH.dtype)
 
 
-def _mask(rows: Rows, columns: Rows) -> jax.Array:
+def _build_mask(rows: Rows, columns: Rows) -> jax.Array:
   """Returns mask_lm, as `attention.causal_mask` does."""
   (position_l, segment_l), (position_m, segment_m) = rows, columns
   same_lm = segment_l[:, None] == segment_m[None, :]
   return same_lm & (position_l[:, None] >= position_m[None, :])
 
 
-def _product(subscripts: str, *operands: jax.Array) -> jax.Array:
+def _multiply_in_float32(subscripts: str, *operands: jax.Array) -> jax.Array:
   return jnp.einsum(subscripts, *operands, preferred_element_type=jnp.float32)
 
 
-def _scores(q_KnH, k_KmH, mask_lm) -> jax.Array:
-  scores_Knm = _product('KnH,KmH->Knm', q_KnH, k_KmH)
+def _compute_scores(q_KnH, k_KmH, mask_lm) -> jax.Array:
+  scores_Knm = _multiply_in_float32('KnH,KmH->Knm', q_KnH, k_KmH)
   mask_nm = jnp.repeat(mask_lm, q_KnH.shape[1] // mask_lm.shape[0], axis=0)
   return jnp.where(mask_nm, scores_Knm, _MASKED)
 
 
-def _forward(q_LKGH, k_MKH, v_MKH, rows, columns):
+def _attend_row(q_LKGH, k_MKH, v_MKH, rows, columns):
   """Returns y_LKGH and lse_CKn, the log of each softmax's sum; float32."""
-  keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut, columns)
+  keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut_positions, columns)
 
-  def of_queries(xs):
+  def attend_queries(xs):
     q_KnH, rows = xs
 
     def add_keys(carry, xs):
       k_KmH, v_KmH, columns = xs
-      mask_lm = _mask(rows, columns)
+      mask_lm = _build_mask(rows, columns)
 
       def add(top_Kn, sum_Kn, y_KnH):
-        scores_Knm = _scores(q_KnH, k_KmH, mask_lm)
+        scores_Knm = _compute_scores(q_KnH, k_KmH, mask_lm)
         new_Kn = jnp.maximum(top_Kn, scores_Knm.max(axis=-1))
         weights_Knm = jnp.exp(scores_Knm - new_Kn[..., None])
         old_Kn = jnp.exp(top_Kn - new_Kn)
         sum_Kn = sum_Kn * old_Kn + weights_Knm.sum(axis=-1)
         weights_Knm = weights_Knm.astype(v_KmH.dtype)
         y_KnH = y_KnH * old_Kn[..., None]
-        y_KnH += _product('Knm,KmH->KnH', weights_Knm, v_KmH)
+        y_KnH += _multiply_in_float32('Knm,KmH->KnH', weights_Knm, v_KmH)
         return new_Kn, sum_Kn, y_KnH
 
       skip = lambda *carry: carry
@@ -103,36 +101,36 @@ def _forward(q_LKGH, k_MKH, v_MKH, rows, columns):
     (top_Kn, sum_Kn, y_KnH), _ = jax.lax.scan(add_keys, carry, keys)
     return y_KnH / sum_Kn[..., None], top_Kn + jnp.log(sum_Kn)
 
-  queries = _cut_queries(q_LKGH), jax.tree.map(_cut, rows)
-  y_CKnH, lse_CKn = jax.lax.map(of_queries, queries)
+  queries = _cut_queries(q_LKGH), jax.tree.map(_cut_positions, rows)
+  y_CKnH, lse_CKn = jax.lax.map(attend_queries, queries)
   return _join_queries(y_CKnH, q_LKGH), lse_CKn
 
 
-def _backward(residuals, dy_LKGH):
+def _differentiate_row(residuals, dy_LKGH):
   """Returns the gradients of queries, keys and values."""
   q_LKGH, k_MKH, v_MKH, rows, columns, y_LKGH, lse_CKn = residuals
   dy_CKnH = _cut_queries(dy_LKGH)
-  mean_CKn = _product('CKnH,CKnH->CKn', dy_CKnH, _cut_queries(y_LKGH))
-  rows = jax.tree.map(_cut, rows)
+  mean_CKn = _multiply_in_float32('CKnH,CKnH->CKn', dy_CKnH, _cut_queries(y_LKGH))
+  rows = jax.tree.map(_cut_positions, rows)
   queries = _cut_queries(q_LKGH), dy_CKnH, lse_CKn, mean_CKn, rows
 
-  def of_keys(dq_CKnH, xs):
+  def sum_over_queries(dq_CKnH, xs):
     k_KmH, v_KmH, columns = xs
 
     def add_queries(carry, xs):
       (q_KnH, dy_KnH, lse_Kn, mean_Kn, rows), dq_KnH = xs
-      mask_lm = _mask(rows, columns)
+      mask_lm = _build_mask(rows, columns)
 
       def add(dk_KmH, dv_KmH, dq_KnH):
-        scores_Knm = _scores(q_KnH, k_KmH, mask_lm)
+        scores_Knm = _compute_scores(q_KnH, k_KmH, mask_lm)
         weights_Knm = jnp.exp(scores_Knm - lse_Kn[..., None])
         low_Knm = weights_Knm.astype(dy_KnH.dtype)
-        dv_KmH += _product('Knm,KnH->KmH', low_Knm, dy_KnH)
-        d_Knm = _product('KnH,KmH->Knm', dy_KnH, v_KmH)
+        dv_KmH += _multiply_in_float32('Knm,KnH->KmH', low_Knm, dy_KnH)
+        d_Knm = _multiply_in_float32('KnH,KmH->Knm', dy_KnH, v_KmH)
         d_Knm = weights_Knm * (d_Knm - mean_Kn[..., None])
         d_Knm = d_Knm.astype(q_KnH.dtype)
-        dk_KmH += _product('Knm,KnH->KmH', d_Knm, q_KnH)
-        dq_KnH += _product('Knm,KmH->KnH', d_Knm, k_KmH)
+        dk_KmH += _multiply_in_float32('Knm,KnH->KmH', d_Knm, q_KnH)
+        dq_KnH += _multiply_in_float32('Knm,KmH->KnH', d_Knm, k_KmH)
         return dk_KmH, dv_KmH, dq_KnH
 
       skip = lambda *grads: grads
@@ -143,31 +141,31 @@ def _backward(residuals, dy_LKGH):
     grads, dq_CKnH = jax.lax.scan(add_queries, (zeros_KmH, zeros_KmH), (queries, dq_CKnH))
     return dq_CKnH, grads
 
-  keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut, columns)
+  keys = _cut_keys(k_MKH), _cut_keys(v_MKH), jax.tree.map(_cut_positions, columns)
   zeros_CKnH = jnp.zeros(dy_CKnH.shape, jnp.float32)
-  dq_CKnH, (dk_CKmH, dv_CKmH) = jax.lax.scan(of_keys, zeros_CKnH, keys)
+  dq_CKnH, (dk_CKmH, dv_CKmH) = jax.lax.scan(sum_over_queries, zeros_CKnH, keys)
   return (_join_queries(dq_CKnH, q_LKGH), _join_keys(dk_CKmH, k_MKH), _join_keys(dv_CKmH, v_MKH))
 
 
 @jax.custom_vjp
-def _attend(q_BLKGH, k_BMKH, v_BMKH, rows, columns):
-  return _attend_forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns)[0]
+def _attend_rows(q_BLKGH, k_BMKH, v_BMKH, rows, columns):
+  return _attend_rows_forward(q_BLKGH, k_BMKH, v_BMKH, rows, columns)[0]
 
 
-def _attend_forward(*args):
+def _attend_rows_forward(*args):
   # Row by row, each skipping the pairs of blocks that it has no use for.
-  found = jax.lax.map(lambda row: _forward(*row), args)
+  found = jax.lax.map(lambda row: _attend_row(*row), args)
   # Both: with the output alone, the backward pass would make it all again.
   y_BLKGH, lse = ad_checkpoint.checkpoint_name(found, 'attention')
   return y_BLKGH, (*args, y_BLKGH, lse)
 
 
-def _attend_backward(residuals, dy_BLKGH):
-  grads = jax.lax.map(lambda row: _backward(*row), (residuals, dy_BLKGH))
+def _attend_rows_backward(residuals, dy_BLKGH):
+  grads = jax.lax.map(lambda row: _differentiate_row(*row), (residuals, dy_BLKGH))
   return *grads, None, None
 
 
-_attend.defvjp(_attend_forward, _attend_backward)
+_attend_rows.defvjp(_attend_rows_forward, _attend_rows_backward)
 
 
 def attend_by_blocks(
@@ -183,4 +181,4 @@ def attend_by_blocks(
     columns: positions_BM and segments_BM of the keys; every query sees one.
   """
   q_BLKGH = q_BLKGH * (q_BLKGH.shape[-1] ** -0.5)
-  return _attend(q_BLKGH, k_BMKH, v_BMKH, rows, columns)
+  return _attend_rows(q_BLKGH, k_BMKH, v_BMKH, rows, columns)

@@ -155,8 +155,7 @@ def check_flash_sizes(length: int, num_heads: int, head_dim: int, cuts: int) -> 
 def take_heads(x_BMKH: jax.Array, group: int, cuts: int) -> jax.Array:
   """Returns the key or value head of each query head that a device has.
 
-  Inside of a shard_map: of K x `group` query heads, device i of `cp` has the
-  i-th part.
+  Inside of a shard_map: of K x `group` query heads, device i of `cp` has the i-th part.
   """
   n = x_BMKH.shape[2] * group // cuts
   at_N = jax.lax.axis_index('cp') * n + jnp.arange(n)
@@ -187,8 +186,8 @@ def attend_by_flash(
   return _flash_forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, interpret)[0]
 
 
-# The kernel's own two halves and not its own gradient, so that the output and
-# the softmax's sums have a name, and a remat policy can keep them.
+# The kernel's own two halves and not its own gradient, so that the output and the softmax's sums
+# have a name, and a remat policy can keep them.
 def _flash_forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, interpret):
   arguments = _flash_arguments(q_BMNH.shape[-1] ** -0.5, interpret)
   _, residuals = _import_flash()._mha_forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, *arguments)

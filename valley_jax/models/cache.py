@@ -1,9 +1,8 @@
 """Keys and values of samples on their way, and one step that uses them.
 
-The cache of a layer is an array MJ for each of B slots, J = K x H: the heads of
-a token side by side. Layers are unrolled here and not scanned, and their
-parameters lie one by one: a scan would copy the cache, and a slice of stacked
-layers the parameters.
+The cache of a layer is an array MJ for each of B slots, J = K x H: the heads of a token side by
+side. Layers are unrolled here and not scanned, and their parameters lie one by one: a scan would
+copy the cache, and a slice of stacked layers the parameters.
 """
 
 import dataclasses
@@ -35,17 +34,17 @@ class Cache(NamedTuple):
   v_BMJ: tuple[jax.Array, ...]
 
 
-def empty(student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any) -> Cache:
+def empty_cache(student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any) -> Cache:
   """Returns a cache of zeros: slots cut along the batch axes, heads on `tp`."""
   shape = (num_slots, cache_len, student.num_kv_heads * student.head_dim)
 
-  def layers():
+  def build_layers():
     return tuple(
         jax.sharding.reshard(jnp.zeros(shape, dtype), ragged.CACHE)
         for _ in range(student.num_layers)
     )
 
-  return Cache(layers(), layers())
+  return Cache(build_layers(), build_layers())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -92,7 +91,7 @@ def unstack_layers(
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Stacked:
+class StackedLayer:
   """A layer that lies among the others, and is cut out where it is used."""
 
   blocks: Any  # Of all layers, as they are trained.
@@ -101,33 +100,33 @@ class Stacked:
   def cut(self, x: jax.Array) -> tuple[Any, jax.Array]:
     """Returns the layer's parameters, and what goes into it.
 
-    Neither is there before the other. Otherwise the compiler would cut out all
-    layers at once, before the first step: another copy of the student.
+    Neither is there before the other. Otherwise the compiler would cut out all layers at once,
+    before the first step: another copy of the student.
     """
     index, x = jax.lax.optimization_barrier((jnp.int32(self.index), x))
     cut = functools.partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
     return jax.tree.map(cut, self.blocks), x
 
 
-def layers(params: Any) -> tuple[Any, ...]:
+def list_layers(params: Any) -> tuple[Any, ...]:
   """Returns the layers of parameters, be they unstacked or not."""
   blocks = params['blocks']
   if isinstance(blocks, tuple):
     return blocks
   num_layers = jax.tree.leaves(blocks)[0].shape[0]
-  return tuple(Stacked(blocks, np.int32(i)) for i in range(num_layers))
+  return tuple(StackedLayer(blocks, np.int32(i)) for i in range(num_layers))
 
 
-def bind_block(
+def bind_layer(
     student: student_lib.Student, layer: Any, x_BLD: jax.Array
 ) -> tuple[transformer.Block, jax.Array]:
-  """Returns the module of one of `layers`, and what goes into it."""
-  if isinstance(layer, Stacked):
+  """Returns the module of one of `list_layers`, and what goes into it."""
+  if isinstance(layer, StackedLayer):
     layer, x_BLD = layer.cut(x_BLD)
   return parameters.bind_block(student, layer), x_BLD
 
 
-def put_rows(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
+def replace_slots(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
   """Replaces whole slots of an array; a slot number past the end is dropped.
 
   The new rows are few: every device sees them all and keeps its own.
@@ -137,7 +136,7 @@ def put_rows(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Array:
   return into.at[slot_T].set(rows, mode='drop', out_sharding=spec)
 
 
-def put_prompts(
+def copy_prompts(
     cache_BMJ: jax.Array, new_BLKH: jax.Array, slot_T: jax.Array, row_T: jax.Array, count: jax.Array
 ) -> jax.Array:
   """Copies keys, or values, of whole prompts to the slots that begin so.
@@ -173,7 +172,7 @@ def put_prompts(
   )(cache_BMJ, new_BLJ, slot_T, row_T, count)
 
 
-def _write(cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Array) -> jax.Array:
+def _write_position(cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Array) -> jax.Array:
   """Writes one position a slot, in place where the cache is donated."""
   r, k, h = new_BKH.shape
   new_BJ = jax.lax.reshape(new_BKH, (r, k * h), out_sharding=_NEW)
@@ -190,13 +189,13 @@ def _write(cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Array) -> j
 
 def _compute_logits(model: transformer.Transformer, hidden_BD: jax.Array) -> jax.Array:
   """Returns logits_BV in float32, all columns on one device."""
-  head_DV = model.head(hidden_BD.dtype)
+  head_DV = model.output_head(hidden_BD.dtype)
   return jnp.einsum(
       'BD,DV->BV', hidden_BD, head_DV, preferred_element_type=jnp.float32, out_sharding=ROWS
   )
 
 
-def step(
+def decode_step(
     student: student_lib.Student,
     params: Any,
     cache: Cache,
@@ -212,22 +211,21 @@ def step(
     cache: Keys and values of all positions before `position_B`.
     token_B: Tokens.
     position_B: Their positions, less than the cache's length.
-    length_B: Positions to attend to: `position_B` + 1, or 1 in a slot that
-      nobody looks at.
+    length_B: Positions to attend to: `position_B` + 1, or 1 in a slot that nobody looks at.
 
   Returns:
     The cache with this position in it, and logits_BV of the next one, float32.
   """
   model = parameters.bind_without_blocks(student, params)
-  platform = attention.platform()
-  x_BLD = model.embed(token_B[:, None], cache.k_BMJ[0].dtype)
+  platform = attention.find_platform()
+  x_BLD = model.embed_tokens(token_B[:, None], cache.k_BMJ[0].dtype)
   ks, vs = [], []
-  for layer, k_BMJ, v_BMJ in zip(layers(params), *cache, strict=True):
-    block, x_BLD = bind_block(student, layer, x_BLD)
-    q_BLKGH, k_BLKH, v_BLKH = block.qkv(x_BLD, position_B[:, None])
-    ks.append(_write(k_BMJ, k_BLKH[:, 0], position_B))
-    vs.append(_write(v_BMJ, v_BLKH[:, 0], position_B))
-    y_BKGH = ragged.attend(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
-    x_BLD = block.finish(x_BLD, y_BKGH[:, None])
+  for layer, k_BMJ, v_BMJ in zip(list_layers(params), *cache, strict=True):
+    block, x_BLD = bind_layer(student, layer, x_BLD)
+    q_BLKGH, k_BLKH, v_BLKH = block.project_qkv(x_BLD, position_B[:, None])
+    ks.append(_write_position(k_BMJ, k_BLKH[:, 0], position_B))
+    vs.append(_write_position(v_BMJ, v_BLKH[:, 0], position_B))
+    y_BKGH = ragged.attend_to_slots(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
+    x_BLD = block.add_attention_and_mlp(x_BLD, y_BKGH[:, None])
   hidden_BD = model.final_norm(x_BLD)[:, 0]
   return Cache(tuple(ks), tuple(vs)), _compute_logits(model, hidden_BD)

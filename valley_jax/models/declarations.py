@@ -28,8 +28,8 @@ class Declaration:
   """What one parameter declares; hashable.
 
   Attributes:
-    axes: Letters of one layer's axes. A matrix has inputs and outputs with a space between them:
-      'D KGH'; a vector has no space: 'KGH'.
+    axes: Letters of one layer's axes. A matrix has inputs and outputs with a space between them: 'D
+      KGH'; a vector has no space: 'KGH'.
     spec: Partition spec of all dimensions, that of stacked layers included.
     decay: Whether weight decay shrinks it.
     cast: Whether it is kept in the compute dtype where nothing trains it.
@@ -170,7 +170,7 @@ def gather_param(param: nnx.Param, dtype: Any, spec: P | None = None) -> jax.Arr
   return jax.sharding.reshard(param.get_value().astype(dtype), spec)
 
 
-def multiply(x: jax.Array, param: nnx.Param) -> jax.Array:
+def multiply_matrix(x: jax.Array, param: nnx.Param) -> jax.Array:
   """Returns activations BL… times a matrix, over all dimensions but B and L.
 
   It is one product of two matrices, unless positions are cut and cannot be joined with rows: to sum
@@ -180,7 +180,7 @@ def multiply(x: jax.Array, param: nnx.Param) -> jax.Array:
   spec = spec_in_use(param)
   w = gather_param(param, x.dtype, spec)
   outs = w.shape[num_ins:]
-  if partitioning.num_cuts() > 1:
+  if partitioning.count_position_cuts() > 1:
     i, o = 'xyz'[:num_ins], 'tuv'[: len(outs)]
     cut = P(*rows, *spec[num_ins:])
     return jnp.einsum(f'BL{i},{i}{o}->BL{o}', x, w, out_sharding=cut)

@@ -1,10 +1,9 @@
 """A student's description as a Hugging Face config.json, read and written.
 
-Every field of a config.json is accounted for: it describes the student, or it
-must have the one value that this decoder computes with, or it is known to have
-no effect. Any other is an error that names it, because a field that is not
-honoured is a model that is not the one that was downloaded. A field that is
-null counts as absent, as it does to transformers.
+Every field of a config.json is accounted for: it describes the student, or it must have the one
+value that this decoder computes with, or it is known to have no effect. Any other is an error that
+names it, because a field that is not honoured is a model that is not the one that was downloaded. A
+field that is null counts as absent, as it does to transformers.
 """
 
 from collections.abc import Mapping
@@ -66,10 +65,10 @@ _YARN = {
     'attention_factor': 'attention_factor',
     'truncate': 'truncate',
 }
-_SCALINGS = {'llama3': (rope.Llama3, _LLAMA3), 'yarn': (rope.Yarn, _YARN)}
+_SCALINGS = {'llama3': (rope.Llama3Scaling, _LLAMA3), 'yarn': (rope.YarnScaling, _YARN)}
 
 
-class _Fields:
+class _ConfigFields:
   """Hands out fields once; what is left at the end was not accounted for."""
 
   def __init__(self, fields: Mapping[str, Any], where: str):
@@ -105,7 +104,7 @@ class _Fields:
       )
 
 
-def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
+def _read_rope(fields: _ConfigFields) -> tuple[float, rope.Scaling | None]:
   """Reads `rope_parameters`, or the older `rope_theta` and `rope_scaling`."""
   new, old = fields.pop('rope_parameters'), fields.pop('rope_scaling')
   if new and old and dict(new) != dict(old):
@@ -113,7 +112,7 @@ def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
         f'{fields.where}: rope_parameters={new} and rope_scaling={old}'
         ' disagree; keep one of them.'
     )
-  part = _Fields(new or old or {}, f'{fields.where}, RoPE')
+  part = _ConfigFields(new or old or {}, f'{fields.where}, RoPE')
   outer = fields.pop('rope_theta')
   theta = part.number('rope_theta', outer)
   if outer is not None and outer != theta:
@@ -125,7 +124,7 @@ def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
   kind = part.pop('rope_type', legacy)
   scaling = None
   if kind in _SCALINGS:
-    scaling = _scaling(kind, part, fields.left.get('max_position_embeddings'))
+    scaling = _read_scaling(kind, part, fields.left.get('max_position_embeddings'))
   elif kind != 'default':
     raise errors.UserError(
         f'{fields.where}: the RoPE type {kind!r} is not supported; default,'
@@ -135,7 +134,7 @@ def _rope(fields: _Fields) -> tuple[float, rope.Scaling | None]:
   return float(theta), scaling
 
 
-def _scaling(kind: str, part: _Fields, max_positions: Any) -> rope.Scaling:
+def _read_scaling(kind: str, part: _ConfigFields, max_positions: Any) -> rope.Scaling:
   scaling_type, names = _SCALINGS[kind]
   values = {}
   if kind == 'yarn':
@@ -145,8 +144,8 @@ def _scaling(kind: str, part: _Fields, max_positions: Any) -> rope.Scaling:
     over, under = part.pop('mscale'), part.pop('mscale_all_dim')
     if over and under and 'attention_factor' not in part.left:
       factor = part.left.get('factor', 1.0)
-      ratio = rope.attention_factor(factor, over)
-      ratio /= rope.attention_factor(factor, under)
+      ratio = rope.yarn_attention_factor(factor, over)
+      ratio /= rope.yarn_attention_factor(factor, under)
       part.left['attention_factor'] = ratio
   for field in dataclasses.fields(scaling_type):
     name = names[field.name]
@@ -156,7 +155,7 @@ def _scaling(kind: str, part: _Fields, max_positions: Any) -> rope.Scaling:
   return scaling_type(**values)
 
 
-def to_student(config: Mapping[str, Any], where: str) -> student_lib.Student:
+def parse_student_config(config: Mapping[str, Any], where: str) -> student_lib.Student:
   """Returns the student that a config.json describes.
 
   Args:
@@ -164,16 +163,16 @@ def to_student(config: Mapping[str, Any], where: str) -> student_lib.Student:
     where: What to call it in errors.
 
   Raises:
-    ValueError: fields that are missing, unknown, or not what this decoder
-      computes; it names each with its value and with what is supported.
+    ValueError: fields that are missing, unknown, or not what this decoder computes; it names each
+      with its value and with what is supported.
   """
-  fields = _Fields(config, where)
+  fields = _ConfigFields(config, where)
   family = fields.pop('model_type', 'missing')
   if family not in _FAMILIES:
     raise errors.UserError(
         f'{where}: model_type is {family!r}; supported are' f' {", ".join(_FAMILIES)}.'
     )
-  theta, scaling = _rope(fields)
+  theta, scaling = _read_rope(fields)
   sizes = {ours: fields.number(name) for ours, name in _SIZES.items()}
   heads = sizes['num_heads']
   per_head = sizes['embed_dim'] // heads  # Where the file does not say.
@@ -197,7 +196,7 @@ def to_student(config: Mapping[str, Any], where: str) -> student_lib.Student:
   return student
 
 
-def from_student(student: student_lib.Student) -> dict[str, Any]:
+def build_student_config(student: student_lib.Student) -> dict[str, Any]:
   """Returns the config.json that describes a student.
 
   RoPE is written the older way, which transformers 4 and 5 and vLLM all read.
@@ -220,7 +219,7 @@ def from_student(student: student_lib.Student) -> dict[str, Any]:
       'head_dim': student.head_dim,
       'rms_norm_eps': student.norm_eps,
       'rope_theta': student.rope_theta,
-      'rope_scaling': _scaling_fields(student.rope_scaling),
+      'rope_scaling': _build_scaling_fields(student.rope_scaling),
       'tie_word_embeddings': student.tied_head,
       'hidden_act': 'silu',
       'attention_dropout': 0.0,
@@ -232,7 +231,7 @@ def from_student(student: student_lib.Student) -> dict[str, Any]:
   return config
 
 
-def _scaling_fields(scaling: rope.Scaling | None) -> dict[str, Any] | None:
+def _build_scaling_fields(scaling: rope.Scaling | None) -> dict[str, Any] | None:
   for kind, (scaling_type, names) in _SCALINGS.items():
     if isinstance(scaling, scaling_type):
       values = {name: getattr(scaling, ours) for ours, name in names.items()}

@@ -1,9 +1,8 @@
 """How Hugging Face names and lays out each of our parameters, and writing them so.
 
-They keep a tensor a layer, [out, in], heads flattened; we stack the layers
-(a leading Y) and keep heads apart. A line of the table says it in the letters
-of `transformer.py`: our `q_DKGH` is their 'KGH D', a matrix whose rows run
-over K, G and H, whose columns over D.
+They keep a tensor a layer, [out, in], heads flattened; we stack the layers (a leading Y) and keep
+heads apart. A line of the table says it in the letters of `transformer.py`: our `q_DKGH` is their
+'KGH D', a matrix whose rows run over K, G and H, whose columns over D.
 
 Weights are written as sharded safetensors and an index. One tensor of one layer is gathered at a
 time and goes straight to its file: a host needs no room for the model, nor for a file of it.
@@ -57,7 +56,7 @@ _SAFETENSORS_DTYPES = {'float32': 'F32', 'bfloat16': 'BF16'}
 
 
 @dataclasses.dataclass(frozen=True)
-class Tensor:
+class HfTensor:
   """One of their tensors: a whole parameter of ours, or one layer of it.
 
   `letters`, `shape` and `spec` are ours, without the leading Y.
@@ -110,14 +109,16 @@ def is_without_wrapper(names: Collection[str]) -> bool:
   return 'embed_tokens.weight' in names
 
 
-def rename_without_wrapper(named: Sequence[Tensor]) -> list[Tensor]:
+def rename_without_wrapper(named: Sequence[HfTensor]) -> list[HfTensor]:
   """Returns the tensors under the names that they have there."""
   return [
       dataclasses.replace(tensor, theirs=tensor.theirs.removeprefix('model.')) for tensor in named
   ]
 
 
-def list_tensors(student: student_lib.Student, params: Any) -> tuple[list[Tensor], list[Tensor]]:
+def list_tensors(
+    student: student_lib.Student, params: Any
+) -> tuple[list[HfTensor], list[HfTensor]]:
   """Returns their tensors for a tree of parameters, in their order.
 
   Args:
@@ -133,19 +134,19 @@ def list_tensors(student: student_lib.Student, params: Any) -> tuple[list[Tensor
   flatten = functools.partial(traverse_util.flatten_dict, sep='/')
   leaves, declared = flatten(params), flatten(parameters.describe_parameters(student))
 
-  def build(path: str, row: tuple[str, str, str], prefix: str) -> Tensor:
+  def build_tensor(path: str, row: tuple[str, str, str], prefix: str) -> HfTensor:
     leaf, declaration = leaves.pop(path), declared[path]
     spec = leaf.sharding.spec
     spec = (*spec, *[None] * (leaf.ndim - len(spec)))
     first = int(declaration.is_stacked)
     ours, theirs, groups = row
-    return Tensor(
+    return HfTensor(
         ours, prefix + theirs, groups, declaration.letters, leaf.shape[first:], spec[first:]
     )
 
-  top = [build(row[0], row, '') for row in _TOP if row[0] in leaves]
+  top = [build_tensor(row[0], row, '') for row in _TOP if row[0] in leaves]
   layer = [
-      build(f'blocks/{row[0]}', row, 'model.layers.{}.')
+      build_tensor(f'blocks/{row[0]}', row, 'model.layers.{}.')
       for row in _LAYER
       if f'blocks/{row[0]}' in leaves
   ]
@@ -157,7 +158,7 @@ def list_tensors(student: student_lib.Student, params: Any) -> tuple[list[Tensor
   return top, layer
 
 
-def get_param(params: Any, ours: str) -> Any:
+def find_param(params: Any, ours: str) -> Any:
   """Returns the parameter named `attention_norm/scale`."""
   for name in ours.split('/'):
     params = params[name]
@@ -182,30 +183,30 @@ def _list_entries(student: student_lib.Student, params: Any, dtype: str) -> Iter
   """Yields all tensors, layer by layer, as their files have them."""
   top, layer = list_tensors(student, params)
 
-  def whole(tensor: Tensor) -> np.ndarray:
-    x = get_param(params, tensor.ours)
+  def read_whole(tensor: HfTensor) -> np.ndarray:
+    x = find_param(params, tensor.ours)
     return tensor.to_theirs(np.asarray(x.astype(dtype)))
 
-  def part(tensor: Tensor, number: int) -> np.ndarray:
-    x = get_param(params['blocks'], tensor.ours)
+  def read_layer(tensor: HfTensor, number: int) -> np.ndarray:
+    x = find_param(params['blocks'], tensor.ours)
     return tensor.to_theirs(np.asarray(_cut_layer(x, np.int32(number), dtype)))
 
   for tensor in top:
-    read = functools.partial(whole, tensor)
+    read = functools.partial(read_whole, tensor)
     yield _FileEntry(tensor.theirs, tensor.their_shape, read)
   for number in range(student.num_layers):
     for tensor in layer:
-      read = functools.partial(part, tensor, number)
+      read = functools.partial(read_layer, tensor, number)
       name = tensor.theirs.format(number)
       yield _FileEntry(name, tensor.their_shape, read)
 
 
-def _write_file(path: pathlib.Path, entries: list[_FileEntry], dtype: str) -> None:
+def write_file(path: pathlib.Path, entries: list[_FileEntry], dtype: str) -> None:
   """Writes one safetensors file, a tensor at a time."""
   header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
   end = 0
   for entry in entries:
-    start, end = end, end + _num_bytes(entry, dtype)
+    start, end = end, end + _count_bytes(entry, dtype)
     header[entry.name] = {
         'dtype': _SAFETENSORS_DTYPES[dtype],
         'shape': list(entry.shape),
@@ -221,7 +222,7 @@ def _write_file(path: pathlib.Path, entries: list[_FileEntry], dtype: str) -> No
     os.fsync(f.fileno())
 
 
-def _num_bytes(entry: _FileEntry, dtype: str) -> int:
+def _count_bytes(entry: _FileEntry, dtype: str) -> int:
   return math.prod(entry.shape) * np.dtype(dtype).itemsize
 
 
@@ -247,21 +248,21 @@ def write_weights(
   files: list[list[_FileEntry]] = [[]]
   room = max_file_bytes
   for entry in _list_entries(student, params, dtype):
-    size = _num_bytes(entry, dtype)
+    size = _count_bytes(entry, dtype)
     if size > room and files[-1]:
       files.append([])
       room = max_file_bytes
     files[-1].append(entry)
     room -= size
   if len(files) == 1:
-    _write_file(directory / 'model.safetensors', files[0], dtype)
+    write_file(directory / 'model.safetensors', files[0], dtype)
     return
   weight_map, total_size = {}, 0
   for number, entries in enumerate(files, start=1):
     name = f'model-{number:05d}-of-{len(files):05d}.safetensors'
-    _write_file(directory / name, entries, dtype)
+    write_file(directory / name, entries, dtype)
     weight_map.update({entry.name: name for entry in entries})
-    total_size += sum(_num_bytes(entry, dtype) for entry in entries)
+    total_size += sum(_count_bytes(entry, dtype) for entry in entries)
   index = {'metadata': {'total_size': total_size}, 'weight_map': weight_map}
   path = directory / 'model.safetensors.index.json'
   path.write_text(json.dumps(index, indent=2) + '\n')

@@ -33,13 +33,13 @@ def read_checkpoint_student(directory: str | os.PathLike) -> student_lib.Student
   Raises:
     ValueError: there is no finished run, or it does not say what its student is.
   """
-  identity = checkpoints.finished_identity(directory)
+  identity = checkpoints.read_finished_identity(directory)
   if 'student' not in identity:
     raise errors.UserError(
         f'{directory} does not say what its student is: it was written before checkpoints did.'
         ' Train it again.'
     )
-  return hf_config.to_student(identity['student'], str(directory))
+  return hf_config.parse_student_config(identity['student'], str(directory))
 
 
 def choose_student(
@@ -110,7 +110,7 @@ def load_trained(
     ValueError: no finished run is there.
   """
   student = read_checkpoint_student(directory)
-  identity = checkpoints.finished_identity(directory)
+  identity = checkpoints.read_finished_identity(directory)
   rank, alpha, matrices = (
       identity.get(f'config.train.lora_{name}', 0) for name in ('rank', 'alpha', 'matrices')
   )
@@ -118,7 +118,9 @@ def load_trained(
   declared, like = parameters.describe_parameters(adapted), parameters.abstract_params(adapted)
   adapters, frozen = parameters.split_adapters(declared, like) if adapted.lora else ({}, like)
   like = parameters.join_adapters(adapters, cast(declared, frozen))
-  return student, parameters.merge_adapters(adapted, checkpoints.load_params(directory, like))
+  return student, parameters.merge_adapters(
+      adapted, checkpoints.load_latest_params(directory, like)
+  )
 
 
 def load_or_init_params(init: str, student: student_lib.Student, seed: int, dtype: Any) -> Any:

@@ -4,8 +4,8 @@ Parameters travel as a plain nested dict of arrays ({'embed_VD': …, 'blocks': 
 that optimisers, checkpoints and tests see no Flax types. What each of them is, a tree of
 declarations says (`declarations.py`).
 
-Low-rank adaptation (Hu et al., 2106.09685) adds A and B to a layer's matrices: W + (alpha / rank)
-A B, of which A and B learn. A begins random and B at zero, so that the student begins as it was.
+Low-rank adaptation (Hu et al., 2106.09685) adds A and B to a layer's matrices: W + (alpha / rank) A
+B, of which A and B learn. A begins random and B at zero, so that the student begins as it was.
 Everything else is frozen: it has no gradient and no moments, and its matrices are kept in the
 compute dtype. A run's parameters hold both, `q_lora_a_DR` and `q_lora_b_RKGH` beside `q_DKGH`. When
 training is over they are merged, and what remains is an ordinary student.

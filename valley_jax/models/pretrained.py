@@ -1,8 +1,7 @@
 """Reads Hugging Face checkpoints: sharded safetensors, through Orbax v1.
 
-Every process reads only the rows that its devices hold, a layer at a time, and
-puts them into the stacked parameters in place: beside the result there is one
-layer, in the dtype of the files.
+Every process reads only the rows that its devices hold, a layer at a time, and puts them into the
+stacked parameters in place: beside the result there is one layer, in the dtype of the files.
 """
 
 from collections.abc import Mapping
@@ -41,7 +40,7 @@ def read_student(directory: str | os.PathLike) -> student_lib.Student:
         f'{path} does not exist; download the whole repository of the'
         ' checkpoint from Hugging Face, and name its directory.'
     )
-  return hf_config.to_student(json.loads(path.read_text()), str(path))
+  return hf_config.parse_student_config(json.loads(path.read_text()), str(path))
 
 
 def _build_context() -> ocp.Context:
@@ -76,7 +75,7 @@ def _read_metadata(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
   return metadata
 
 
-def has_head(directory: str | os.PathLike) -> bool:
+def has_separate_head(directory: str | os.PathLike) -> bool:
   """Says whether the files hold a head beside the embedding."""
   return hf_weights.HEAD in _read_metadata(epath.Path(os.fspath(directory)))
 
@@ -112,12 +111,12 @@ def _check_shapes(
     )
 
 
-def _row_axes(tensor: hf_weights.Tensor) -> tuple[list[str], list[str]]:
+def _choose_row_axes(tensor: hf_weights.HfTensor) -> tuple[list[str], list[str]]:
   """Returns along which axes rows are cut for reading: to exchange, to gather.
 
-  Rows are contiguous in a file, columns are not. So a process reads whole rows,
-  cut along all of the mesh's axes that divide them; the devices exchange the
-  rest. The axes that the tensor is to be cut along come first.
+  Rows are contiguous in a file, columns are not. So a process reads whole rows, cut along all of
+  the mesh's axes that divide them; the devices exchange the rest. The axes that the tensor is to be
+  cut along come first.
   """
   mesh = jax.sharding.get_abstract_mesh()
   lasting = [axis for axis in tensor.their_spec if axis]
@@ -130,20 +129,20 @@ def _row_axes(tensor: hf_weights.Tensor) -> tuple[list[str], list[str]]:
   return [a for a in lasting if a in kept], [a for a in passing if a in kept]
 
 
-def _row_spec(tensor: hf_weights.Tensor, axes: list[str]) -> P:
+def _row_spec(tensor: hf_weights.HfTensor, axes: list[str]) -> P:
   return P(tuple(axes), *[None] * (len(tensor.their_shape) - 1))
 
 
 def _read_tensors(
     directory: epath.Path,
     found: Mapping[str, jax.ShapeDtypeStruct],
-    tensors: Mapping[str, hf_weights.Tensor],
+    tensors: Mapping[str, hf_weights.HfTensor],
 ) -> dict[str, jax.Array]:
   """Reads tensors, given by their names, in the dtype of the files."""
   mesh = jax.sharding.get_mesh()
 
   def like(name: str) -> jax.ShapeDtypeStruct:
-    lasting, passing = _row_axes(tensors[name])
+    lasting, passing = _choose_row_axes(tensors[name])
     spec = _row_spec(tensors[name], lasting + passing)
     sharding = jax.sharding.NamedSharding(mesh, spec)
     at = found[name]
@@ -155,29 +154,29 @@ def _read_tensors(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _to_ours(tensor: hf_weights.Tensor, x: jax.Array, dtype: Any) -> jax.Array:
+def _convert_to_ours(tensor: hf_weights.HfTensor, x: jax.Array, dtype: Any) -> jax.Array:
   # Gathered first and exchanged then: at once, XLA would replicate it.
-  x = jax.sharding.reshard(x, _row_spec(tensor, _row_axes(tensor)[0]))
+  x = jax.sharding.reshard(x, _row_spec(tensor, _choose_row_axes(tensor)[0]))
   x = jax.sharding.reshard(x, tensor.their_spec)
   return tensor.to_ours(x).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _place_layer(
-    tensors: tuple[hf_weights.Tensor, ...],
+    tensors: tuple[hf_weights.HfTensor, ...],
     stacked: list[jax.Array],
     layer: list[jax.Array],
     number: jax.Array,
 ) -> list[jax.Array]:
   """Puts the tensors of one layer into the stacked parameters."""
   return [
-      jax.lax.dynamic_update_index_in_dim(into, _to_ours(tensor, x, into.dtype), number, 0)
+      jax.lax.dynamic_update_index_in_dim(into, _convert_to_ours(tensor, x, into.dtype), number, 0)
       for tensor, into, x in zip(tensors, stacked, layer, strict=True)
   ]
 
 
 def _check_tied(
-    directory: epath.Path, found: Mapping[str, jax.ShapeDtypeStruct], embed: hf_weights.Tensor
+    directory: epath.Path, found: Mapping[str, jax.ShapeDtypeStruct], embed: hf_weights.HfTensor
 ) -> None:
   """Refuses a head that the embedding is not, where config.json says it is."""
   pair = _read_tensors(directory, found, {embed.theirs: embed, hf_weights.HEAD: embed})
@@ -222,9 +221,9 @@ def load_params(
   placed = {}
   for tensor in top:  # One by one: two of them are as large as many layers.
     (x,) = _read_tensors(directory, found, {tensor.theirs: tensor}).values()
-    dtype = hf_weights.get_param(like, tensor.ours).dtype
-    placed[tensor.ours] = _to_ours(tensor, x, dtype)
-  leaves = [hf_weights.get_param(like['blocks'], tensor.ours) for tensor in layer]
+    dtype = hf_weights.find_param(like, tensor.ours).dtype
+    placed[tensor.ours] = _convert_to_ours(tensor, x, dtype)
+  leaves = [hf_weights.find_param(like['blocks'], tensor.ours) for tensor in layer]
   stacked = [jnp.zeros(x.shape, x.dtype, device=x.sharding) for x in leaves]
   for n in numbers:
     names = {tensor.theirs.format(n): tensor for tensor in layer}

@@ -1,10 +1,9 @@
 """Attention of decoding: one query a slot, to as much as its slot holds.
 
-Slots are filled to different lengths, and what lies behind a slot's length is
-not read. Reading keys and values is nearly all of the time, so they lie as they
-are read: J is K x H, the heads of a token side by side. Queries are spread: N
-rows for K x G heads, each at its own head's part of J and 0 elsewhere, so that
-all heads of a slot are one product of two matrices. That multiplies K times as
+Slots are filled to different lengths, and what lies behind a slot's length is not read. Reading
+keys and values is nearly all of the time, so they lie as they are read: J is K x H, the heads of a
+token side by side. Queries are spread: N rows for K x G heads, each at its own head's part of J and
+0 elsewhere, so that all heads of a slot are one product of two matrices. That multiplies K times as
 much as it must, which is cheap where memory is waited for.
 
 Who computes it goes by the mesh's devices:
@@ -37,7 +36,7 @@ _QUERIES = P(partitioning.BATCH, 'tp', None, None)
 _SLOTS = P(partitioning.BATCH)
 
 
-def spread(q_BKGH: jax.Array) -> jax.Array:
+def spread_queries(q_BKGH: jax.Array) -> jax.Array:
   """Returns q_BNJ, each head's query at its own part of J.
 
   q_BKGH = [[[[1, 2]], [[3, 4]]]]     two heads of width 2
@@ -49,7 +48,7 @@ def spread(q_BKGH: jax.Array) -> jax.Array:
   return (q_BKGH[:, :, :, None] * own_KK).reshape(b, k * g, k * h)
 
 
-def own_parts(y_BNJ: jax.Array, num_kv_heads: int) -> jax.Array:
+def take_own_parts(y_BNJ: jax.Array, num_kv_heads: int) -> jax.Array:
   """Returns y_BKGH: of every head its own part of J."""
   b, n, j = y_BNJ.shape
   k = num_kv_heads
@@ -57,11 +56,13 @@ def own_parts(y_BNJ: jax.Array, num_kv_heads: int) -> jax.Array:
   return jnp.moveaxis(jnp.diagonal(y_BKGKH, axis1=1, axis2=3), -1, 1)
 
 
-def blocks(q_BNJ: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.Array) -> jax.Array:
+def attend_slot_by_slot(
+    q_BNJ: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.Array
+) -> jax.Array:
   """Returns y_BNJ, a slot after another and a block of keys at a time.
 
-  Each slot to its own length, and in products of one shape: neither how many
-  slots there are nor how long the others are changes a bit.
+  Each slot to its own length, and in products of one shape: neither how many slots there are nor
+  how long the others are changes a bit.
 
   Args:
     q_BNJ: Queries, spread and scaled.
@@ -71,7 +72,7 @@ def blocks(q_BNJ: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.A
   """
   block_len = _BLOCK_LEN if k_BMJ.shape[1] % _BLOCK_LEN == 0 else 64
 
-  def of_slot(slot, y_BNJ):
+  def attend_slot(slot, y_BNJ):
     q_NJ, length = q_BNJ[slot], length_B[slot]
 
     def add(i, carry):
@@ -98,10 +99,10 @@ def blocks(q_BNJ: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.A
     return y_BNJ.at[slot].set(y_NJ / sum_N[:, None])
 
   zeros_BNJ = jnp.zeros(q_BNJ.shape, jnp.float32)
-  return jax.lax.fori_loop(0, q_BNJ.shape[0], of_slot, zeros_BNJ)
+  return jax.lax.fori_loop(0, q_BNJ.shape[0], attend_slot, zeros_BNJ)
 
 
-def dot_product(
+def attend_by_cudnn(
     q_BKGH: jax.Array,
     k_BMJ: jax.Array,
     v_BMJ: jax.Array,
@@ -207,7 +208,7 @@ def attend_by_pallas(
   )(length_B.astype(jnp.int32), q_BNJ, k_BMJ, v_BMJ)
 
 
-def attend(
+def attend_to_slots(
     q_BKGH: jax.Array, k_BMJ: jax.Array, v_BMJ: jax.Array, length_B: jax.Array, platform: str
 ) -> jax.Array:
   """Returns y_BKGH: softmax attention to the first positions of each slot.
@@ -220,17 +221,20 @@ def attend(
     platform: Of the mesh's devices.
   """
 
-  def local(q_BKGH, k_BMJ, v_BMJ, length_B):
+  def attend_on_device(q_BKGH, k_BMJ, v_BMJ, length_B):
     q_BKGH = q_BKGH * (q_BKGH.shape[-1] ** -0.5)
     is_half = q_BKGH.dtype in (jnp.bfloat16, jnp.float16)
     if platform == 'gpu' and is_half:
-      return dot_product(q_BKGH, k_BMJ, v_BMJ, length_B)
+      return attend_by_cudnn(q_BKGH, k_BMJ, v_BMJ, length_B)
     if platform == 'tpu':
-      y_BNJ = attend_by_pallas(spread(q_BKGH), k_BMJ, v_BMJ, length_B)
+      y_BNJ = attend_by_pallas(spread_queries(q_BKGH), k_BMJ, v_BMJ, length_B)
     else:
-      y_BNJ = blocks(spread(q_BKGH), k_BMJ, v_BMJ, length_B)
-    return own_parts(y_BNJ, q_BKGH.shape[1]).astype(q_BKGH.dtype)
+      y_BNJ = attend_slot_by_slot(spread_queries(q_BKGH), k_BMJ, v_BMJ, length_B)
+    return take_own_parts(y_BNJ, q_BKGH.shape[1]).astype(q_BKGH.dtype)
 
   return jax.shard_map(
-      local, in_specs=(_QUERIES, CACHE, CACHE, _SLOTS), out_specs=_QUERIES, check_vma=False
+      attend_on_device,
+      in_specs=(_QUERIES, CACHE, CACHE, _SLOTS),
+      out_specs=_QUERIES,
+      check_vma=False,
   )(q_BKGH, k_BMJ, v_BMJ, length_B)

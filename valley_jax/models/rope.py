@@ -10,11 +10,11 @@ from valley_jax import errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Llama3:
+class Llama3Scaling:
   """Llama 3.1's stretching: slow turns slower, fast ones kept, a blend between.
 
-  A turn is slow if it is done less than `low_freq_factor` times within the
-  original context, fast if more than `high_freq_factor` times.
+  A turn is slow if it is done less than `low_freq_factor` times within the original context, fast
+  if more than `high_freq_factor` times.
   """
 
   factor: float
@@ -32,11 +32,11 @@ class Llama3:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Yarn:
+class YarnScaling:
   """YaRN (Peng et al., 2309.00071), as transformers has it.
 
-  `attention_factor` multiplies queries and keys; None is the paper's
-  .1 ln(factor) + 1. `truncate` rounds the blend's bounds outwards.
+  `attention_factor` multiplies queries and keys; None is the paper's .1 ln(factor) + 1. `truncate`
+  rounds the blend's bounds outwards.
   """
 
   factor: float
@@ -50,7 +50,7 @@ class Yarn:
     _check_factor(self.factor)
 
 
-Scaling = Llama3 | Yarn
+Scaling = Llama3Scaling | YarnScaling
 
 
 def _check_factor(factor: float) -> None:
@@ -60,14 +60,14 @@ def _check_factor(factor: float) -> None:
     )
 
 
-def _llama3(frequency: jax.Array, s: Llama3) -> jax.Array:
+def _scale_by_llama3(frequency: jax.Array, s: Llama3Scaling) -> jax.Array:
   turns = s.original_max_positions * frequency / (2 * math.pi)
   blend = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
   blend = jnp.clip(blend, 0.0, 1.0)
   return (1 - blend) * frequency / s.factor + blend * frequency
 
 
-def _yarn(frequency: jax.Array, theta: float, s: Yarn) -> jax.Array:
+def _scale_by_yarn(frequency: jax.Array, theta: float, s: YarnScaling) -> jax.Array:
   half = frequency.shape[0]
 
   def pair_that_turns(times: float) -> float:
@@ -84,34 +84,36 @@ def _yarn(frequency: jax.Array, theta: float, s: Yarn) -> jax.Array:
   return frequency / s.factor * ramp + frequency * (1 - ramp)
 
 
-def attention_factor(factor: float, scale: float = 1.0) -> float:
+def yarn_attention_factor(factor: float, scale: float = 1.0) -> float:
   """Returns what YaRN multiplies queries and keys by."""
   return 0.1 * scale * math.log(factor) + 1.0
 
 
-def frequencies(head_dim: int, theta: float, scaling: Scaling | None) -> tuple[jax.Array, float]:
+def compute_frequencies(
+    head_dim: int, theta: float, scaling: Scaling | None
+) -> tuple[jax.Array, float]:
   """Returns each pair's radians a position, and a factor for cos and sin."""
   half = head_dim // 2
   frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   match scaling:
     case None:
       return frequency, 1.0
-    case Llama3():
-      return _llama3(frequency, scaling), 1.0
-    case Yarn():
+    case Llama3Scaling():
+      return _scale_by_llama3(frequency, scaling), 1.0
+    case YarnScaling():
       given = scaling.attention_factor
-      factor = attention_factor(scaling.factor) if given is None else given
-      return _yarn(frequency, theta, scaling), factor
+      factor = yarn_attention_factor(scaling.factor) if given is None else given
+      return _scale_by_yarn(frequency, theta, scaling), factor
 
 
-def rope(
+def rotate_pairs(
     x: jax.Array, positions_BL: jax.Array, theta: float, scaling: Scaling | None = None
 ) -> jax.Array:
   """Turns the halves of the last dimension (Su et al., 2104.09864).
 
   Halves, not neighbours, as in the Hugging Face checkpoints. `x` is BL…H.
   """
-  frequency, factor = frequencies(x.shape[-1], theta, scaling)
+  frequency, factor = compute_frequencies(x.shape[-1], theta, scaling)
   angle = positions_BL.astype(jnp.float32)[..., None] * frequency
   angle = jnp.expand_dims(angle, range(2, x.ndim - 1))
   cos, sin = jnp.cos(angle), jnp.sin(angle)

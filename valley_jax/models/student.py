@@ -136,7 +136,7 @@ def _build_student(
 
 def _stretch_llama3(factor: float) -> dict:
   """Returns what the Llamas whose context is stretched to 131,072 tokens share."""
-  scaling = rope.Llama3(
+  scaling = rope.Llama3Scaling(
       factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192
   )
   return {**_LLAMA3, 'max_positions': 131_072, 'rope_scaling': scaling}

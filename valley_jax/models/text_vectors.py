@@ -1,11 +1,10 @@
 """Vectors of texts, by an embedding model from a local directory.
 
-The model is a decoder of those in `models`, as Qwen3-Embedding is: config.json,
-*.safetensors and the tokenizer's files. A text's vector is the hidden state of
-its last token, or the mean of all, as 1_Pooling/config.json of
-sentence-transformers says; without that file the mean. So a student that was
-exported serves too, though nobody trained it for this. Encoders (BERT and its
-kin, whose attention looks ahead) are not computed here, and are refused.
+The model is a decoder of those in `models`, as Qwen3-Embedding is: config.json, *.safetensors and
+the tokenizer's files. A text's vector is the hidden state of its last token, or the mean of all, as
+1_Pooling/config.json of sentence-transformers says; without that file the mean. So a student that
+was exported serves too, though nobody trained it for this. Encoders (BERT and its kin, whose
+attention looks ahead) are not computed here, and are refused.
 """
 
 from collections.abc import Callable
@@ -32,7 +31,7 @@ _ROWS = 8  # Texts at a time.
 _SHORTEST = 64  # Tokens; lengths are powers of two, to compile few programs.
 
 
-def _pooling(directory: pathlib.Path) -> str:
+def _read_pooling(directory: pathlib.Path) -> str:
   """Returns 'lasttoken' or 'mean'."""
   path = directory / '1_Pooling' / 'config.json'
   if not path.exists():
@@ -53,7 +52,7 @@ def _pooling(directory: pathlib.Path) -> str:
 
 
 @functools.partial(jax.jit, static_argnames=('student', 'pooling', 'dtype'))
-def _vectors(
+def _compute_vectors(
     student: student_lib.Student,
     params: Any,
     tokens_BL: jax.Array,
@@ -90,8 +89,8 @@ def load_embedder(
     ValueError: a model that cannot be computed here, or no model at all.
   """
   directory = pathlib.Path(directory)
-  student, pooling = pretrained.read_student(directory), _pooling(directory)
-  if not pretrained.has_head(directory):  # It is not needed.
+  student, pooling = pretrained.read_student(directory), _read_pooling(directory)
+  if not pretrained.has_separate_head(directory):  # It is not needed.
     student = dataclasses.replace(student, tied_head=True)
   tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
   max_len = min(max_len, student.max_positions)
@@ -100,7 +99,7 @@ def load_embedder(
     params = pretrained.load_params(directory, student)
   is_cpu = jax.default_backend() == 'cpu'
 
-  def rows(texts: Sequence[str]) -> np.ndarray:
+  def embed_rows(texts: Sequence[str]) -> np.ndarray:
     encoded = tokenizer(list(texts), truncation=True, max_length=max_len)
     lengths_B = np.array([len(x) for x in encoded['input_ids']], np.int32)
     longest = max(_SHORTEST, int(lengths_B.max()))
@@ -111,7 +110,7 @@ def load_embedder(
       row[: len(x)] = x
     lengths_B = np.pad(lengths_B, (0, num_rows - len(texts)))
     with jax.set_mesh(mesh):
-      found_BD = _vectors(
+      found_BD = _compute_vectors(
           student,
           params,
           tokens_BL,
@@ -121,8 +120,8 @@ def load_embedder(
       )
     return np.asarray(found_BD)[: len(texts)]
 
-  def embed(texts: Sequence[str]) -> np.ndarray:
+  def embed_texts(texts: Sequence[str]) -> np.ndarray:
     starts = range(0, len(texts), _ROWS)
-    return np.concatenate([rows(texts[i : i + _ROWS]) for i in starts])
+    return np.concatenate([embed_rows(texts[i : i + _ROWS]) for i in starts])
 
-  return embed
+  return embed_texts

@@ -1,8 +1,8 @@
 """One decoder that is Qwen2, Qwen2.5, Qwen3 and Llama 3.
 
-RMSNorm, rotary positions, grouped-query attention, SwiGLU. The parts are Flax
-NNX modules used as plain pytrees: layers are stacked by `jax.vmap` over their
-constructor and run by `jax.lax.scan` over the stacked module.
+RMSNorm, rotary positions, grouped-query attention, SwiGLU. The parts are Flax NNX modules used as
+plain pytrees: layers are stacked by `jax.vmap` over their constructor and run by `jax.lax.scan`
+over the stacked module.
 
 Letters of all shapes, here and in training and sampling:
 
@@ -139,14 +139,14 @@ class Block(nnx.Module):
 
   def _multiply(self, x: jax.Array, name: str) -> jax.Array:
     """Returns x times the matrix of that name, LoRA's part included, in the dtype of x."""
-    y = declarations.multiply(x, getattr(self, student_lib.matrix_name(name)))
+    y = declarations.multiply_matrix(x, getattr(self, student_lib.matrix_name(name)))
     lora = self.student.lora
     if lora and name in lora.matrices:
       a, b = (getattr(self, part) for part in student_lib.adapter_names(name))
-      y += lora.scale * declarations.multiply(declarations.multiply(x, a), b)
+      y += lora.scale * declarations.multiply_matrix(declarations.multiply_matrix(x, a), b)
     return y
 
-  def qkv(
+  def project_qkv(
       self, x_BLD: jax.Array, positions_BL: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns q_BLKGH, k_BLKH (both turned to their positions) and v_BLKH."""
@@ -161,11 +161,11 @@ class Block(nnx.Module):
       v_BLKH += self.v_bias_KH[...].astype(dtype)
     if s.qk_norm:
       q_BLKGH, k_BLKH = self.q_norm(q_BLKGH), self.k_norm(k_BLKH)
-    q_BLKGH = rope.rope(q_BLKGH, positions_BL, s.rope_theta, s.rope_scaling)
-    k_BLKH = rope.rope(k_BLKH, positions_BL, s.rope_theta, s.rope_scaling)
+    q_BLKGH = rope.rotate_pairs(q_BLKGH, positions_BL, s.rope_theta, s.rope_scaling)
+    k_BLKH = rope.rotate_pairs(k_BLKH, positions_BL, s.rope_theta, s.rope_scaling)
     return q_BLKGH, k_BLKH, v_BLKH
 
-  def finish(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
+  def add_attention_and_mlp(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
     """Adds what attention found, then what the MLP makes of it."""
     x_BLD += self._multiply(y_BLKGH, 'out')
     y_BLD = self.mlp_norm(x_BLD)
@@ -178,12 +178,12 @@ class Block(nnx.Module):
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Returns the stream after this layer, and the layer's keys and values."""
     x_BLD = ad_checkpoint.checkpoint_name(x_BLD, 'layer_input')
-    qkv = self.qkv(x_BLD, positions_BL)
+    qkv = self.project_qkv(x_BLD, positions_BL)
     q_BLKGH, k_BLKH, v_BLKH = ad_checkpoint.checkpoint_name(qkv, 'qkv')
-    y_BLKGH = attention_lib.attend(
+    y_BLKGH = attention_lib.attend_causally(
         q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL, implementation=implementation
     )
-    return self.finish(x_BLD, y_BLKGH), (k_BLKH, v_BLKH)
+    return self.add_attention_and_mlp(x_BLD, y_BLKGH), (k_BLKH, v_BLKH)
 
 
 class Transformer(nnx.Module):
@@ -191,9 +191,8 @@ class Transformer(nnx.Module):
 
   def __init__(self, s: student_lib.Student, rngs: nnx.Rngs):
     self.student = s
-    # Unit rows where the embedding is also the head, so that logits begin at
-    # unit scale; else unit entries: small ones take most of a short run to
-    # grow.
+    # Unit rows where the embedding is also the head, so that logits begin at unit scale; else unit
+    # entries: small ones take most of a short run to grow.
     scale = s.embed_dim**-0.5 if s.tied_head else 1.0
     shape = (s.vocab_size, s.embed_dim)
     table_VD = scale * jax.random.normal(rngs.params(), shape)
@@ -206,14 +205,14 @@ class Transformer(nnx.Module):
       w_DV = jax.random.normal(rngs.params(), shape) / math.sqrt(s.embed_dim)
       self.head_DV = declarations.declare_matrix(w_DV, 'D V', P('fsdp', 'tp'))
 
-  def embed(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
+  def embed_tokens(self, tokens_BL: jax.Array, dtype: Any) -> jax.Array:
     """Looks tokens up: x_BLD."""
     table_VD = declarations.gather_param(self.embed_VD, dtype)
     cut = P(*declarations.partition_rows(tokens_BL), 'tp')
     x_BLD = table_VD.at[tokens_BL].get(out_sharding=cut)
     return jax.sharding.reshard(x_BLD, declarations.partition_rows(x_BLD))
 
-  def head(self, dtype: Any = None) -> jax.Array:
+  def output_head(self, dtype: Any = None) -> jax.Array:
     """Returns head_DV: for one use, or without a dtype as it lies."""
     if dtype is None:
       tied = self.student.tied_head
@@ -238,26 +237,26 @@ class Transformer(nnx.Module):
     Args:
       tokens_BL: Token ids.
       positions_BL: Positions, restarting at 0 in each segment.
-      segments_BL: Which example of a packed row a token belongs to, each a run
-        of neighbours; 0 = pad.
+      segments_BL: Which example of a packed row a token belongs to, each a run of neighbours; 0 =
+        pad.
       dtype: Compute dtype; norms, softmax and RoPE are float32 inside.
       attention: What computes it, a name as in `attention.py`.
       remat: What is kept for the backward pass, a name of `REMAT_POLICIES`.
       return_kv: Also return k_YBLKH and v_YBLKH, for a decoding cache.
 
     Returns:
-      hidden_BLD after the final norm, cut along `cp` as everything BL… is, and
-      the keys and values or None.
+      hidden_BLD after the final norm, cut along `cp` as everything BL… is, and the keys and values
+      or None.
 
     Raises:
       ValueError: a choice is unknown, or cannot do this.
     """
-    partitioning.check_length(tokens_BL.shape[1])
+    partitioning.check_row_length(tokens_BL.shape[1])
     rows = (tokens_BL, positions_BL, segments_BL)
     tokens_BL, positions_BL, segments_BL = (
         jax.sharding.reshard(x_BL, declarations.partition_rows(x_BL)) for x_BL in rows
     )
-    x_BLD = self.embed(tokens_BL, dtype)
+    x_BLD = self.embed_tokens(tokens_BL, dtype)
 
     def layer(x_BLD, block):
       x_BLD, kv = block(x_BLD, positions_BL, segments_BL, attention)

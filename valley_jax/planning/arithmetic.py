@@ -106,7 +106,7 @@ def find_peak_flops(mesh: jax.sharding.Mesh) -> float:
     ValueError: the chip is not in the table of training/flops.py.
   """
   kind = mesh.devices.flat[0].device_kind
-  peak = flops_lib.peak_flops(kind)
+  peak = flops_lib.find_peak_flops(kind)
   if peak is None:
     raise errors.UserError(
         f'The peak FLOP/s of {kind!r} are not known; add a line to the table in training/flops.py.'
@@ -141,8 +141,8 @@ def bound_train_step(
     row_len: Tokens of a row. One example a row is the most expensive packing.
   """
   peak = find_peak_flops(mesh)
-  model_flops = flops_lib.step_flops(student, num_tokens, num_tokens * row_len)
-  gathered = 2 * flops_lib.num_matrix_params(student) / mesh.shape['tp']
+  model_flops = flops_lib.count_step_flops(student, num_tokens, num_tokens * row_len)
+  gathered = 2 * flops_lib.count_matrix_params(student) / mesh.shape['tp']
   # LoRA trains, and so writes, next to nothing.
   state = (1 if student.lora else 2) * argument_bytes
   hbm_bytes = state + 4 * gathered * accumulate

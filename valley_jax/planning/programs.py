@@ -48,7 +48,7 @@ class Needs:
 
 def describe_train_state(
     student: student_lib.Student, program: program_lib.TrainProgram, dtype: Any
-) -> program_lib.State:
+) -> program_lib.TrainState:
   """Returns a training state of shapes and shardings on the current mesh.
 
   Args:
@@ -108,7 +108,7 @@ def count_device_bytes(tree: Any) -> int:
 
 
 def measure_train_step(
-    state: program_lib.State,
+    state: program_lib.TrainState,
     train_step: Callable[..., Any],
     batch: dict[str, jax.ShapeDtypeStruct],
     max_chunks: int,

@@ -1,9 +1,8 @@
 """Checkpoints of a run: state and data position in one save, by Orbax v1.
 
-Each save holds the state (step, params, opt_state), the data position, which
-is one integer whatever the number of hosts, and the run's identity: what must
-not change between a run and its continuation. A save is written
-aside and renamed, so a kill leaves the checkpoint before it.
+Each save holds the state (step, params, opt_state), the data position, which is one integer
+whatever the number of hosts, and the run's identity: what must not change between a run and its
+continuation. A save is written aside and renamed, so a kill leaves the checkpoint before it.
 """
 
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def open_checkpointer(
     keep_every: and of the others the multiples of this; 0: none.
 
   Raises:
-    ValueError: the last save has failed, see `save`.
+    ValueError: the last save has failed, see `save_checkpoint`.
   """
   # The loop decides when to save. (Any: Orbax's protocols deny its policies.)
   always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
@@ -54,28 +53,28 @@ def open_checkpointer(
   try:
     yield checkpointer
   finally:
-    with _saving(checkpointer):
+    with _explain_failed_save(checkpointer):
       checkpointer.close()
 
 
 @contextlib.contextmanager
-def _saving(checkpointer: ocp.training.Checkpointer) -> Iterator[None]:
+def _explain_failed_save(checkpointer: ocp.training.Checkpointer) -> Iterator[None]:
   """Says of a failed save what is to be done."""
   try:
     yield
   except _FROM_BELOW as e:
     directory = checkpointer.directory
-    step = latest_step(directory)
+    step = find_latest_step(directory)
     kept = 'There is no earlier one' if step is None else f'Step {step:,} is whole'
     # `from None`: the traces of Orbax's threads would bury the message.
     raise errors.UserError(
-        f'A checkpoint could not be written to {directory}: {_reason(e)}.'
+        f'A checkpoint could not be written to {directory}: {_find_root_cause(e)}.'
         f' {kept}. Mend what is wrong there (make room, allow writing) and run'
         ' the same command again: it goes on from there.'
     ) from None
 
 
-def _reason(error: BaseException) -> str:
+def _find_root_cause(error: BaseException) -> str:
   """Returns what lies at the bottom of an error, in a line."""
   while error.__cause__ is not None:
     error = error.__cause__
@@ -83,9 +82,9 @@ def _reason(error: BaseException) -> str:
   return f'{type(error).__name__}: {" ".join(text.split())[:400]}'
 
 
-def _broken(path: str, reason: str) -> ValueError:
+def _unreadable_error(path: str, reason: str) -> ValueError:
   """Returns the error for a checkpoint that cannot be read."""
-  others = [s for s in steps(epath.Path(path).parent) if not path.endswith(f'/{s}')]
+  others = [s for s in list_steps(epath.Path(path).parent) if not path.endswith(f'/{s}')]
   before = f'step {max(others):,}' if others else 'the beginning'
   return ValueError(
       f'Checkpoint {path} cannot be read: {reason}. Part of it is lost or'
@@ -93,7 +92,7 @@ def _broken(path: str, reason: str) -> ValueError:
   )
 
 
-def save(
+def save_checkpoint(
     checkpointer: ocp.training.Checkpointer,
     step: int,
     state: Any,
@@ -112,10 +111,10 @@ def save(
     num_steps: Steps of the whole run.
 
   Raises:
-    ValueError: this save, or the one before, has failed (a full disk, say);
-      what was saved before them is still there.
+    ValueError: this save, or the one before, has failed (a full disk, say); what was saved before
+      them is still there.
   """
-  with _saving(checkpointer):
+  with _explain_failed_save(checkpointer):
     checkpointer.save_checkpointables_async(
         step,
         {'state': state},
@@ -127,11 +126,11 @@ def save(
     )
 
 
-def _path(directory: str | os.PathLike, step: int) -> str:
+def _step_path(directory: str | os.PathLike, step: int) -> str:
   return str(buckets.absolute(directory) / str(step))
 
 
-def _metadata(path: str) -> dict[str, Any]:
+def _read_metadata(path: str) -> dict[str, Any]:
   """Returns what was stored beside the arrays.
 
   Raises:
@@ -140,25 +139,25 @@ def _metadata(path: str) -> dict[str, Any]:
   try:
     custom: Any = ocp.checkpointables_metadata(path).custom_metadata
   except _FROM_BELOW as e:
-    raise _broken(path, _reason(e)) from None
+    raise _unreadable_error(path, _find_root_cause(e)) from None
   if not custom or 'identity' not in custom:
-    raise _broken(path, '_CHECKPOINT_METADATA has no identity of its run')
+    raise _unreadable_error(path, '_CHECKPOINT_METADATA has no identity of its run')
   return custom
 
 
-def finished_identity(directory: str | os.PathLike) -> dict[str, Any]:
+def read_finished_identity(directory: str | os.PathLike) -> dict[str, Any]:
   """Returns what the run of these checkpoints was, with its last step.
 
   Raises:
     ValueError: there is no checkpoint, or the run has not come to its end.
   """
-  step = latest_step(directory)
+  step = find_latest_step(directory)
   if step is None:
     raise errors.UserError(
         f'{directory} holds no checkpoint; run `python -m valley_jax.train`'
         ' there first, or name another directory.'
     )
-  custom = _metadata(_path(directory, step))
+  custom = _read_metadata(_step_path(directory, step))
   if step < custom['num_steps']:
     raise errors.UserError(
         f'{directory} is at step {step:,} of {custom["num_steps"]:,}: that'
@@ -178,11 +177,11 @@ def check_identity(directory: str | os.PathLike, identity: Mapping[str, Any]) ->
   Raises:
     ValueError: it names what differs.
   """
-  step = latest_step(directory)
+  step = find_latest_step(directory)
   if step is None:
     return
-  path = _path(directory, step)
-  saved = _metadata(path)['identity']
+  path = _step_path(directory, step)
+  saved = _read_metadata(path)['identity']
   for name in sorted({*saved, *identity}):
     if saved.get(name) != identity.get(name):
       raise errors.UserError(
@@ -210,27 +209,27 @@ def restore_latest(
   latest = checkpointer.latest
   if latest is None:
     return state
-  path = _path(checkpointer.directory, latest.step)
-  position = _metadata(path)['data_position']
+  path = _step_path(checkpointer.directory, latest.step)
+  position = _read_metadata(path)['data_position']
   try:
-    loaded = checkpointer.load_checkpointables(latest.step, {'state': abstract(state)})
+    loaded = checkpointer.load_checkpointables(latest.step, {'state': describe_arrays(state)})
   except _FROM_BELOW as e:
-    raise _broken(path, _reason(e)) from None
+    raise _unreadable_error(path, _find_root_cause(e)) from None
   batches.set_state({'next_index': position})
   return loaded['state']
 
 
-def abstract(tree: Any) -> Any:
+def describe_arrays(tree: Any) -> Any:
   """Returns shapes, dtypes and shardings of a tree of arrays."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def latest_step(directory: str | os.PathLike) -> int | None:
+def find_latest_step(directory: str | os.PathLike) -> int | None:
   """Returns the last finished step of a checkpoint directory, or None."""
-  return max(steps(directory), default=None)
+  return max(list_steps(directory), default=None)
 
 
-def steps(directory: str | os.PathLike) -> list[int]:
+def list_steps(directory: str | os.PathLike) -> list[int]:
   """Returns the finished steps of a checkpoint directory, in no order."""
   root = buckets.absolute(directory)
   names = [path.name for path in root.iterdir()] if root.exists() else []
@@ -242,7 +241,7 @@ def _is_finished(path: epath.Path) -> bool:
   return not buckets.is_remote(path) or (path / 'commit_success.txt').exists()
 
 
-def load_params(directory: str | os.PathLike, like: Any) -> Any:
+def load_latest_params(directory: str | os.PathLike, like: Any) -> Any:
   """Loads the parameters of the latest step.
 
   Args:
@@ -252,10 +251,10 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
   Raises:
     ValueError: no finished run there, or one of another student.
   """
-  path = _path(directory, finished_identity(directory)['step'])
+  path = _step_path(directory, read_finished_identity(directory)['step'])
   metadata: Any = ocp.checkpointables_metadata(path).metadata
   saved = metadata['state']['params']
-  found, wanted = _shapes(saved), _shapes(like)
+  found, wanted = _list_shapes(saved), _list_shapes(like)
   for name in sorted({*found, *wanted}):
     if found.get(name) != wanted.get(name):
       raise errors.UserError(
@@ -270,7 +269,7 @@ def load_params(directory: str | os.PathLike, like: Any) -> Any:
   return loaded['state']['params']
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   """Returns the shape of each leaf, named `blocks/q_DKGH`."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {

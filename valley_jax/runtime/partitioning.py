@@ -1,13 +1,12 @@
 """The device mesh, and how batches are cut along it.
 
-One mesh, made at the entry point, with four explicit axes: `data` (copies of
-the parameters), `fsdp` (parameters cut up and gathered where they are used),
-`cp` (the positions of a row cut up) and `tp` (heads and MLP columns cut up).
-With explicit axes a sharding is part of an array's type, so that a mistake is
-an error at trace time and `jax.eval_shape` carries shardings along.
+One mesh, made at the entry point, with four explicit axes: `data` (copies of the parameters),
+`fsdp` (parameters cut up and gathered where they are used), `cp` (the positions of a row cut up)
+and `tp` (heads and MLP columns cut up). With explicit axes a sharding is part of an array's type,
+so that a mistake is an error at trace time and `jax.eval_shape` carries shardings along.
 
-The axes stand in the order of how much they talk, the most talkative last:
-what is last lies on devices that are neighbours.
+The axes stand in the order of how much they talk, the most talkative last: what is last lies on
+devices that are neighbours.
 """
 
 from collections.abc import Sequence
@@ -24,17 +23,17 @@ AXES = ('data', 'fsdp', 'cp', 'tp')
 BATCH = ('data', 'fsdp')  # What the batch dimension is cut along.
 
 
-def _num_slices(devices: Sequence[Any]) -> int:
+def _count_slices(devices: Sequence[Any]) -> int:
   """Returns how many slices the devices are of; 1 where there are none."""
   return len({getattr(device, 'slice_index', None) for device in devices})
 
 
-def _lay_out(sizes: Sequence[int], slices: int, devices: Sequence[Any]) -> np.ndarray:
+def _arrange_devices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) -> np.ndarray:
   """Returns the devices as an array of these sizes, neighbours together."""
   is_tpu = devices[0].platform == 'tpu'
-  # Other platforms number what they call a slice each in its own way, and may
-  # be one mesh across them; on TPU it would be a mesh across a slow network.
-  if (slices > 1 or is_tpu) and (found := _num_slices(devices)) != slices:
+  # Other platforms number what they call a slice each in its own way, and may be one mesh across
+  # them; on TPU it would be a mesh across a slow network.
+  if (slices > 1 or is_tpu) and (found := _count_slices(devices)) != slices:
     raise errors.UserError(
         f'config.mesh.slices={slices}, but the devices are of {found}; set it'
         ' to that number (a slice is what a fast network joins).'
@@ -66,13 +65,13 @@ def make_mesh(
     fsdp: Parts of the parameters, and of the rows.
     tp: Parts of heads and MLP columns.
     cp: Parts of the positions of a row.
-    slices: Of a multi-slice system, whose slices meet over a slow network.
-      Only `data` crosses it: one sum of gradients a step.
+    slices: Of a multi-slice system, whose slices meet over a slow network. Only `data` crosses it:
+      one sum of gradients a step.
     devices: Default all.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices, the devices
-      are not of so many slices, or the slices cannot share the copies.
+    ValueError: the sizes do not multiply to the number of devices, the devices are not of so many
+      slices, or the slices cannot share the copies.
   """
   devices = list(jax.devices() if devices is None else devices)
   named = {'data': data, 'fsdp': fsdp, 'cp': cp, 'tp': tp}
@@ -92,7 +91,7 @@ def make_mesh(
         ' each slice holds whole copies of the parameters.'
     )
   return jax.sharding.Mesh(
-      _lay_out(sizes, slices, devices),
+      _arrange_devices(sizes, slices, devices),
       AXES,
       axis_types=(jax.sharding.AxisType.Explicit,) * len(AXES),
   )
@@ -110,43 +109,43 @@ def check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
       )
 
 
-def num_batch_devices() -> int:
+def count_batch_parts() -> int:
   """Returns into how many parts the current mesh cuts a batch."""
   shape = jax.sharding.get_mesh().shape
   return int(np.prod([shape[axis] for axis in BATCH]))
 
 
-def num_cuts() -> int:
+def count_position_cuts() -> int:
   """Returns into how many parts the current mesh cuts a row's positions."""
   return jax.sharding.get_abstract_mesh().shape['cp']
 
 
-def check_length(length: int) -> None:
+def check_row_length(length: int) -> None:
   """Raises a ValueError where the devices cannot share a row evenly."""
-  if length % num_cuts():
+  if length % count_position_cuts():
     raise errors.UserError(
-        f'A row has {length} positions, and cp = {num_cuts()} devices share'
+        f'A row has {length} positions, and cp = {count_position_cuts()} devices share'
         ' them; make config.data.max_len a multiple, or change config.mesh.'
     )
 
 
-def batch_part() -> tuple[int, int]:
+def find_batch_part() -> tuple[int, int]:
   """Returns (i, n): this process holds the i-th of n parts of a batch's rows.
 
   Raises:
-    ValueError: as `batch_parts` says.
+    ValueError: as `assign_batch_parts` says.
   """
   mesh = jax.sharding.get_mesh()
   process_of = np.vectorize(lambda device: device.process_index)
-  parts = batch_parts(process_of(mesh.devices), mesh.axis_names)
+  parts = assign_batch_parts(process_of(mesh.devices), mesh.axis_names)
   return parts[jax.process_index()], max(parts.values()) + 1
 
 
-def batch_parts(process_of: np.ndarray, axes: Sequence[str] = AXES) -> dict[int, int]:
+def assign_batch_parts(process_of: np.ndarray, axes: Sequence[str] = AXES) -> dict[int, int]:
   """Returns which part of a batch's rows each process holds.
 
-  Processes whose devices hold the same rows, and other columns of parameters
-  (`tp`), hold the same part.
+  Processes whose devices hold the same rows, and other columns of parameters (`tp`), hold the same
+  part.
 
   Args:
     process_of: The process of each device, in the mesh's shape.
@@ -175,19 +174,19 @@ def batch_parts(process_of: np.ndarray, axes: Sequence[str] = AXES) -> dict[int,
 def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   """Cuts a host batch [..., rows, length] along the batch axes and `cp`.
 
-  With several processes each hands in its `batch_part` of the global batch.
+  With several processes each hands in its `find_batch_part` of the global batch.
 
   Raises:
     ValueError: the devices cannot share the rows, or a row, evenly.
   """
   mesh = jax.sharding.get_mesh()
-  rows = batch['inputs'].shape[-2] * batch_part()[1]
-  if rows % (devices := num_batch_devices()):
+  rows = batch['inputs'].shape[-2] * find_batch_part()[1]
+  if rows % (devices := count_batch_parts()):
     raise errors.UserError(
         f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices'
         ' share them; make config.train.batch_size / accumulate a multiple.'
     )
-  check_length(batch['inputs'].shape[-1])
+  check_row_length(batch['inputs'].shape[-1])
 
   def put(x: np.ndarray) -> jax.Array:
     lead = (None,) * (x.ndim - 2)

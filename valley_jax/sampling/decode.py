@@ -64,14 +64,14 @@ def empty_slots(student: student_lib.Student, num_slots: int, cache_len: int, dt
       cut(jnp.zeros(num_slots, jnp.int32)),
       cut(jax.random.split(jax.random.key(0), num_slots)),
   )
-  return Slots(heads, cache_lib.empty(student, num_slots, cache_len, dtype))
+  return Slots(heads, cache_lib.empty_cache(student, num_slots, cache_len, dtype))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _embed(student: student_lib.Student, dtype: Any, ends: Any, tokens_BL: jax.Array) -> jax.Array:
   rows = jax.P(partitioning.BATCH, 'cp')
   model = parameters.bind_without_blocks(student, ends)
-  return model.embed(jax.sharding.reshard(tokens_BL, rows), dtype)
+  return model.embed_tokens(jax.sharding.reshard(tokens_BL, rows), dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 4, 5))
@@ -88,12 +88,12 @@ def _prefill_layer(
   rows = jax.P(partitioning.BATCH, 'cp')
   position_BL = jnp.broadcast_to(jnp.arange(x_BLD.shape[1]), x_BLD.shape[:2])
   segment_BL = (position_BL < length_B[:, None]).astype(jnp.int32)
-  block, x_BLD = cache_lib.bind_block(student, layer, x_BLD)
+  block, x_BLD = cache_lib.bind_layer(student, layer, x_BLD)
   x_BLD, kv = block(
       x_BLD, jax.sharding.reshard(position_BL, rows), jax.sharding.reshard(segment_BL, rows), 'auto'
   )
   k_BMJ, v_BMJ = (
-      cache_lib.put_prompts(into_BMJ, new_BLKH, *places)
+      cache_lib.copy_prompts(into_BMJ, new_BLKH, *places)
       for into_BMJ, new_BLKH in zip((k_BMJ, v_BMJ), kv, strict=True)
   )
   return x_BLD, k_BMJ, v_BMJ
@@ -117,7 +117,9 @@ def _put_heads(
   key_T = jnp.broadcast_to(jax.random.key(seed), names.problem_T.shape)
   key_T = fold(fold(key_T, names.problem_T), names.index_T)
   new = Heads(token_T, length_T - 1, key_T)
-  return Heads(*(cache_lib.put_rows(into, slot_T, x) for into, x in zip(heads, new, strict=True)))
+  return Heads(
+      *(cache_lib.replace_slots(into, slot_T, x) for into, x in zip(heads, new, strict=True))
+  )
 
 
 def prefill(
@@ -149,7 +151,7 @@ def prefill(
   ends = {name: x for name, x in params.items() if name != 'blocks'}
   x_BLD = _embed(student, slots.cache.k_BMJ[0].dtype, ends, tokens_BL)
   ks, vs = [], []
-  layers = cache_lib.layers(params)
+  layers = cache_lib.list_layers(params)
   for layer, k_BMJ, v_BMJ in zip(layers, *slots.cache, strict=True):
     x_BLD, k_BMJ, v_BMJ = _prefill_layer(student, layer, x_BLD, length_B, k_BMJ, v_BMJ, places)
     ks.append(k_BMJ)
@@ -197,7 +199,7 @@ def decode_chunk(
     heads = slots.heads
     # A slot that is done but not yet emptied may run past the end: harmless.
     position_B = jnp.minimum(heads.position_B, cache_len - 1)
-    cache, logits_BV = cache_lib.step(
+    cache, logits_BV = cache_lib.decode_step(
         student,
         params,
         slots.cache,

@@ -28,7 +28,7 @@ def width(num_slots: int) -> int:
   Args:
     num_slots: Of a stage.
   """
-  devices = partitioning.num_batch_devices()
+  devices = partitioning.count_batch_parts()
   platform = jax.sharding.get_mesh().devices.flat[0].platform
   if platform == 'cpu':
     return _CPU_SLOTS * devices
@@ -76,7 +76,7 @@ class Settings:
 
   def prefill_rows(self, bucket: int) -> int:
     """Returns how many prompts of this length one call takes."""
-    devices = partitioning.num_batch_devices()
+    devices = partitioning.count_batch_parts()
     return -(-max(1, self.prefill_tokens // bucket) // devices) * devices
 
 

@@ -79,7 +79,7 @@ def plan(
   """
   last = _round(longest_prompt + max_new_tokens)
   chosen = [*sorted(_round(n) for n in set(lengths) if _round(n) < last), last]
-  devices = partitioning.num_batch_devices()
+  devices = partitioning.count_batch_parts()
   if num_slots:
     room = num_slots * slot_bytes(student, chosen[0], dtype) // devices
   elif free is None:
@@ -107,7 +107,7 @@ def plan(
 
 def describe(student: student_lib.Student, stages: Sequence[Stage], dtype: Any) -> str:
   """Returns a line: `64 slots of 8,192 (3.8 GB) → 32 of 16,384 (3.8 GB)`."""
-  devices = partitioning.num_batch_devices()
+  devices = partitioning.count_batch_parts()
   sizes = [s.num_slots * slot_bytes(student, s.length, dtype) / devices for s in stages]
   return ' → '.join(
       f'{s.num_slots:,} slots of {s.length:,} positions' f' ({size / 1e9:.2f} GB a device)'

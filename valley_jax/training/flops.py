@@ -1,13 +1,12 @@
 """How much a step computes, and what a chip could: model FLOPs and MFU.
 
-Model FLOPs are those that the model needs, whatever the program does: a
-multiply-add of a matrix counts twice forward and four times backward, for
-tokens of examples only. Padding, what remat computes again, norms, RoPE, the
-softmax and the embedding's lookup count nothing; the output head counts, once,
-tied or not, for every token (though the loss may skip unsupervised ones). Of
-attention the causal half counts, within an example: under packing its cost is
-the sum of squared lengths, not the row's length squared, which would overstate
-the MFU. (PaLM, 2204.02311, appendix B, with those two corrections.)
+Model FLOPs are those that the model needs, whatever the program does: a multiply-add of a matrix
+counts twice forward and four times backward, for tokens of examples only. Padding, what remat
+computes again, norms, RoPE, the softmax and the embedding's lookup count nothing; the output head
+counts, once, tied or not, for every token (though the loss may skip unsupervised ones). Of
+attention the causal half counts, within an example: under packing its cost is the sum of squared
+lengths, not the row's length squared, which would overstate the MFU. (PaLM, 2204.02311, appendix B,
+with those two corrections.)
 """
 
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ _PEAKS = (
 )
 
 
-def peak_flops(device_kind: str) -> float | None:
+def find_peak_flops(device_kind: str) -> float | None:
   """Returns a chip's FLOP/s, bfloat16 and dense; None if it is not known."""
   for pattern, flops, _source in _PEAKS:
     if re.fullmatch(pattern, device_kind):
@@ -46,17 +45,17 @@ def peak_flops(device_kind: str) -> float | None:
   return None
 
 
-def num_chips(devices: Sequence[Any]) -> int:
+def count_chips(devices: Sequence[Any]) -> int:
   """Returns how many chips these devices are.
 
-  One each, but for TPUs whose cores are devices of their own (TPU7x, and v4
-  without megacore): they share their coordinates.
+  One each, but for TPUs whose cores are devices of their own (TPU7x, and v4 without megacore): they
+  share their coordinates.
   """
   places = {(d.slice_index, *d.coords) if hasattr(d, 'coords') else d.id for d in devices}
   return len(places)
 
 
-def num_matrix_params(student: student_lib.Student) -> int:
+def count_matrix_params(student: student_lib.Student) -> int:
   """Returns the parameters of all matrices but the embedding's and LoRA's."""
   s = student
   attention = 2 * s.embed_dim * s.head_dim * (s.num_heads + s.num_kv_heads)
@@ -64,7 +63,9 @@ def num_matrix_params(student: student_lib.Student) -> int:
   return s.num_layers * (attention + mlp) + s.embed_dim * s.vocab_size
 
 
-def step_flops(student: student_lib.Student, num_tokens: float, squared_lengths: float) -> float:
+def count_step_flops(
+    student: student_lib.Student, num_tokens: float, squared_lengths: float
+) -> float:
   """Returns the model FLOPs of a training step.
 
   A frozen matrix, under LoRA, counts twice backward: it has no gradient.
@@ -76,22 +77,22 @@ def step_flops(student: student_lib.Student, num_tokens: float, squared_lengths:
 
   Example: one example of 32,768 tokens takes 62 GFLOP a token on Qwen2.5-7B:
     >>> n = 32_768
-    >>> round(step_flops(student.preset('qwen2_5_7b'), n, n**2) / n / 1e9)
+    >>> round(count_step_flops(student_lib.find_preset('qwen2_5_7b'), n, n**2) / n / 1e9)
     62
   """
   width = student.num_heads * student.head_dim
   # Two products, queries with keys and weights with values, each half.
   attention = student.num_layers * width * squared_lengths
   adapters = student.num_layers * student.count_adapter_params()
-  matrices = (4 if student.lora else 6) * num_matrix_params(student)
+  matrices = (4 if student.lora else 6) * count_matrix_params(student)
   return (matrices + 6 * adapters) * num_tokens + 6 * attention
 
 
 def count_batch(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
   """Returns what a batch holds, over all devices: sums, float32.
 
-  num_tokens are those of examples, squared_lengths as `step_flops` wants
-  them, fill the share of positions that hold a token.
+  num_tokens are those of examples, squared_lengths as `count_step_flops` wants them, fill the share
+  of positions that hold a token.
   """
   is_token = batch['segments'] > 0
   num_tokens = jnp.sum(is_token, dtype=jnp.float32)

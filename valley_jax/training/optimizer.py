@@ -1,8 +1,7 @@
 """Optimisers by optax, and learning-rate schedules.
 
-Every optimiser is made for a learning rate of 1: `train_step` multiplies by it,
-as an argument, so that runs of all lengths share one compiled step. Weight
-decay is decoupled, and of matrices alone.
+Every optimiser is made for a learning rate of 1: `train_step` multiplies by it, as an argument, so
+that runs of all lengths share one compiled step. Weight decay is decoupled, and of matrices alone.
 """
 
 from collections.abc import Callable
@@ -34,8 +33,8 @@ def build_schedule(
     num_steps: Optimiser steps of the whole run.
     warmup_fraction: Share of the steps spent on warmup.
     final_fraction: Last learning rate, as a share of the peak.
-    shape: cosine or linear, down to the last rate; constant; or wsd, constant
-      and then linear (warmup, stable, decay: 2404.06395).
+    shape: cosine or linear, down to the last rate; constant; or wsd, constant and then linear
+      (warmup, stable, decay: 2404.06395).
     decay_fraction: Share of the steps that wsd decays in, at the end.
 
   Raises:
@@ -89,7 +88,7 @@ def _scale_by_adam(b1: float, b2: float, mu_dtype: str, nu_dtype: str):
   return _keep_nu_in(tx, nu_dtype)
 
 
-def _decay(weight_decay: float, declarations: Any) -> optax.GradientTransformation:
+def _decay_declared(weight_decay: float, declarations: Any) -> optax.GradientTransformation:
   """Decays the parameters that declare it."""
 
   def mask(params: Any) -> Any:
@@ -123,7 +122,7 @@ class AdamW:
     return optax.chain(
         optax.clip_by_global_norm(self.clip_norm),
         _scale_by_adam(self.b1, self.b2, self.mu_dtype, self.nu_dtype),
-        _decay(self.weight_decay, declarations),
+        _decay_declared(self.weight_decay, declarations),
     )
 
 
@@ -155,7 +154,7 @@ class Adafactor:
         optax.scale_by_factored_rms(decay_rate=self.adafactor_decay),
         optax.clip_by_block_rms(1.0),
         mean if self.b1 else optax.identity(),
-        _decay(self.weight_decay, declarations),
+        _decay_declared(self.weight_decay, declarations),
     )
 
 
@@ -208,7 +207,7 @@ class Muon:
     return optax.chain(
         optax.clip_by_global_norm(self.clip_norm),
         optax.partition({'muon': scaled, 'adam': adam}, choose_labels),
-        _decay(self.weight_decay, declarations),
+        _decay_declared(self.weight_decay, declarations),
     )
 
 
@@ -225,8 +224,8 @@ def _scale_to_rms(rms: float, find_sides: Callable[[Any], Any]) -> optax.Gradien
 def _let_compiler_partition(tx: optax.GradientTransformation) -> optax.GradientTransformation:
   """Lets the compiler lay out what happens inside `tx.update`.
 
-  Newton-Schulz reshapes parameters and multiplies them with themselves, without
-  saying how the products lie. Updates and state come back as they lay.
+  Newton-Schulz reshapes parameters and multiplies them with themselves, without saying how the
+  products lie. Updates and state come back as they lay.
   """
 
   def update(updates, state, params=None):

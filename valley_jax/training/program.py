@@ -85,7 +85,7 @@ class TrainSettings:
     )
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
   """All that training carries from step to step; a plain tree."""
 
   step: jax.Array  # Steps done, int32.
@@ -98,7 +98,7 @@ class TrainProgram(NamedTuple):
 
   tx: optax.GradientTransformation
   loss_fn: LossFn
-  init_state: Callable[[Any], State]  # From parameters.
+  init_state: Callable[[Any], TrainState]  # From parameters.
   step: Any  # Jitted: (state, batch, learning rate) -> (state, metrics).
 
 
@@ -131,7 +131,7 @@ def build_program(
   declarations = parameters.describe_parameters(student)
   tx = optimizer.build(declarations)
   loss_fn = functools.partial(
-      losses.next_token,
+      losses.next_token_loss,
       student=student,
       dtype=DTYPES[dtype],
       attention=attention,
@@ -150,7 +150,7 @@ def _to_float32(tree: Any) -> Any:
 
 def init_state(
     params: Any, tx: optax.GradientTransformation, declarations: Any, dtype: Any = jnp.float32
-) -> State:
+) -> TrainState:
   """Returns the state before the first step, its moments laid out as params.
 
   Args:
@@ -174,18 +174,18 @@ def init_state(
   step, opt_state = init(learning)
   if dtype != jnp.float32:
     learning = jax.tree.map(lambda x: x.astype(dtype), learning)
-  return State(step, parameters.join_adapters(learning, frozen), opt_state)
+  return TrainState(step, parameters.join_adapters(learning, frozen), opt_state)
 
 
 def train_step(
-    state: State,
+    state: TrainState,
     batch: dict[str, jax.Array],
     learning_rate: jax.Array | float,
     *,
     loss_fn: LossFn,
     tx: optax.GradientTransformation,
     declarations: Any,
-) -> tuple[State, dict[str, jax.Array]]:
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """Takes one optimiser step on the micro-batches of a batch.
 
   The gradient is that of (sum of losses) / (sum of weights), both over *all* micro-batches and
@@ -233,7 +233,7 @@ def train_step(
   updates = jax.tree.map(lambda u: -learning_rate * u, updates)
   learning = _apply_updates(learning, updates, state.step)
   params = parameters.join_adapters(learning, frozen)
-  return State(state.step + 1, params, opt_state), metrics
+  return TrainState(state.step + 1, params, opt_state), metrics
 
 
 def round_stochastically(x: jax.Array, key: jax.Array) -> jax.Array:

@@ -41,7 +41,7 @@ def _held_out(
       pack=config.data.pack,
       max_rows=config.train.batch_size // config.train.accumulate,
   )
-  part, num_parts = partitioning.batch_part()
+  part, num_parts = partitioning.find_batch_part()
   return held_out_lib.HeldOut(rows, loss_fn, part, num_parts)
 
 

@@ -47,7 +47,7 @@ def load(
     lengths = np.bincount(row['segments']) + 1
     buckets = np.ceil(np.log2(lengths)).astype(np.int32)
     row['buckets'] = np.where(row['segments'] > 0, buckets[row['segments']], -1)
-  devices = partitioning.num_batch_devices()
+  devices = partitioning.count_batch_parts()
   num_rows = min(max_rows, -(-len(rows) // devices) * devices)
   empty = {k: np.full_like(x, -(k == 'buckets')) for k, x in rows[0].items()}
   rows += [empty] * (-len(rows) % num_rows)
@@ -61,7 +61,7 @@ def _compiled(loss_fn: Callable[..., Any], buckets: tuple[int, ...]):
   """Returns the compiled pass, one for all runs of a study."""
 
   def parts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    found = losses.think_and_answer(batch)
+    found = losses.weigh_think_and_answer(batch)
     for bucket in buckets:
       is_in_BL = batch['buckets'] == bucket
       found[f'loss_le_{2**bucket}'] = batch['weights'] * is_in_BL
@@ -91,7 +91,7 @@ class HeldOut:
 
     Args:
       batch: The same in all processes.
-      loss_fn: `losses.next_token` without its parameters, batch and parts.
+      loss_fn: `losses.next_token_loss` without its parameters, batch and parts.
       part: Of a micro-batch's rows, the part that this process holds.
       num_parts: Parts that all of them hold.
     """

@@ -23,7 +23,7 @@ def speeds(
   """Returns the speeds of a step.
 
   Args:
-    student: For its FLOPs, by `flops.step_flops`.
+    student: For its FLOPs, by `flops.count_step_flops`.
     devices: All that took part.
     seconds: From the end of the step before to the end of this.
     counts: num_supervised, num_tokens and squared_lengths of the batch.
@@ -33,14 +33,14 @@ def speeds(
     all chips, all of them by chip), and `mfu`, the share of the chips' peak;
     left out where the peak is not known, as on a CPU.
   """
-  chips = flops.num_chips(devices)
+  chips = flops.count_chips(devices)
   found = {
       'step_seconds': seconds,
       'supervised_tokens_per_second': counts['num_supervised'] / seconds,
       'tokens_per_second_per_chip': counts['num_tokens'] / seconds / chips,
   }
-  if peak := flops.peak_flops(devices[0].device_kind):
-    needed = flops.step_flops(student, counts['num_tokens'], counts['squared_lengths'])
+  if peak := flops.find_peak_flops(devices[0].device_kind):
+    needed = flops.count_step_flops(student, counts['num_tokens'], counts['squared_lengths'])
     found['mfu'] = needed / seconds / (chips * peak)
   return found
 
