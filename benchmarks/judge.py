@@ -1,4 +1,4 @@
-"""What judging costs: CPU-ms a test, against two ways without a supervisor.
+"""What judging costs: CPU-ms per test, compared with two ways without a supervisor.
 
     python benchmarks/judge.py               about 5 minutes on two cores
     python benchmarks/judge.py --quick       one minute, noisier
@@ -6,8 +6,8 @@
 
 In one run, in turn, on the same programs and tests:
 
-    ours    judge.WorkerPool in the strongest tier: a sandbox a program, a fork a test
-    plain   a subprocess a test: `python -I solution.py`, or the binary
+    ours    judge.WorkerPool in the strongest tier: a sandbox per program, a fork per test
+    plain   a subprocess per test: `python -I solution.py`, or the binary
     bwrap   the same in a bubblewrap of its own
 
 All three must print the same bytes. CPU time is that of this process and of
@@ -41,7 +41,7 @@ _NUMPY = 'import numpy as np\nprint(np.array(input().split(), int).sum())\n'
 _CPP = """#include <bits/stdc++.h>
 int main() { long a, b; std::cin >> a >> b; std::cout << a + b << "\\n"; }
 """
-# name: (language, source, whether each program is to be compiled)
+# name: (language, source, whether each program is compiled anew)
 WORKLOADS = {
     'Python': ('python', _PYTHON, False),
     'numpy': ('python', _NUMPY, False),
@@ -74,7 +74,7 @@ def make_tests(number: int) -> tuple[records.TestCase, ...]:
 
 
 def make_pairs(name: str, programs: int, tests: int, is_wrong=False):
-  """Yields pairs of one problem, whose checker wants the same bytes."""
+  """Yields pairs of one problem, whose checker accepts only the same bytes."""
   language, source, is_compiled = WORKLOADS[name]
   cases = make_tests(tests)
   if is_wrong:
@@ -111,7 +111,7 @@ def _build_pool_runner(pool: judge.WorkerPool):
 
 
 def _check_same_outputs(ways, pool: judge.WorkerPool) -> None:
-  """All ways print the same, and ours would tell if they did not."""
+  """Checks that all ways print the same, and that ours rejects another output."""
   for name in WORKLOADS:
     first, *others = [run(name, 1, 3) for run in ways.values()]
     assert all(first == other for other in others), (name, first, others)
@@ -121,7 +121,7 @@ def _check_same_outputs(ways, pool: judge.WorkerPool) -> None:
 
 
 def _measure_rounds(ways, num_rounds: int, scale: float) -> dict:
-  """Returns {case: {way: [(CPU-ms a test, tests/s), ...]}}, a pair a round."""
+  """Returns {case: {way: [(CPU-ms per test, tests/s), ...]}}, a pair per round."""
   results = {}
   for (name, tests), (programs, _) in _CASES.items():
     programs = max(1, round(programs * scale))
@@ -136,7 +136,7 @@ def _measure_rounds(ways, num_rounds: int, scale: float) -> dict:
 
 
 def _measure_growth(num_rounds: int, scale: float) -> dict[int, list[float]]:
-  """Returns tests/s of Python at 20 tests a program, by number of workers."""
+  """Returns tests/s of Python at 20 tests per program, by number of workers."""
   programs = max(4, round(32 * scale))
   rates = {}
   numbers = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
@@ -207,7 +207,7 @@ def main() -> None:
   parser.add_argument('--output', help='a directory for judge.md, judge.json')
   arguments = parser.parse_args()
   if arguments.profile:
-    import judge_profile  # It lies beside this file.
+    import judge_profile  # In this file's directory.
 
     return judge_profile.main()
   num_rounds, scale = (3, 0.5) if arguments.quick else (5, 1.0)

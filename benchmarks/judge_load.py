@@ -1,11 +1,11 @@
-"""Does load change a verdict? A program at .8 of its limit, 8 at once.
+"""Does load change a verdict? A program at 0.8 of its limit, 8 at once.
 
     python benchmarks/judge_load.py              20 repeats, 3 minutes
 
 The loop is sized so that it takes .4 s of CPU time alone (the median of 5), and
 its limit is .5 s. Then 8 of it are judged at once on two cores: by one pool of
 two workers, and by four processes of two workers each, which know nothing of
-one another. A verdict other than AC is a flip; there shall be none.
+one another. A verdict other than AC is a flip; there should be none.
 """
 
 import argparse
@@ -33,12 +33,12 @@ Row = tuple[str, float]  # Verdict and CPU seconds.
 
 
 def build_loop(num_steps: int) -> str:
-  """Returns a program of so many steps."""
+  """Returns a program that takes this many steps."""
   return f'for i in range({num_steps}): i * i % 7\nprint("done")'
 
 
 def judge_loop(pool: judge.WorkerPool, num_steps: int, times: int) -> list[Row]:
-  """Judges the loop so many times."""
+  """Judges the loop this many times."""
   source = build_loop(num_steps)
   one = records.Submission(problem_id='p', sample_index=0, source=source)
   rows = pool.judge_all([(PROBLEM, one)] * times)
@@ -46,7 +46,7 @@ def judge_loop(pool: judge.WorkerPool, num_steps: int, times: int) -> list[Row]:
 
 
 def calibrate_loop(used: float = USED) -> int:
-  """Returns how many steps take so many CPU seconds, alone."""
+  """Returns how many steps take this many CPU seconds, alone."""
   num_steps = 1_000_000
   with judge.WorkerPool(judge.Settings(num_workers=1)) as pool:
     for _ in range(10):  # Until it is steady: others may be at work here.
@@ -67,7 +67,7 @@ def judge_in_one_pool(num_steps: int, repeats: int) -> list[Row]:
 
 
 def _serve_parent(num_steps: int) -> None:
-  """What each of the processes does: judges its part at every line it reads."""
+  """Judges one process's part of the loops for every line of standard input."""
   with judge.WorkerPool(SETTINGS) as pool:
     judge_loop(pool, 1, NUM_WORKERS)  # Its workers are made.
     print(flush=True)

@@ -1,4 +1,4 @@
-"""The peers of judge.py: a subprocess a test, plain or each in bubblewrap."""
+"""The peers of judge.py: a subprocess per test, plain or each in bubblewrap."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""On what a benchmark ran, and how its figures are written down."""
+"""Describes the machine of a benchmark, and formats its figures."""
 
 from collections.abc import Sequence
 import importlib.metadata

@@ -68,7 +68,7 @@ def judge_by_key(spec: str, by_problem: dict, **settings) -> dict:
 
 
 def passes_plain_python(row: dict) -> bool:
-  """Whether the asserts of a row of MBPP hold under plain Python."""
+  """Returns whether the asserts of a row of MBPP hold under plain Python."""
   parts = [row['code'], row['test_setup_code'], *row['test_list']]
   command = [sys.executable, '-I', '-c', '\n'.join(parts).replace('\r', '')]
   try:

@@ -1,4 +1,4 @@
-"""A proxy that goes wrong as it is told: real HTTP, in front of a server."""
+"""A proxy that injects faults by plan: real HTTP, in front of a server."""
 
 import contextlib
 from http import server
@@ -10,15 +10,15 @@ import urllib.request
 
 
 class FaultyProxy:
-  """Forwards requests, and before that does what the plan says next.
+  """Forwards requests; before each it applies the next fault of the plan.
 
   Attributes:
-    plan: One entry a completion; then all goes well. A number is a status to
-      answer with, (number, headers) one with headers, 'close' hangs up, a
-      float waits so many seconds first, None does nothing.
-    bodies: What was asked for, in the order of arrival.
-    times: When.
-    most_live: So many were on their way at once.
+    plan: One entry per completion; after the last there are no faults. A number is the status to
+      answer with, (number, headers) one with headers, 'close' hangs up, a float is the seconds to
+      wait first, None is no fault.
+    bodies: Bodies of the requests, in the order of arrival.
+    times: When each arrived.
+    most_live: Largest number of requests in flight at once.
   """
 
   def __init__(self, upstream: str, plan=()):
@@ -73,7 +73,7 @@ class _FaultHandler(server.BaseHTTPRequestHandler):
       proxy.most_live = max(proxy.most_live, proxy.live)
     try:
       self._apply_fault(fault, data)
-    except OSError:  # Whoever asked is gone.
+    except OSError:  # The client has hung up.
       self.close_connection = True
     finally:
       with proxy.lock:

@@ -1,4 +1,4 @@
-"""Judges tiny programs; shared by the tests of the execution."""
+"""Judges tiny programs; shared by the tests of the judge."""
 
 import threading
 
@@ -12,7 +12,7 @@ CONTROL = 'print(sum(map(int, input().split())))'
 
 
 def build_problem(*tests: tuple[str, str], **fields) -> records.Problem:
-  """A problem with (input, expected) pairs; by default a sum."""
+  """Returns a problem with (input, expected) pairs; by default a sum."""
   cases = tests or (('1 2', '3'), ('20 22', '42'))
   return records.Problem(
       problem_id='p',
@@ -23,12 +23,12 @@ def build_problem(*tests: tuple[str, str], **fields) -> records.Problem:
 
 
 def build_function_problem(expected: str, given: str = '[]', **fields) -> records.Problem:
-  """A problem whose function `f` maps `given` to `expected`."""
+  """Returns a problem whose function `f` maps `given` to `expected`."""
   return build_problem((given, expected), mode=records.Mode.FUNCTION, entry_point='f', **fields)
 
 
 def build_assert_problem(code: str, **fields) -> records.Problem:
-  """A problem whose function `f` is tested by `code`."""
+  """Returns a problem whose function `f` is tested by `code`."""
   return build_problem((code, ''), mode=records.Mode.ASSERT, entry_point='f', **fields)
 
 
@@ -54,7 +54,6 @@ def judge_table(table: dict[str, tuple], **settings) -> dict:
 
 
 def judge_program(p: records.Problem, source: str, **settings):
-  """Judges one program."""
   return judge_pairs((p, source), **settings)[0]
 
 
@@ -64,7 +63,7 @@ def judge_verdict(p: records.Problem, source: str, **settings) -> str:
 
 
 def run_confined(action, tier: str = ''):
-  """Returns `action(confinement)`, done in a thread that may change its mounts."""
+  """Returns `action(confinement)`, run in a thread of its own, whose mounts may change."""
   results = []
 
   def work_in_thread():
@@ -85,7 +84,7 @@ def run_confined(action, tier: str = ''):
 
 
 def run_python(source: str, limits: records.Limits, tier: str):
-  """Returns the execution of a Python program without input."""
+  """Runs a Python program without input; returns its execution."""
 
   def run_source(confinement):
     with sandbox.Sandbox(confinement, limits) as box:

@@ -1,4 +1,4 @@
-"""Judges hostile programs, and looks at what they leave on the host."""
+"""Judges hostile programs, and checks what they leave on the host."""
 
 import contextlib
 import ctypes
@@ -22,7 +22,7 @@ _SHARED = ('/tmp', '/var/tmp', '/dev/shm', '/dev/mqueue', tempfile.gettempdir())
 
 
 def find_descendants(root: int = 0) -> set[int]:
-  """Returns every process below `root`, or this one, that is not yet dead."""
+  """Returns the living descendants of `root`, by default of this process."""
   parents, dead = {}, set()
   for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
     try:
@@ -32,21 +32,21 @@ def find_descendants(root: int = 0) -> set[int]:
     parents[int(stat.parent.name)] = int(fields[1])
     if fields[0] in 'ZX':
       dead.add(int(stat.parent.name))
-  found, level = set(), {root or os.getpid()}
+  descendants, level = set(), {root or os.getpid()}
   while level := {pid for pid, parent in parents.items() if parent in level}:
-    found |= level
-  return found - dead
+    descendants |= level
+  return descendants - dead
 
 
 def _list_program_users() -> set[int]:
-  """The user ids that a program judged by this process may have."""
+  """Returns the user ids that a program judged by this process may have."""
   return {isolation_lib.UNPRIVILEGED_UID} | {
       20_000 + (os.getpid() * 64 + number) % 40_000 for number in range(64)
   }
 
 
 def _capture_host_state() -> dict[str, object]:
-  """Everything that a program could leave behind."""
+  """Returns everything on the host that a program could leave."""
   users = _list_program_users()
   files, groups = set(), set()
   for top in _SHARED:
@@ -73,10 +73,10 @@ def _capture_host_state() -> dict[str, object]:
 
 @contextlib.contextmanager
 def expect_no_leftovers():
-  """Asserts that what happens inside leaves nothing on the host.
+  """Asserts that the body leaves nothing on the host.
 
-  An orphan that got out of its sandbox is found as well: it becomes a child of
-  this process, and not of PID 1.
+  An orphan that has left its sandbox is seen as well: it becomes a child of this process, and not
+  of PID 1.
   """
   libc = ctypes.CDLL(None)
   before = _capture_host_state()
@@ -85,7 +85,7 @@ def expect_no_leftovers():
     yield
     deadline = time.monotonic() + 30.0
     while (after := _capture_host_state()) != before and time.monotonic() < deadline:
-      time.sleep(0.05)  # What was killed has a moment to end.
+      time.sleep(0.05)  # Killed processes take a moment to end.
     assert after == before
   finally:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -98,10 +98,10 @@ def judge_with_controls(
     language: str = 'python',
     **settings,
 ) -> dict[str, tuple[records.Judgement, records.Judgement, float]]:
-  """Judges hostile programs with one worker, and a control behind each.
+  """Judges hostile programs with one worker, and a control after each.
 
   Returns:
-    By name: its judgement, that of the control, and the seconds between them.
+    By name: the program's judgement, the control's, and the seconds between them.
   """
   problem = problem or judged.build_problem(('', 'held'), limits=LIMITS)
   control = judged.build_problem()

@@ -2,11 +2,11 @@
 
     python like_container.py '{"uid": 0, "refuse": [], "missing": []}' -c ...
 
-Without Docker, by what Docker does: a mount namespace, fourteen capabilities,
-no cgroup, and a seccomp filter that refuses what its default profile refuses.
-(https://docs.docker.com/engine/security/seccomp). `missing` names calls that
-the kernel shall not know. The interpreter, its packages and the repository are
-seen by all inside, as in an image, even where they lie in a home of root.
+Without Docker, by the same means: a mount namespace, fourteen capabilities, no cgroup, and a
+seccomp filter that refuses what Docker's default profile refuses
+(https://docs.docker.com/engine/security/seccomp). `missing` names calls that the kernel pretends
+not to know. The interpreter, its packages and the repository can be read by everybody inside, as
+in an image, even where they are stored in root's home.
 """
 
 import ctypes
@@ -50,7 +50,7 @@ def _mount_path(source: str, target: str, kind: str = '', flags: int = 0) -> Non
 
 
 def _find_closed_parent(path: pathlib.Path) -> pathlib.Path | None:
-  """The topmost directory on the way to `path` that not everybody enters."""
+  """Returns the topmost directory on the way to `path` that not everybody can enter."""
   for parent in reversed((path, *path.parents)):
     if parent.exists() and not parent.stat().st_mode & 0o001:
       return parent
@@ -58,10 +58,10 @@ def _find_closed_parent(path: pathlib.Path) -> pathlib.Path | None:
 
 
 def expose_paths(paths: list[str]) -> None:
-  """Makes paths reachable where they are, and nothing that lies beside them."""
-  # Parents first: with them comes what lies below.
+  """Makes paths readable in place, without their siblings."""
+  # Parents first: their mounts include the children.
   held = [(path, os.open(path, os.O_PATH)) for path in sorted(paths)]
-  _mount_path('tmpfs', '/tmp', 'tmpfs')  # The paths may lie below it.
+  _mount_path('tmpfs', '/tmp', 'tmpfs')  # The paths may be below it.
   os.chmod('/tmp', 0o1777)
   for path, _ in held:
     if closed := _find_closed_parent(pathlib.Path(path)):
@@ -79,7 +79,7 @@ def _is_empty_dir(path: str) -> bool:
 
 
 def install_docker_filter(refuse: list[str], missing: list[str]) -> None:
-  """Installs the filter of the container."""
+  """Installs the seccomp filter of the container."""
   rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
   rules.set_attr(pyseccomp.Attr.CTL_NNP, 0)  # As Docker: it has CAP_SYS_ADMIN.
   refusal = pyseccomp.ERRNO(errno.EPERM)

@@ -1,4 +1,4 @@
-"""What once got an IE, a wrong verdict or silence out of the judge."""
+"""Programs that once made the judge answer IE, a wrong verdict or nothing."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What was judged once under the same conditions is not judged again."""
+"""A program is not judged twice under the same conditions."""
 
 import pathlib
 import sqlite3

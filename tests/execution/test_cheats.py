@@ -1,4 +1,4 @@
-"""No way to a verdict but to solve the problem."""
+"""Only a program that solves the problem is accepted."""
 
 import pytest
 

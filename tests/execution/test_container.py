@@ -1,4 +1,4 @@
-"""Tier T2, where it is meant for: in a container that denies namespaces."""
+"""Tier T2 where it is needed: in a container that denies namespaces."""
 
 import json
 import os
@@ -218,5 +218,5 @@ os._exit(0)
 
 @pytest.mark.skipif(os.uname().machine != 'x86_64', reason='Calls by number.')
 def test_the_filter_alone_keeps_a_test_from_its_supervisor():
-  """Where Landlock is older than 6.12 and lets signals through."""
+  """For Landlock before Linux 6.12, which lets signals through."""
   assert _run_program_in_container(GUARDED) == ['lives']

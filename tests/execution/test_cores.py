@@ -1,4 +1,4 @@
-"""A pool runs one worker a core, on cores that no other pool has."""
+"""A pool runs one worker per core, on cores that no other pool uses."""
 
 import os
 

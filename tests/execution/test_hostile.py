@@ -1,7 +1,7 @@
-"""Hostile programs, by tier: none is accepted, none spoils what comes next.
+"""Hostile programs, by tier: none is accepted, none affects the next program.
 
-These exhaust and destroy. What others reach for is in
-`test_execution_hostile_walls.py`; compilers are in `..._cpp.py`.
+These exhaust and destroy. Those that try to reach something are in `test_hostile_walls.py`, those
+of compilers in `test_hostile_cpp.py`.
 """
 
 import concurrent.futures
@@ -234,7 +234,7 @@ def test_an_idle_program_is_stopped(idlers, tier, name):
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_what_children_used_counts_even_if_nobody_reaped_them(idlers, tier):
-  """The cgroup knows; without one, the wall time ends it."""
+  """By the cgroup; without one, the wall limit ends the program."""
   verdict, control = idlers[tier, 'unseen']
   assert verdict in (('TLE',) if tier == 'T0' else ('TLE', 'ILE'))
   assert control == 'AC'

@@ -1,6 +1,6 @@
-"""What hostile programs reach for, by tier; each says what it has reached.
+"""Hostile programs that try the walls, by tier; each prints what it has reached.
 
-A wall that holds lets nothing be said but the last word, 'held'.
+If the walls hold, it prints nothing but 'held'.
 """
 
 import os

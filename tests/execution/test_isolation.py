@@ -54,7 +54,7 @@ HOLES = {
 
 
 def _write_bubblewrap_with_hole(directory: pathlib.Path, hole: str) -> str:
-  """A script in its place asks the real one for less than it was told."""
+  """A script that calls the real bubblewrap with fewer walls."""
   return _write_fake_bubblewrap(
       directory,
       f"""
@@ -231,7 +231,7 @@ def test_an_unprivileged_user_judges_as_well():
 
 @pytest.mark.parametrize('tier', leftovers.TIERS)
 def test_a_killed_judge_leaves_no_process(tier):
-  """What runs inside ends with the process that started it."""
+  """Processes inside end with the process that started the sandbox."""
   source = """
 import os
 while True:
@@ -261,7 +261,7 @@ while True:
   finally:
     process.kill()
     process.wait()
-  # The next pool removes what lies about.
+  # The next pool removes the leftovers.
   judged.judge_program(judged.build_problem(), judged.CONTROL, tier=tier)
   left = pathlib.Path(tempfile.gettempdir()).glob(f'valley_jax.{process.pid}.*')
   assert not list(left)
@@ -270,7 +270,7 @@ while True:
 
 
 def test_a_bubblewrap_that_waits_for_a_dead_judge_is_ended(tmp_path):
-  """It waits for its user id, if its caller died before it could write it."""
+  """It waits for its user id if its caller has died before writing it."""
   dead = subprocess.Popen(['true'])
   dead.wait()
   directory = tempfile.mkdtemp(prefix=f'valley_jax.{dead.pid}.')

@@ -48,13 +48,13 @@ def run_inside(name, args, stdin='', private=b''):
 
 
 def run_printing(source, stdin='2\n3 4\nend'):
-  """Returns what a program prints there; None where it fails."""
+  """Returns what a program prints in that profile; None if it fails."""
   status, printed, _ = run_inside('run_stdin', ((source,),), stdin)
   return None if status else printed.decode()
 
 
 def run_returning(source, expected, given=()):
-  """Whether the function's value is accepted; None where it fails."""
+  """Returns whether the function's value is accepted; None if it fails."""
   status, _, report = run_inside(
       'run_function', ((source,), 'f'), private=marshal.dumps(list(given))
   )

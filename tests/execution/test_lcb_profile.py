@@ -1,4 +1,4 @@
-"""The profile lcb_compat comes out as LiveCodeBench's grader does."""
+"""Verdicts of the profile lcb_compat are those of LiveCodeBench's grader."""
 
 import pytest
 

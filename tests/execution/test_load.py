@@ -106,7 +106,7 @@ def test_a_worker_that_is_killed_changes_no_verdict(seed):
 
 @contextlib.contextmanager
 def _keep_core_busy(num: int, core: int):
-  """Processes that keep a core busy, each in a session of its own."""
+  """Runs processes that keep a core busy, each in a session of its own."""
   command = [sys.executable, '-c', 'while True: pass']
   children = []
   try:
@@ -136,7 +136,7 @@ def test_waiting_for_a_core_is_not_idling():
 
 
 def _build_burner(seconds: float, until: float, later: float) -> str:
-  """Burns so much CPU time, and less once the clock says that it is late."""
+  """Returns a program that burns CPU seconds, `later` ones once the clock passes `until`."""
   return f"""
 import time
 seconds = {seconds} if time.time() < {until} else {later}
@@ -147,7 +147,7 @@ while time.process_time() < seconds: pass
 def _judge_slightly_slow(
     monkeypatch, later: float, slowdown: float = 1.0
 ) -> tuple[records.Judgement, float]:
-  """Judges a program that is just over its limit of .5 s while it is early."""
+  """Judges a program that exceeds its limit of 0.5 s slightly in its first half second."""
   # How slow a host is at a moment is said here, not measured.
   monkeypatch.setattr(timing.ReferenceClock, 'measure_slowdown', lambda _: slowdown)
   p = judged.build_problem(('1 2', '3'), limits=records.Limits(cpu_seconds=0.5))

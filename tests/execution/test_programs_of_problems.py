@@ -1,4 +1,4 @@
-"""Checkers and interactors of a problem's own judge, and only judge."""
+"""Checkers and interactors that come with a problem decide the verdict, and do nothing else."""
 
 import re
 
@@ -18,7 +18,7 @@ def _build_program(language, protocol, *texts, **others) -> records.Program:
 
 
 def _build_checked_problem(program: records.Program, *tests, **fields) -> records.Problem:
-  """Two summands of the input are wanted; the answer names a pair."""
+  """Returns a problem that asks for two summands of the input; the answer is one pair."""
   return judged.build_problem(
       *(tests or [('7', '3 4'), ('2', '1 1')]), checker='program',
       program=program, **fields,

@@ -1,4 +1,4 @@
-"""Ray judges on many hosts what the pool judges on one: here two on one."""
+"""Ray judges on many hosts as the pool does on one; here two hosts are on one machine."""
 
 import os
 import pathlib
@@ -55,13 +55,13 @@ def _build_pairs(number: int, read: list[int] | None = None):
 
 
 def _drop_measurements(row: records.Judgement) -> records.Judgement:
-  """The judgement without what was measured."""
+  """Returns the judgement without what was measured."""
   measured = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'calibration')
   return records.replace(row, **dict.fromkeys(measured, 0.0))
 
 
 def _find_actor_pids() -> set[int]:
-  """The processes that judge now."""
+  """Returns the processes of the actors that judge now."""
   pids = set()
   for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
     try:

@@ -1,4 +1,4 @@
-"""Each verdict says what the program did, and nothing else earns it."""
+"""Each verdict states what the program did, and nothing else leads to it."""
 
 import os
 import threading

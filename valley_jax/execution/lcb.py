@@ -48,7 +48,7 @@ def equal_lcb_values(expected: str, returned: bytes) -> bool:
 
   Args:
     expected: JSON.
-    returned: What `lcb_inside.run_function` reports after b'value'.
+    returned: The report of `lcb_inside.run_function`, without its b'value'.
   """
   try:
     value = checkers.parse_json(returned, object_hook=_decode_tagged)

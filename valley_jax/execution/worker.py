@@ -52,7 +52,7 @@ class Worker:
   """Judges one submission at a time; lives in one thread, on one core.
 
   Attributes:
-    confinement: That of the submissions.
+    confinement: Confinement of the submissions' sandboxes.
     box: The sandbox of the current submission, None between two.
 
   Raises:

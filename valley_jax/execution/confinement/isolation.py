@@ -92,8 +92,8 @@ def create_confinement(isolation: Isolation, number: int) -> Confinement:
   """Creates what the tier needs for one worker.
 
   Args:
-    isolation: That of the pool, exposed to the calling thread (`bubblewrap.expose_binds`).
-    number: Another one for each worker of a pool.
+    isolation: Isolation of the pool, exposed to the calling thread (`bubblewrap.expose_binds`).
+    number: Number of the worker; each in a pool has another.
 
   Raises:
     IsolationError: the tier is not available after all.

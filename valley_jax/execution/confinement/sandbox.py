@@ -74,7 +74,7 @@ class Sandbox:
   """A running supervisor, into which one program is loaded.
 
   Args:
-    confinement: That of the worker.
+    confinement: Confinement of the worker.
     limits: Limits of a test, with `cpu_seconds` set.
     ends: Descriptors of the standard input and output of a dialogue.
     may_write: Whether the program may write files where that has to be granted (T2).

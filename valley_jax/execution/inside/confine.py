@@ -37,7 +37,7 @@ def _call_prctl(option: int, *args) -> None:
 
 
 def adopt_orphans() -> None:
-  """Makes this process the parent of what its descendants leave behind."""
+  """Makes this process the parent of its orphaned descendants."""
   _call_prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
