@@ -72,8 +72,8 @@ from valley_jax.data.tokens import templates
 from valley_jax.data.tokens import tokenization
 from valley_jax.models import initial
 from valley_jax.runtime import checkpoints
+from valley_jax.runtime import hosts
 from valley_jax.runtime import locks
-from valley_jax.runtime import processes
 from valley_jax.sampling import begin
 from valley_jax.sampling import files as files_lib
 from valley_jax.sampling import remote
@@ -330,7 +330,7 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   if me == 0:
     locks.claim_directory(place / 'sampling.json', settings)
     files.repair()
-  processes.meet('samples are being read')
+  hosts.wait_for_processes('samples are being read')
   locks.claim_directory(place / 'sampling.json', settings)
   rows = files.read()
   prompt_sha256 = settings['prompt_sha256']
@@ -351,19 +351,19 @@ def sample(config: mlc.ConfigDict, workdir: str) -> None:
   else:
     longest = max(len(request.prompt) for request in requests)
     draw = _engine(config, directory, tokenizer, files, longest, mine)
-  processes.meet('samples are drawn')
+  hosts.wait_for_processes('samples are drawn')
   if missing:  # Of whomever: to read the student takes all processes.
     _draw(draw, files, complete, len(done), len(mine))
-  processes.meet('samples are put together')
+  hosts.wait_for_processes('samples are put together')
   if me == 0:
     keys = [(r.problem_id, r.sample_index) for r in requests]
     rows = files.put_together(files.read(), {k: n for n, k in enumerate(keys)})
     if missing:
       show.write_tensorboard(place, rows)
     print(show.summary(rows))
-  processes.meet('samples are there')
+  hosts.wait_for_processes('samples are there')
 
 
 if __name__ == '__main__':
-  processes.join(os.environ)
+  hosts.join_processes(os.environ)
   entry.run(sample)

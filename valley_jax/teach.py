@@ -49,7 +49,7 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax.data.formats import problems
-from valley_jax.runtime import processes
+from valley_jax.runtime import hosts
 
 _ENDED = (records.FinishReason.EOS, records.FinishReason.STOP)
 
@@ -191,5 +191,5 @@ def teach(config: mlc.ConfigDict, workdir: str) -> None:
 
 
 if __name__ == '__main__':
-  processes.join(os.environ)
+  hosts.join_processes(os.environ)
   entry.run(teach)

@@ -81,11 +81,10 @@ from valley_jax.models import hf_config
 from valley_jax.models import initial
 from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
-from valley_jax.runtime import buckets
 from valley_jax.runtime import checkpoints
+from valley_jax.runtime import hosts
 from valley_jax.runtime import partitioning
-from valley_jax.runtime import preemption
-from valley_jax.runtime import processes
+from valley_jax.runtime import storage
 from valley_jax.training import program as program_lib
 from valley_jax.watching import begin as begin_lib
 
@@ -195,7 +194,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   student = dataclasses.replace(student, lora=settings.lora)
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
-    notice = stack.enter_context(preemption.Notice())
+    notice = stack.enter_context(hosts.PreemptionNotice())
     batches, fill = _batches(config, shards, corpus)
     num_steps = len(batches)
     directory = f'{workdir}/checkpoints'
@@ -204,8 +203,8 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     if checkpoints.find_latest_step(directory) == num_steps:
       print(f'train: {workdir} is complete ({num_steps} steps).')
       return
-    is_first = processes.is_first()
-    files = stack.enter_context(buckets.RunFiles(workdir, is_first))
+    is_first = hosts.is_first_process()
+    files = stack.enter_context(storage.RunFiles(workdir, is_first))
     if is_first:
       jsonl.write_atomically(files.directory / 'config.json', config.to_json(indent=2) + '\n')
       jsonl.write_json(files.directory / 'subset.json', corpus.manifest)
@@ -232,7 +231,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         save, notice,
     )  # fmt: skip
   if done < num_steps:
-    preemption.leave(workdir, done, num_steps)
+    hosts.exit_for_restart(workdir, done, num_steps)
 
 
 def _save(files, *what, **of_the_run) -> None:
@@ -271,7 +270,7 @@ def _loop(
       pending = step + 1, {**values, **watch.look(step + 1, state.params)}
       is_last = step + 1 == num_steps
       is_due = (step + 1) % config.train.checkpoint_every == 0
-      is_preempted = notice.is_reached(step + 1)
+      is_preempted = notice.must_stop(step + 1)
       if is_last or is_due or is_preempted:
         # What a checkpoint says is done must stand in metrics.jsonl.
         watch.report(*pending)
@@ -287,7 +286,7 @@ def _loop(
 
 def main(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains, together with the run's other processes if there are any."""
-  processes.join(os.environ)
+  hosts.join_processes(os.environ)
   train(config, workdir)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests import tiny
 from tests import train_program
 from valley_jax.runtime import checkpoints
-from valley_jax.runtime import preemption
+from valley_jax.runtime import hosts
 
 NUM_STEPS = 12
 
@@ -69,7 +69,7 @@ def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
   statuses, said = train_program.wait(
       train_program.start(config, other, hosts=first, devices=2 // first, program=told)
   )
-  assert statuses == [preemption.EXIT_STATUS] * first, said
+  assert statuses == [hosts.EXIT_STATUS] * first, said
   latest = checkpoints.find_latest_step(other / 'checkpoints')
   assert 0 < latest < NUM_STEPS
   assert f'saved at step {latest} of {NUM_STEPS}. Run the same command' in said
@@ -95,7 +95,7 @@ def test_a_run_goes_on_with_four_hosts(whole, tmp_path):
   config, workdir = whole
   run = functools.partial(train_program.start, config, tmp_path / 'run')
   statuses, said = train_program.wait(run(devices=4, program=('-c', _TOLD_TO_GO)))
-  assert statuses == [preemption.EXIT_STATUS], said
+  assert statuses == [hosts.EXIT_STATUS], said
   done = checkpoints.find_latest_step(tmp_path / 'run' / 'checkpoints')
   assert 0 < done < NUM_STEPS
   statuses, said = train_program.wait(run(hosts=4, devices=1))

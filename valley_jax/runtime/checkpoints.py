@@ -17,7 +17,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from valley_jax import errors
-from valley_jax.runtime import buckets
+from valley_jax.runtime import storage
 
 # What Orbax and TensorStore raise for a disk, or for what lies on it.
 _FROM_BELOW = (OSError, ValueError, LookupError, TypeError)
@@ -45,7 +45,7 @@ def open_checkpointer(
     kept.append(policies.EveryNSteps(keep_every))
   preserved: Any = policies.AnyPreservationPolicy(kept)
   checkpointer = ocp.training.Checkpointer(
-      str(buckets.absolute(workdir) / 'checkpoints'),
+      str(storage.absolute_path(workdir) / 'checkpoints'),
       save_decision_policy=always,
       preservation_policy=preserved,
       cleanup_tmp_directories=True,
@@ -127,7 +127,7 @@ def save_checkpoint(
 
 
 def _step_path(directory: str | os.PathLike, step: int) -> str:
-  return str(buckets.absolute(directory) / str(step))
+  return str(storage.absolute_path(directory) / str(step))
 
 
 def _read_metadata(path: str) -> dict[str, Any]:
@@ -231,14 +231,14 @@ def find_latest_step(directory: str | os.PathLike) -> int | None:
 
 def list_steps(directory: str | os.PathLike) -> list[int]:
   """Returns the finished steps of a checkpoint directory, in no order."""
-  root = buckets.absolute(directory)
+  root = storage.absolute_path(directory)
   names = [path.name for path in root.iterdir()] if root.exists() else []
   return [int(name) for name in names if name.isdigit() and _is_finished(root / name)]
 
 
 def _is_finished(path: epath.Path) -> bool:
   """A bucket has no rename; there a file says that a checkpoint is whole."""
-  return not buckets.is_remote(path) or (path / 'commit_success.txt').exists()
+  return not storage.is_remote(path) or (path / 'commit_success.txt').exists()
 
 
 def load_latest_params(directory: str | os.PathLike, like: Any) -> Any:

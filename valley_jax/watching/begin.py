@@ -17,9 +17,9 @@ from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
 from valley_jax.execution import judge
 from valley_jax.models import student as student_lib
+from valley_jax.runtime import hosts
 from valley_jax.runtime import metrics
 from valley_jax.runtime import partitioning
-from valley_jax.runtime import processes
 from valley_jax.sampling import begin as begin_sampling
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import request as request_lib
@@ -66,7 +66,7 @@ def _judged(config: mlc.ConfigDict, asked: Sequence[records.Problem]) -> judged_
   if not config.watch.judge:
     return None
   settings = judge.Settings.from_config(config)
-  if not processes.is_first():
+  if not hosts.is_first_process():
     return None
   judge_all = judge.choose_judge(settings, config.ray)
   return judged_lib.Judged(asked, judge_all)
@@ -156,7 +156,7 @@ def begin(
   samples = None
   if w.prompts:
     samples = _samples(config, shards, traces, student)
-  writer = metrics.Writer(workdir, first) if processes.is_first() else None
+  writer = metrics.Writer(workdir, first) if hosts.is_first_process() else None
   if writer:
     shown = ['loss', 'loss_answer', *['held_out/loss'] * bool(held_out)]
     writer.write_hparams(config.to_dict(), shown)

@@ -28,7 +28,7 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.tokens import tokenization
-from valley_jax.runtime import buckets
+from valley_jax.runtime import storage
 
 # 2 has `answer_start`; 3 the hashes of the prompt; 4 labels and decisions.
 FORMAT = 4
@@ -235,9 +235,9 @@ class Shards:
 
   def __init__(self, directory: str | os.PathLike):
     """Opens the shards; those of a bucket are copied to this machine first."""
-    if buckets.is_remote(directory):
+    if storage.is_remote(directory):
       self._copy = tempfile.TemporaryDirectory(prefix='valley_jax_shards_')
-      buckets.download(directory, pathlib.Path(self._copy.name))
+      storage.download_path(directory, pathlib.Path(self._copy.name))
       directory = self._copy.name
     directory = pathlib.Path(directory)
     if not (directory / 'manifest.json').exists():

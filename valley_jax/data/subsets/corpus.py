@@ -17,8 +17,8 @@ from valley_jax import errors
 from valley_jax.data.shards import shards
 from valley_jax.data.subsets import drawing
 from valley_jax.data.subsets import selections
-from valley_jax.runtime import buckets
 from valley_jax.runtime import metrics
+from valley_jax.runtime import storage
 
 ALL = -1  # As num_traces: every trace of the named subset.
 
@@ -64,7 +64,7 @@ def read_manifest_ids(path: str | os.PathLike) -> list[str]:
   Raises:
     UserError: there is no such file, or its ids were changed after it was written.
   """
-  path = buckets.absolute(path)
+  path = storage.absolute_path(path)
   if not path.exists():
     raise errors.UserError(
         f'{path} does not exist; run `python -m valley_jax.curate` first, or name the directory'
@@ -136,7 +136,7 @@ def _choose_named(
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
   """Returns the rows of a named subset, those held out, and the sizes of its phases."""
   files = selections.list_id_files(subsets, name) if num_traces else ()
-  ids = {file: read_manifest_ids(buckets.absolute(directory) / file) for file in files}
+  ids = {file: read_manifest_ids(storage.absolute_path(directory) / file) for file in files}
   never_held_out = frozenset().union(*ids.values())
   free = [row for row, trace_id in enumerate(table.ids) if trace_id not in never_held_out]
   drawn = drawing.draw_held_out([table.ids[row] for row in free], num_held_out, 0, seed)
