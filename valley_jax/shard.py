@@ -63,11 +63,11 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.analysis import data_card
+from valley_jax.data.cleaning import cleaner as cleaner_lib
 from valley_jax.data.cleaning import contamination
 from valley_jax.data.cleaning import decisions
 from valley_jax.data.cleaning import duplicates
 from valley_jax.data.cleaning import filters
-from valley_jax.data.cleaning import steps
 from valley_jax.data.formats import problems
 from valley_jax.data.shards import building
 from valley_jax.data.shards import inspection
@@ -231,13 +231,15 @@ def shard(config: mlc.ConfigDict, workdir: str) -> None:
   read = functools.partial(_read, config.questions)
   num_rows, num_workers = traces.estimate_num_rows(sources), config.data.num_workers
   with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
-    look, trace_steps = steps.build_steps(
+    cleaner = cleaner_lib.Cleaner(
         filters.Settings.from_config(config.filters),
         duplicates.Settings.from_config(config.duplicates),
         _build_contamination(config, evaluation),
     )
-    decisions.write_decisions(directory, sources, read, trace_steps, look, bar.update, num_workers)
-  steps.write_contaminated(directory)
+    decisions.write_decisions(
+        directory, sources, read, cleaner.decide_trace, cleaner.look, bar.update, num_workers
+    )
+  cleaner_lib.write_contaminated(directory)
   if not (directory / 'tokenizer').exists():
     tokenization.train_bpe(
         directory / 'tokenizer',

@@ -15,6 +15,7 @@ from valley_jax import records
 from valley_jax import shard
 from valley_jax.data.shards import shards
 from valley_jax.data.tokens import tokenization
+from valley_jax.runtime import config_groups
 
 _FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures'
 OCR2 = _FIXTURES / 'ocr2'
@@ -32,7 +33,7 @@ def _config(max_len=MAX_LEN, traces_per_shard=8, num_workers=0, **changes):
           max_len=max_len, min_len=0, traces_per_shard=traces_per_shard, num_workers=num_workers
       ),
       filters={},
-      duplicates=dict(questions='keep', traces='keep'),
+      duplicates=config_groups.get_duplicates_group() | dict(questions='keep', traces='keep'),
       contamination=dict(problems=()),
   )
   return mlc.ConfigDict({**values, **changes}).lock()
@@ -307,7 +308,7 @@ def test_what_a_user_can_get_wrong_is_said(tmp_path, changes, said):
         dict(tokenizer=''),
         dict(tokenizer='hf:nowhere'),
         dict(filters=dict(thinks=True)),
-        dict(duplicates=dict(questions='keep', traces='none')),
+        dict(duplicates=config_groups.get_duplicates_group() | dict(traces='none')),
     ],
 )
 def test_a_mistake_that_is_said_at_once_can_be_mended_in_place(done, tmp_path, changes):

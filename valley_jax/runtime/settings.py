@@ -22,24 +22,28 @@ def convert_group(group: Mapping[str, Any], name: str, settings_type: type[Setti
   Args:
     group: The config group.
     name: The group's name, for messages.
-    settings_type: A dataclass whose fields are those of the group.
+    settings_type: A dataclass whose fields are those of the group; those with a default may be
+      left out.
 
   Raises:
     UserError: a field that is unknown or missing, or a value that its type does not allow.
   """
   hints = get_type_hints(settings_type, include_extras=True)
-  names = [field.name for field in dataclasses.fields(settings_type)]  # pyright: ignore
-  for field in {**group, **dict.fromkeys(names)}:
-    if field not in names or field not in group:
-      problem = 'is missing' if field in names else 'is unknown'
-      raise errors.UserError(f'config.{name}.{field} {problem}; its fields are {", ".join(names)}.')
+  fields = {field.name: field for field in dataclasses.fields(settings_type)}  # pyright: ignore
+  required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+  for field in sorted({*group} ^ {*fields}):
+    if field not in fields or field in required:
+      problem = 'is missing' if field in fields else 'is unknown'
+      raise errors.UserError(
+          f'config.{name}.{field} {problem}; its fields are {", ".join(fields)}.'
+      )
   values = {}
-  for field in names:
+  for field, value in group.items():
     try:
-      values[field] = msgspec.convert(group[field], hints[field])
+      values[field] = msgspec.convert(value, hints[field])
     except msgspec.ValidationError as e:
       wanted = _describe_type(hints[field]) or str(e)
-      raise errors.UserError(f'config.{name}.{field}={group[field]!r}: want {wanted}.') from e
+      raise errors.UserError(f'config.{name}.{field}={value!r}: want {wanted}.') from e
   return settings_type(**values)
 
 

@@ -27,12 +27,16 @@ def _reader(**sources):
   return read
 
 
+def _keep_all(trace, unused_look):
+  return trace
+
+
 def _look_at_nothing(unused_trace):
   return None
 
 
-def _keep_traces(directory, read, sources, *steps, look=_look_at_nothing, num_workers=0):
-  decisions.write_decisions(directory, sources, read, steps, look, num_workers=num_workers)
+def _keep_traces(directory, read, sources, decide=_keep_all, look=_look_at_nothing, num_workers=0):
+  decisions.write_decisions(directory, sources, read, decide, look, num_workers=num_workers)
   return list(decisions.read_kept_traces(directory, read))
 
 
@@ -61,35 +65,16 @@ def test_a_refusal_is_written_with_source_number_reason_and_detail(tmp_path):
   )
 
 
-def test_the_first_refusal_is_the_last_word(tmp_path):
-  asked = []
-
-  def later(trace, unused_look):
-    asked.append(trace.trace_id)
-    return trace
-
-  _keep_traces(tmp_path, _reader(x=[_trace('b'), _trace('c')]), ['x'], _refuse_b, later)
-  assert asked == ['c']
-
-
-def test_labels_that_a_step_gives_stand_on_the_kept_trace(tmp_path):
+def test_labels_of_a_decision_are_those_of_the_kept_trace(tmp_path):
   kept = _keep_traces(tmp_path, _reader(x=[_trace('a')]), ['x'], _label_hard)
   assert kept == [_trace('a', difficulty='hard', is_correct=False)]
 
 
-def test_the_next_step_sees_the_labels_of_the_one_before(tmp_path):
-  def refuse_hard(trace, unused_look):
-    hard = trace.difficulty == 'hard'
-    return decisions.Refusal('hard') if hard else trace
-
-  assert not _keep_traces(tmp_path, _reader(x=[_trace('a')]), ['x'], _label_hard, refuse_hard)
-
-
-def test_a_step_that_changes_a_text_is_refused(tmp_path):
+def test_a_decision_that_changes_a_text_is_refused(tmp_path):
   def cut_response(trace, unused_look):
     return records.replace(trace, response='S')
 
-  with pytest.raises(ValueError, match='changed more of trace a than its lab'):
+  with pytest.raises(ValueError, match='More of trace a was changed than its labels'):
     _keep_traces(tmp_path, _reader(x=[_trace('a')]), ['x'], cut_response)
   assert not (tmp_path / 'decisions.jsonl').exists()
 
@@ -119,7 +104,7 @@ def test_what_is_decided_is_not_decided_again(tmp_path):
 
 @pytest.mark.parametrize('now', [['a'], ['a', 'c'], ['b', 'a'], ['a', 'b', 'c']], ids=str)
 def test_a_source_that_changes_between_the_passes_is_refused(tmp_path, now):
-  decisions.write_decisions(tmp_path, ['x'], _reader(x=[_trace('a'), _trace('b')]), [])
+  decisions.write_decisions(tmp_path, ['x'], _reader(x=[_trace('a'), _trace('b')]), _keep_all)
   changed = _reader(x=[_trace(name) for name in now])
   with pytest.raises(ValueError, match='x changed while it was read'):
     list(decisions.read_kept_traces(tmp_path, changed))
@@ -148,7 +133,7 @@ def test_bad_rows_do_not_pile_up_in_memory_where_no_row_is_good(tmp_path):
 def test_every_row_is_counted_as_it_is_read(tmp_path):
   numbers = []
   read = _reader(x=[_trace('a'), 'bad', _trace('b')], y=[_trace('c')])
-  decisions.write_decisions(tmp_path, ['x', 'y'], read, [_refuse_b], report=numbers.append)
+  decisions.write_decisions(tmp_path, ['x', 'y'], read, _refuse_b, report=numbers.append)
   assert numbers == [1, 1, 1, 1]
 
 
@@ -158,7 +143,9 @@ def _measure_response(trace):
   return len(trace.response)
 
 
-def _label_by_look(trace, look):
+def _refuse_b_or_label(trace, look):
+  if 'b' in trace.trace_id:
+    return decisions.Refusal('has_b')
   return records.replace(trace, difficulty=str(look))
 
 
@@ -166,9 +153,8 @@ def _label_by_look(trace, look):
 def test_the_number_of_workers_changes_nothing(tmp_path, num_workers):
   names = [f'{"ab"[i % 3 == 0]}{i}' for i in range(70)]
   read = _reader(x=[*map(_trace, names), 'damaged'], y=[_trace('c', response='Because.')])
-  steps = _refuse_b, _label_by_look
   kept = _keep_traces(
-      tmp_path, read, ['x', 'y'], *steps, look=_measure_response, num_workers=num_workers
+      tmp_path, read, ['x', 'y'], _refuse_b_or_label, _measure_response, num_workers
   )
   expected = [_trace(name, difficulty='3') for name in names if 'b' not in name]
   assert kept == [*expected, _trace('c', response='Because.', difficulty='8')]
@@ -178,5 +164,5 @@ def test_the_number_of_workers_changes_nothing(tmp_path, num_workers):
 def test_a_look_that_fails_in_a_worker_names_its_trace(tmp_path):
   read = _reader(x=[_trace('a'), _trace('bad'), _trace('c')])
   with pytest.raises(RuntimeError, match='Trace bad .*OSError: no bad, please'):
-    _keep_traces(tmp_path, read, ['x'], look=_measure_response, num_workers=1)
+    _keep_traces(tmp_path, read, ['x'], _keep_all, _measure_response, num_workers=1)
   assert not [*tmp_path.glob('*.jsonl')]

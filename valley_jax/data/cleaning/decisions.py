@@ -1,10 +1,9 @@
 """Which traces are kept, and why the others are not: `shard`'s first pass.
 
-Every trace goes through the same steps, in order. A step returns the trace, unchanged or with other
-labels, or a `Refusal`; the first refusal ends it. Steps may remember what they have seen (the first
-of two equal traces is kept), so the sources are always read from their beginning, in order, and
-decided about in one process. What is slow is a pure function of one trace alone, the `look`, which
-a pool of processes computes ahead of the steps.
+A decision is the trace, unchanged or with other labels, or a `Refusal`. It may depend on the traces
+before (the first of two equal traces is kept), so the sources are always read from their beginning,
+in order, and decided about in one process. The slow part is a pure function of one trace alone, the
+`look`, which a pool of processes computes ahead.
 
 Each decision is a row of decisions.jsonl, not in memory; the second pass reads the sources again
 alongside it. The file appears complete or not at all: a killed pass starts again and decides the
@@ -13,6 +12,8 @@ same.
 
 import collections
 from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -30,19 +31,9 @@ from valley_jax.data.sources import rows as rows_lib
 
 MAX_EXAMPLES = 5  # Trace ids that are kept of each reason.
 _BATCH = 16  # Traces that a worker looks at at a time; some 50 ms.
-# The labels that a step may change.
-_LABELS = (
-    'difficulty',
-    'is_correct',
-    'language',
-    'license',
-    'method',
-    'pass_rate',
-    'problem_id',
-    'source',
-    'split',
-    'teacher',
-)
+# The others are labels: a decision may change them, and records them if it does.
+_FIXED_FIELDS = ('trace_id', 'question', 'response', 'prompt_sha256')
+_LABELS = sorted(set(records.Trace.__struct_fields__) - set(_FIXED_FIELDS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +51,8 @@ class Refusal:
 
 # A pure function of a trace; it can be pickled, and so can its result.
 Look = Callable[[records.Trace], Any]
-# Takes a trace and the result of the look at it, as it was read.
-Step = Callable[[records.Trace, Any], records.Trace | Refusal]
+# Takes a trace and the result of the look at it.
+Decide = Callable[[records.Trace, Any], records.Trace | Refusal]
 # Takes a source, and the quarantine of its bad rows.
 Read = Callable[[str, rows_lib.Quarantine], Iterator[records.Trace]]
 
@@ -74,7 +65,7 @@ class Decision(records.Record, omit_defaults=True):
   number: int  # Index among the readable traces of this source.
   reason: str = ''  # '': the trace is kept.
   detail: str = ''
-  labels: dict[str, Any] = {}  # Those that a step has changed.
+  labels: dict[str, Any] = {}  # Those that were changed.
 
 
 @dataclasses.dataclass
@@ -91,7 +82,7 @@ def write_decisions(
     directory: pathlib.Path,
     sources: Sequence[str],
     read: Read,
-    steps: Sequence[Step],
+    decide: Decide,
     look: Look = lambda trace: None,
     report: Callable[[int], object] = lambda number: None,
     num_workers: int = 0,
@@ -102,14 +93,14 @@ def write_decisions(
     directory: Where quarantine.jsonl and decisions.jsonl go.
     sources: In the order in which they are read.
     read: Yields the traces of a source.
-    steps: What each trace goes through.
-    look: Is computed ahead of the steps.
+    decide: Is called for each trace, in order.
+    look: Is computed ahead.
     report: Is called with 1 for each row that was read, good or bad.
     num_workers: Processes that look; 0: this one does.
 
   Raises:
     RuntimeError: a look failed.
-    UserError: a worker died, or a step changed more than labels.
+    UserError: a worker died, or `decide` changed more than labels.
   """
   if (directory / 'decisions.jsonl').exists():
     return
@@ -123,19 +114,29 @@ def write_decisions(
         for source in sources
         for number, trace in enumerate(read(source, bad))
     )
-    batches = workers.make_batches(numbered, _BATCH)
-    look_at_batch = functools.partial(_look_at_batch, look)
-    looked_at = workers.map_in_order(look_at_batch, batches, num_workers, _BATCH)
-    with contextlib.closing(looked_at):
-      for batch, looks in looked_at:
-        for (source, number, trace), seen in zip(batch, looks, strict=True):
-          outcome = _apply_steps(trace, seen, steps)
-          decision = _record_decision(trace, outcome, source, number)
-          rows.write(records.to_json(decision) + b'\n')
-          report(1)
+    with contextlib.closing(_look_ahead(numbered, look, num_workers)) as looked_at:
+      for (source, number, trace), seen in looked_at:
+        decision = _record_decision(trace, decide(trace, seen), source, number)
+        rows.write(records.to_json(decision) + b'\n')
+        report(1)
 
 
-def _look_at_batch(look: Look, batch: Sequence[tuple[str, int, records.Trace]]) -> list[Any]:
+_Numbered = tuple[str, int, records.Trace]  # Source, and index in it.
+
+
+def _look_ahead(
+    traces: Iterable[_Numbered], look: Look, num_workers: int
+) -> Generator[tuple[_Numbered, Any], None, None]:
+  look_at_batch = functools.partial(_look_at_batch, look)
+  batches = workers.make_batches(traces, _BATCH)
+  results = workers.map_in_order(look_at_batch, batches, num_workers, _BATCH)
+  # Closed with this generator, so that an error in a decision ends the workers, too.
+  with contextlib.closing(results):
+    for batch, looks in results:
+      yield from zip(batch, looks, strict=True)
+
+
+def _look_at_batch(look: Look, batch: Sequence[_Numbered]) -> list[Any]:
   results = []
   for _, _, trace in batch:
     try:
@@ -145,16 +146,6 @@ def _look_at_batch(look: Look, batch: Sequence[tuple[str, int, records.Trace]]) 
       cause = f'{type(e).__name__}: {e}'
       raise RuntimeError(f'Trace {trace.trace_id} broke a look: {cause}') from e
   return results
-
-
-def _apply_steps(trace: records.Trace, seen: Any, steps: Sequence[Step]) -> records.Trace | Refusal:
-  """Returns the trace as the last step leaves it, or the first refusal."""
-  for step in steps:
-    outcome = step(trace, seen)
-    if isinstance(outcome, Refusal):
-      return outcome
-    trace = outcome
-  return trace
 
 
 def _record_decision(
@@ -172,7 +163,7 @@ def _record_decision(
   }
   if records.replace(trace, **labels) != outcome:
     raise errors.UserError(
-        f'A step changed more of trace {trace.trace_id} than its labels'
+        f'More of trace {trace.trace_id} was changed than its labels'
         f' ({", ".join(_LABELS)}); texts and trace ids stay as they were read.'
     )
   return Decision(**about, labels=labels)

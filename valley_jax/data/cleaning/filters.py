@@ -60,20 +60,20 @@ _LOOPS = f'{_MIN_LOOP} characters or more, or 0 for never'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """`config.filters`."""
+  """`config.filters`; a filter that is left out is off."""
 
-  think: bool
-  code_in_answer: bool
-  no_code_in_think: bool
-  parses: bool
-  characters: Annotated[tuple[float, ...], msgspec.Meta(description=_LENGTHS)]
-  loop_characters: Annotated[int, msgspec.Meta(description=_LOOPS)]
-  languages: _Names
-  judgement: _Names
-  pass_rate: Annotated[tuple[float, ...], msgspec.Meta(description=_RATES)]
-  licenses: _Names
-  sources: _Names
-  not_splits: _Names
+  think: bool = False
+  code_in_answer: bool = False
+  no_code_in_think: bool = False
+  parses: bool = False
+  characters: Annotated[tuple[float, ...], msgspec.Meta(description=_LENGTHS)] = ()
+  loop_characters: Annotated[int, msgspec.Meta(description=_LOOPS)] = 0
+  languages: _Names = ()
+  judgement: _Names = ()
+  pass_rate: Annotated[tuple[float, ...], msgspec.Meta(description=_RATES)] = ()
+  licenses: _Names = ()
+  sources: _Names = ()
+  not_splits: _Names = ()
 
   def __post_init__(self):
     languages = {records.canonical_language(name) for name in _fold_names(self.languages)}

@@ -22,22 +22,12 @@ from valley_jax import records
 from valley_jax.data.sources import responses
 from valley_jax.data.sources import rows
 
-COLUMNS = {
-    'prompt': 'prompt',
-    'response': 'response',
-    'thinking': 'thinking',
-    'id': 'id',
-    'problem': 'problem_id',
-    'teacher': 'teacher',
-    'difficulty': 'difficulty',
-    'source': 'source',
-    'split': 'split',
-    'license': 'license',
-    'language': 'language',
-}
+_FIELDS = 'prompt response thinking id problem teacher difficulty source split license language'
+COLUMNS = {field: field for field in _FIELDS.split()} | {'problem': 'problem_id'}
 MATH = {'prompt': 'question', 'thinking': 'trace', 'response': 'answer'}
 _REQUIRED = ('prompt', 'response')
 _IDS = ('id', 'problem')
+_LABELS = ('teacher', 'difficulty', 'source', 'split', 'license')
 
 
 def build_table_row_type(given: dict[str, str]) -> Any:
@@ -83,11 +73,7 @@ def build_table_trace(row: Any) -> records.Trace:
       problem_id=texts['problem'] or responses.hash_texts(texts['prompt']),
       question=texts['prompt'],
       response=response,
-      teacher=texts['teacher'],
-      difficulty=texts['difficulty'],
-      source=texts['source'],
-      split=texts['split'],
-      license=texts['license'],
+      **{field: texts[field] for field in _LABELS},
       language=language or programs.find_declared_language(response),
   )
 
