@@ -57,7 +57,7 @@ MAX_KL = 1e-3
 MIN_AGREEMENT = 0.99  # Of the most probable tokens; ties may fall either way.
 
 
-def _tokenizer(
+def _load_tokenizer(
     run: pathlib.Path, identity: dict[str, Any]
 ) -> tuple[pathlib.Path, tokenization.Tokenizer]:
   """Returns the tokenizer that the student was trained with, and its place."""
@@ -71,8 +71,8 @@ def _tokenizer(
   for name, now in hashes.items():
     if now != (then := identity[f'{name}_sha256']):
       raise errors.UserError(
-          f'{directory}: {name} has the hash {now}, the student was trained'
-          f' with {then}; put back the shards that it was trained on.'
+          f'{directory}: {name} has the hash {now}, the student was trained with {then}; put back'
+          ' the shards that it was trained on.'
       )
   return directory, tokenizer
 
@@ -103,9 +103,9 @@ def export(
 
   Args:
     run: The workdir of a finished run.
-    directory: Where to; '' means <run>/hf.
-    dtype: Of the weights, bfloat16 or float32.
-    max_file_bytes: Of a file of weights.
+    directory: The directory to write; '' means <run>/hf.
+    dtype: Dtype of the weights, bfloat16 or float32.
+    max_file_bytes: Largest size of a file of weights.
 
   Raises:
     ValueError: the run is not finished, its tokenizer has changed, or the directory holds something
@@ -118,12 +118,12 @@ def export(
   if directory.exists():
     if not (directory / 'export.json').exists():
       raise errors.UserError(
-          f'{directory} exists and was not written by export; name another' ' directory with --to.'
+          f'{directory} exists and was not written by export; name another directory with --to.'
       )
     locks.claim_directory(directory / 'export.json', settings)
     print(f'export: {directory} is complete.')
     return
-  source, tokenizer = _tokenizer(run, identity)
+  source, tokenizer = _load_tokenizer(run, identity)
   # Whole or not at all: written aside, then renamed.
   scratch = directory.with_name(f'.{directory.name}.tmp')
   shutil.rmtree(scratch, ignore_errors=True)
@@ -138,7 +138,7 @@ def export(
   print(f'export: {parameters.count_params(params):,} parameters in {directory}.')
 
 
-def _tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.ndarray:
+def _choose_tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.ndarray:
   """Returns the tokens to compare on: of a text, or random ones."""
   if not text:
     return np.random.default_rng(0).integers(0, vocab_size, num_tokens)
@@ -147,28 +147,28 @@ def _tokens(directory: str, text: str, num_tokens: int, vocab_size: int) -> np.n
   tokens = np.asarray(tokenizer(words)['input_ids'][:num_tokens])
   if len(tokens) < MIN_TOKENS:
     raise errors.UserError(
-        f'{text} has {len(tokens)} tokens, fewer than {MIN_TOKENS}; take a' ' longer text.'
+        f'{text} has {len(tokens)} tokens, fewer than {MIN_TOKENS}; take a longer text.'
     )
   return tokens
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(student: student_lib.Student, params: Any, tokens_BL: jax.Array) -> jax.Array:
+def _compute_logits(student: student_lib.Student, params: Any, tokens_BL: jax.Array) -> jax.Array:
   model = parameters.bind_transformer(student, params)
   positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
   hidden_BLD, _ = model(tokens_BL, positions_BL, jnp.ones_like(tokens_BL))
   return hidden_BLD @ model.output_head(hidden_BLD.dtype)
 
 
-def our_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
+def compute_our_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
   """Returns logits [L, V] of a Hugging Face checkpoint, in float32."""
   student = pretrained.read_student(directory)
   with jax.set_mesh(partitioning.make_mesh(devices=jax.devices()[:1])):
     params = pretrained.load_params(directory, student)
-    return np.asarray(_logits(student, params, tokens[None].astype(np.int32)))[0]
+    return np.asarray(_compute_logits(student, params, tokens[None].astype(np.int32)))[0]
 
 
-def their_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
+def compute_their_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray:
   """Returns the same from transformers and torch."""
   import torch  # pyright: ignore[reportMissingImports]
   import transformers
@@ -180,7 +180,7 @@ def their_logits(directory: str | os.PathLike, tokens: np.ndarray) -> np.ndarray
     return model.eval()(torch.from_numpy(tokens[None])).logits[0].numpy()
 
 
-def compare(theirs: np.ndarray, ours: np.ndarray) -> dict[str, float]:
+def measure_differences(theirs: np.ndarray, ours: np.ndarray) -> dict[str, float]:
   """Returns how far next-token distributions [L, V] are apart.
 
   KL(theirs || ours) in nats a token, its mean and its largest; in which part of the positions both
@@ -210,22 +210,22 @@ def check(directory: str, text: str = '', num_tokens: int = 1024) -> bool:
   if num_tokens < MIN_TOKENS:
     raise errors.UserError(f'--tokens={num_tokens}: want {MIN_TOKENS} or more.')
   vocab_size = pretrained.read_student(directory).vocab_size
-  tokens = _tokens(directory, text, num_tokens, vocab_size)
-  ours = our_logits(directory, tokens)
-  found = compare(their_logits(directory, tokens), ours)
+  tokens = _choose_tokens(directory, text, num_tokens, vocab_size)
+  ours = compute_our_logits(directory, tokens)
+  differences = measure_differences(compute_their_logits(directory, tokens), ours)
   print(
-      f'KL to transformers: mean {found["kl_mean"]:.2e} (at most'
-      f' {MAX_MEAN_KL:.0e}), largest {found["kl_max"]:.2e} (at most'
-      f' {MAX_KL:.0e}) nats a token, over {found["tokens"]:,} tokens\n'
-      f'Same most probable token: {found["agreement"]:.2%} (at least'
+      f'KL to transformers: mean {differences["kl_mean"]:.2e} (at most'
+      f' {MAX_MEAN_KL:.0e}), largest {differences["kl_max"]:.2e} (at most'
+      f' {MAX_KL:.0e}) nats a token, over {differences["tokens"]:,} tokens\n'
+      f'Same most probable token: {differences["agreement"]:.2%} (at least'
       f' {MIN_AGREEMENT:.0%})\n'
-      f'Largest difference of logits: {found["max_logit_difference"]:.2e}'
+      f'Largest difference of logits: {differences["max_logit_difference"]:.2e}'
   )
   # So written that NaN does not agree.
   agrees = (
-      found['kl_mean'] <= MAX_MEAN_KL
-      and found['kl_max'] <= MAX_KL
-      and found['agreement'] >= MIN_AGREEMENT
+      differences['kl_mean'] <= MAX_MEAN_KL
+      and differences['kl_max'] <= MAX_KL
+      and differences['agreement'] >= MIN_AGREEMENT
   )
   print(f'check: {directory} {"agrees" if agrees else "does NOT agree"}.')
   return agrees

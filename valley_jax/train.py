@@ -37,7 +37,7 @@ What to look at, in `tensorboard --logdir RUN` or metrics.jsonl:
                             padding does not count (training/flops.py)
     num_slow_steps          took twice the median of the steps before
     hbm_peak_gib            where the device counts it
-Steps with something beside them (compilation, a checkpoint) have no speed.
+A step during which something else runs (compilation, a checkpoint) has no speed.
     held_out/loss…          every config.watch.held_out_every steps, of traces
                             that are never trained on; loss_le_4096: of those of 2,049 to 4,096
                             tokens
@@ -116,8 +116,8 @@ def _num_epochs_and_steps(
     return t.epochs, None
   if not 0 < t.steps_of <= len(shards):
     raise errors.UserError(
-        f'train.steps_of={t.steps_of:,}, but the shards hold {len(shards):,}'
-        ' traces; name at most that many, or 0 for the steps of its own traces.'
+        f'train.steps_of={t.steps_of:,}, but the shards hold {len(shards):,} traces; name at most'
+        ' that many, or 0 for the steps of its own traces.'
     )
   rows = drawing.draw_nested(shards.ids, t.steps_of, config.seed)
   plan = batching.plan_epoch(shards, rows, config.data.max_len, config.data.pack)
@@ -129,8 +129,8 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_l
   """Returns the run's batches and the pack plan's fill."""
   if corpus.phases and config.train.steps_of:
     raise errors.UserError(
-        f'train.steps_of={config.train.steps_of:,} would cut off the last of'
-        f' the {len(corpus.phases)} phases of {config.subset!r}; say 0.'
+        f'train.steps_of={config.train.steps_of:,} would cut off the last of the'
+        f' {len(corpus.phases)} phases of {config.subset!r}; say 0.'
     )
   part, num_parts = partitioning.find_batch_part()
   plan = batching.plan_epoch(
@@ -216,10 +216,8 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     declarations = parameters.describe_parameters(student)
     learning, _ = parameters.split_adapters(declarations, state.params)
     print(
-        f'train: {parameters.count_params(learning):,} of'
-        f' {parameters.count_params(state.params):,} parameters,'
-        f' {len(corpus.rows):,} traces, {num_steps:,} steps, rows'
-        f' {fill:.1%} full.'
+        f'train: {parameters.count_params(learning):,} of {parameters.count_params(state.params):,}'
+        f' parameters, {len(corpus.rows):,} traces, {num_steps:,} steps, rows {fill:.1%} full.'
     )
     begin_watch = functools.partial(
         begin_lib.begin, config, files.directory, shards, corpus.held_out,
@@ -235,7 +233,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
 
 
 def _save(files, *what, **of_the_run) -> None:
-  """Saves a step of which all that is said is out already."""
+  """Uploads logs, then saves, so that a checkpoint never precedes its metrics."""
   files.upload()
   checkpoints.save_checkpoint(*what, **of_the_run)
 

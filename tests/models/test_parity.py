@@ -103,7 +103,7 @@ def test_logits_equal_those_of_transformers(case):
   with torch.no_grad():
     theirs = model(torch.from_numpy(TOKENS[None])).logits[0].numpy()
   assert np.abs(theirs).max() > 1
-  ours = convert.our_logits(path, TOKENS)
+  ours = convert.compute_our_logits(path, TOKENS)
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
@@ -195,8 +195,8 @@ def test_check_finds_agreement_and_its_lack(case, tmp_path, capsys):
   path, model, _ = case
   assert convert.main(['check', str(path), '--tokens', '512']) == 0
   assert 'agrees' in capsys.readouterr().out
-  theirs = convert.their_logits(path, TOKENS)
-  scaled = convert.compare(theirs, 1.05 * theirs)
+  theirs = convert.compute_their_logits(path, TOKENS)
+  scaled = convert.measure_differences(theirs, 1.05 * theirs)
   assert scaled['kl_mean'] > convert.MAX_MEAN_KL
   assert scaled['agreement'] == 1
 

@@ -129,11 +129,11 @@ def test_a_preset_that_the_checkpoint_is_not_is_refused(run, tmp_path):
 
 def test_distributions_that_differ_are_told_apart():
   logits = np.random.default_rng(0).normal(size=(600, 50)).astype(np.float32)
-  same = convert.compare(logits, logits + 1.0)  # Logits have no origin.
+  same = convert.measure_differences(logits, logits + 1.0)  # Logits have no origin.
   assert same['kl_max'] < 1e-9 and same['agreement'] == 1
   p = np.log(np.asarray([[0.5, 0.25, 0.25]]))
   q = np.log(np.asarray([[0.25, 0.5, 0.25]]))
-  found = convert.compare(p, q)
+  found = convert.measure_differences(p, q)
   assert found['agreement'] == 0
   np.testing.assert_allclose(found['kl_mean'], 0.25 * np.log(2))
   np.testing.assert_allclose(found['max_logit_difference'], np.log(2))

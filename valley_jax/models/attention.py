@@ -1,7 +1,7 @@
-"""Attention: one door, and behind it one file for each way to compute it.
+"""Causal attention within segments, and the choice of what computes it.
 
 What is computed is always the same: a token attends to the tokens of its own segment that are not
-after it, scores and softmax in float32. Who computes it is a name (config.attention):
+after it, scores and softmax in float32. What computes it has a name (config.attention):
 
     dense    all scores at once: the reference, short rows, decoding
     blocks   plain JAX, a pair of blocks at a time: memory linear in length
@@ -9,9 +9,9 @@ after it, scores and softmax in float32. Who computes it is a name (config.atten
     flash    the GPU kernel (Triton) that comes with JAX
     auto     dense for short rows; else what suits the mesh's devices
 
-A way that cannot do what is asked of it raises; none ignores segments. (That is why cuDNN by
-`jax.nn.dot_product_attention` is not here: it has no segments.) On a mesh of CPUs the kernels are
-interpreted: slow, to be tested.
+An implementation that cannot compute a mask or a size raises an error; none ignores segments.
+(cuDNN by `jax.nn.dot_product_attention` has no segments, and so is not here.) On a mesh of CPUs the
+kernels are interpreted: slow, to be tested.
 
 Letters as in `transformer.py`. Mesh axis `cp` cuts the positions of a row: queries stay where they
 are, and keys and values of the whole row are gathered. The cut is into runs of neighbours, of which
@@ -194,13 +194,13 @@ def _is_interpreted(name: str, kernels_platform: str) -> bool:
   Raises:
     ValueError: the mesh is of another accelerator than the kernel is for.
   """
-  found = find_platform()
-  if found not in (kernels_platform, 'cpu'):
+  platform = find_platform()
+  if platform not in (kernels_platform, 'cpu'):
     raise errors.UserError(
-        f'config.attention={name} is for {kernels_platform}, and the mesh is of'
-        f' {found}; take auto.'
+        f'config.attention={name} is for {kernels_platform}, and the mesh is of {platform}; take'
+        ' auto.'
     )
-  return found == 'cpu'
+  return platform == 'cpu'
 
 
 def choose_implementation(implementation: str, length: int) -> str:
@@ -213,8 +213,7 @@ def choose_implementation(implementation: str, length: int) -> str:
     return implementation
   if implementation != 'auto':
     raise errors.UserError(
-        f'config.attention={implementation!r}: want auto or one of'
-        f' {", ".join(IMPLEMENTATIONS)}.'
+        f'config.attention={implementation!r}: want auto or one of {", ".join(IMPLEMENTATIONS)}.'
     )
   if length <= _DENSE_UP_TO * partitioning.count_position_cuts():
     return 'dense'

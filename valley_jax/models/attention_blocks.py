@@ -1,9 +1,9 @@
 """Attention in plain JAX, a block of queries against a block of keys at a time.
 
-Online softmax (Milakov and Gimelshein, 1805.02867) forward, and scores made again in the backward
-pass, as FlashAttention does (Dao et al., 2205.14135): memory grows with the length, not with its
-square. Pairs of blocks in which no query sees any key are skipped at run time, so that packed rows
-cost what their segments cost.
+Online softmax (Milakov and Gimelshein, 1805.02867) forward, and scores computed again in the
+backward pass, as FlashAttention does (Dao et al., 2205.14135): memory grows with the length, not
+with its square. Pairs of blocks in which no query sees any key are skipped at run time, so that
+packed rows cost what their segments cost.
 
 Letters as in `transformer.py`, for one row at a time; l and m are the positions of one block, n its
 queries, G for each of l, and C blocks are scanned over. Heads lead and n are side by side, so that
@@ -153,10 +153,10 @@ def _attend_rows(q_BLKGH, k_BMKH, v_BMKH, rows, columns):
 
 
 def _attend_rows_forward(*args):
-  # Row by row, each skipping the pairs of blocks that it has no use for.
-  found = jax.lax.map(lambda row: _attend_row(*row), args)
-  # Both: with the output alone, the backward pass would make it all again.
-  y_BLKGH, lse = ad_checkpoint.checkpoint_name(found, 'attention')
+  # Row by row: each skips its own pairs of blocks without any visible key.
+  outputs = jax.lax.map(lambda row: _attend_row(*row), args)
+  # Both: with the output alone, the backward pass would compute it all again.
+  y_BLKGH, lse = ad_checkpoint.checkpoint_name(outputs, 'attention')
   return y_BLKGH, (*args, y_BLKGH, lse)
 
 
@@ -171,7 +171,7 @@ _attend_rows.defvjp(_attend_rows_forward, _attend_rows_backward)
 def attend_by_blocks(
     q_BLKGH: jax.Array, k_BMKH: jax.Array, v_BMKH: jax.Array, rows: Rows, columns: Rows
 ) -> jax.Array:
-  """Returns y_BLKGH of arrays that lie on one device.
+  """Returns y_BLKGH of arrays on one device.
 
   Args:
     q_BLKGH: Queries, not scaled.

@@ -51,9 +51,8 @@ def _check_splash_length(length: int, cuts: int) -> None:
   """Raises a ValueError where the kernel cannot cut rows into blocks."""
   if length % (_LANES * cuts):
     raise errors.UserError(
-        f'config.attention=splash wants rows of a multiple of {_LANES} x'
-        f' cp = {_LANES * cuts} positions, not {length}; change'
-        ' config.data.max_len, or take config.attention=blocks.'
+        f'config.attention=splash wants rows of a multiple of {_LANES} x cp = {_LANES * cuts}'
+        f' positions, not {length}; change config.data.max_len, or take config.attention=blocks.'
     )
 
 
@@ -111,7 +110,7 @@ def attend_by_splash(
     segments_BL: jax.Array,
     segments_BM: jax.Array,
 ) -> jax.Array:
-  """Returns y_BLKGH of arrays that lie on one device."""
+  """Returns y_BLKGH of arrays on one device."""
   b, length, k, g, h = q_BLKGH.shape
   q_BLKGH = q_BLKGH * (h**-0.5)
   q_BNLH = jnp.moveaxis(q_BLKGH.reshape(b, length, k * g, h), 1, 2)
@@ -135,20 +134,18 @@ def check_flash_sizes(length: int, num_heads: int, head_dim: int, cuts: int) -> 
   """Raises a ValueError where the kernel cannot do these sizes."""
   if length % _FLASH_BLOCK_LEN:
     raise errors.UserError(
-        f'config.attention=flash wants rows of a multiple of {_FLASH_BLOCK_LEN}'
-        f' positions, not {length}; change config.data.max_len, or take'
-        ' config.attention=blocks.'
+        f'config.attention=flash wants rows of a multiple of {_FLASH_BLOCK_LEN} positions, not'
+        f' {length}; change config.data.max_len, or take config.attention=blocks.'
     )
   if num_heads % cuts:
     raise errors.UserError(
-        f'config.attention=flash shares {num_heads} query heads of a device'
-        f' among cp = {cuts}; change config.mesh, or take'
-        ' config.attention=blocks.'
+        f'config.attention=flash shares {num_heads} query heads of a device among cp = {cuts};'
+        ' change config.mesh, or take config.attention=blocks.'
     )
   if head_dim < 16:
     raise errors.UserError(
-        f'config.attention=flash wants a head_dim of 16 or more, not'
-        f' {head_dim}; take config.attention=blocks.'
+        f'config.attention=flash wants a head_dim of 16 or more, not {head_dim}; take'
+        ' config.attention=blocks.'
     )
 
 
@@ -163,7 +160,7 @@ def take_heads(x_BMKH: jax.Array, group: int, cuts: int) -> jax.Array:
 
 
 def _flash_arguments(scale: float, interpret: bool) -> tuple[Any, ...]:
-  """Returns what the kernel takes beside arrays, in its order."""
+  """Returns the kernel's arguments that are no arrays, in its order."""
   return (
       scale,
       True,  # Causal.
@@ -182,7 +179,7 @@ def _flash_arguments(scale: float, interpret: bool) -> tuple[Any, ...]:
 def attend_by_flash(
     q_BMNH: jax.Array, k_BMNH: jax.Array, v_BMNH: jax.Array, segments_BM: jax.Array, interpret: bool
 ) -> jax.Array:
-  """Returns y_BMNH of whole rows that lie on one device."""
+  """Returns y_BMNH of whole rows on one device."""
   return _flash_forward(q_BMNH, k_BMNH, v_BMNH, segments_BM, interpret)[0]
 
 

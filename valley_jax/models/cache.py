@@ -1,8 +1,8 @@
-"""Keys and values of samples on their way, and one step that uses them.
+"""The cache of keys and values of unfinished samples, and the decoding step that uses it.
 
 The cache of a layer is an array MJ for each of B slots, J = K x H: the heads of a token side by
-side. Layers are unrolled here and not scanned, and their parameters lie one by one: a scan would
-copy the cache, and a slice of stacked layers the parameters.
+side. Layers are unrolled here and not scanned, and their parameters are separate arrays: a scan
+would copy the cache, and a slice of stacked layers the parameters.
 """
 
 import dataclasses
@@ -92,13 +92,13 @@ def unstack_layers(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StackedLayer:
-  """A layer that lies among the others, and is cut out where it is used."""
+  """One of the stacked layers, taken out of the stack only where it is used."""
 
-  blocks: Any  # Of all layers, as they are trained.
-  index: Any  # Which one it is.
+  blocks: Any  # Parameters of all layers, as they are trained.
+  index: Any  # Number of the layer.
 
-  def cut(self, x: jax.Array) -> tuple[Any, jax.Array]:
-    """Returns the layer's parameters, and what goes into it.
+  def take_layer(self, x: jax.Array) -> tuple[Any, jax.Array]:
+    """Returns the layer's parameters, and its input.
 
     Neither is there before the other. Otherwise the compiler would cut out all layers at once,
     before the first step: another copy of the student.
@@ -109,7 +109,7 @@ class StackedLayer:
 
 
 def list_layers(params: Any) -> tuple[Any, ...]:
-  """Returns the layers of parameters, be they unstacked or not."""
+  """Returns the layers of parameters, unstacked or not."""
   blocks = params['blocks']
   if isinstance(blocks, tuple):
     return blocks
@@ -120,9 +120,9 @@ def list_layers(params: Any) -> tuple[Any, ...]:
 def bind_layer(
     student: student_lib.Student, layer: Any, x_BLD: jax.Array
 ) -> tuple[transformer.Block, jax.Array]:
-  """Returns the module of one of `list_layers`, and what goes into it."""
+  """Returns the module of one of `list_layers`, and its input."""
   if isinstance(layer, StackedLayer):
-    layer, x_BLD = layer.cut(x_BLD)
+    layer, x_BLD = layer.take_layer(x_BLD)
   return parameters.bind_block(student, layer), x_BLD
 
 
@@ -139,14 +139,14 @@ def replace_slots(into: jax.Array, slot_T: jax.Array, rows: jax.Array) -> jax.Ar
 def copy_prompts(
     cache_BMJ: jax.Array, new_BLKH: jax.Array, slot_T: jax.Array, row_T: jax.Array, count: jax.Array
 ) -> jax.Array:
-  """Copies keys, or values, of whole prompts to the slots that begin so.
+  """Copies keys, or values, of whole prompts to the slots that begin with them.
 
   Args:
-    cache_BMJ: Of a layer.
-    new_BLKH: Of prompts; L <= M.
-    slot_T: Where a copy goes.
-    row_T: Of which prompt it is.
-    count: Of these, so many count.
+    cache_BMJ: Keys, or values, of a layer.
+    new_BLKH: Keys, or values, of prompts; L <= M.
+    slot_T: Slots that copies go to.
+    row_T: Row of the prompt that is copied to each of these slots.
+    count: Number of copies; what follows in `slot_T` and `row_T` is ignored.
   """
   b, length, k, h = new_BLKH.shape
   whole = P(None, None, 'tp')
@@ -211,7 +211,7 @@ def decode_step(
     cache: Keys and values of all positions before `position_B`.
     token_B: Tokens.
     position_B: Their positions, less than the cache's length.
-    length_B: Positions to attend to: `position_B` + 1, or 1 in a slot that nobody looks at.
+    length_B: Positions to attend to: `position_B` + 1, or 1 in an empty slot.
 
   Returns:
     The cache with this position in it, and logits_BV of the next one, float32.

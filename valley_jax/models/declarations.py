@@ -111,7 +111,7 @@ def map_declared(function: Callable[[Declaration, Any], Any], declarations: Any,
   """Returns function(declaration, leaf) of each leaf of a tree of parameters.
 
   Args:
-    function: What is applied.
+    function: Applied to a declaration and the leaf of the same path.
     declarations: The tree of `describe_module`.
     tree: Parameters, or some of them at the same paths.
   """

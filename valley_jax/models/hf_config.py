@@ -98,9 +98,9 @@ class _ConfigFields:
         faults.append(f'{name}={value!r} (only {must_be[name]!r} is supported)')
     if faults:
       raise errors.UserError(
-          f'{self.where} has what this decoder does not compute:'
-          f' {"; ".join(faults)}. Take another checkpoint; or, where you know'
-          ' that such a field has no effect, remove it from that file.'
+          f'{self.where} has what this decoder does not compute: {"; ".join(faults)}. Take another'
+          ' checkpoint; or, where you know that such a field has no effect, remove it from that'
+          ' file.'
       )
 
 
@@ -109,16 +109,15 @@ def _read_rope(fields: _ConfigFields) -> tuple[float, rope.Scaling | None]:
   new, old = fields.pop('rope_parameters'), fields.pop('rope_scaling')
   if new and old and dict(new) != dict(old):
     raise errors.UserError(
-        f'{fields.where}: rope_parameters={new} and rope_scaling={old}'
-        ' disagree; keep one of them.'
+        f'{fields.where}: rope_parameters={new} and rope_scaling={old} disagree; keep one of them.'
     )
   part = _ConfigFields(new or old or {}, f'{fields.where}, RoPE')
   outer = fields.pop('rope_theta')
   theta = part.number('rope_theta', outer)
   if outer is not None and outer != theta:
     raise errors.UserError(
-        f'{fields.where}: rope_theta is {outer} and, in its rope_parameters,'
-        f' {theta}; keep one of them.'
+        f'{fields.where}: rope_theta is {outer} and, in its rope_parameters, {theta}; keep one of'
+        ' them.'
     )
   legacy = part.pop('type', 'default')
   kind = part.pop('rope_type', legacy)
@@ -160,7 +159,7 @@ def parse_student_config(config: Mapping[str, Any], where: str) -> student_lib.S
 
   Args:
     config: Its fields.
-    where: What to call it in errors.
+    where: Its name in errors, such as its path.
 
   Raises:
     ValueError: fields that are missing, unknown, or not what this decoder computes; it names each
@@ -170,7 +169,7 @@ def parse_student_config(config: Mapping[str, Any], where: str) -> student_lib.S
   family = fields.pop('model_type', 'missing')
   if family not in _FAMILIES:
     raise errors.UserError(
-        f'{where}: model_type is {family!r}; supported are' f' {", ".join(_FAMILIES)}.'
+        f'{where}: model_type is {family!r}; supported are {", ".join(_FAMILIES)}.'
     )
   theta, scaling = _read_rope(fields)
   sizes = {ours: fields.number(name) for ours, name in _SIZES.items()}
@@ -188,7 +187,7 @@ def parse_student_config(config: Mapping[str, Any], where: str) -> student_lib.S
   )
   if set(layers := fields.pop('layer_types', ())) - {'full_attention'}:
     raise errors.UserError(
-        f'{where}: layer_types has {sorted(set(layers))}; only full_attention' ' is supported.'
+        f'{where}: layer_types has {sorted(set(layers))}; only full_attention is supported.'
     )
   for name in _WITHOUT_EFFECT:
     fields.pop(name)
@@ -208,7 +207,7 @@ def build_student_config(student: student_lib.Student) -> dict[str, Any]:
   families = [name for name, s in _FAMILIES.items() if s == switches]
   if not families:
     raise errors.UserError(
-        f'A student with {switches} is in no family of transformers; those are' f' {_FAMILIES}.'
+        f'A student with {switches} is in no family of transformers; those are {_FAMILIES}.'
     )
   family = families[0]
   config = {

@@ -236,7 +236,7 @@ def write_weights(
   """Writes model.safetensors; or several files, and an index that names them.
 
   Args:
-    directory: Where to; it exists.
+    directory: An existing directory.
     student: Sizes.
     params: Parameters, over however many devices of this process.
     dtype: float32 or bfloat16.

@@ -48,7 +48,7 @@ def choose_student(
   """Returns the description of the student.
 
   Args:
-    init: Where its parameters come from; see above.
+    init: Source of its parameters; see above.
     preset: Its name, or '' where `init` says what it is.
     num_tokens: Size of the tokenizer's vocabulary.
     multiple: Vocabulary rows of a preset are padded to a multiple of this.
@@ -104,7 +104,8 @@ def load_trained(
 
   Args:
     directory: A directory of checkpoints.
-    cast: From declarations and abstract parameters, float32, to those in the dtypes wanted.
+    cast: Function of declarations and abstract float32 parameters that returns these in the dtypes
+      to load.
 
   Raises:
     ValueError: no finished run is there.
@@ -127,8 +128,8 @@ def load_or_init_params(init: str, student: student_lib.Student, seed: int, dtyp
   """Returns the student's parameters, laid out over the current mesh.
 
   Args:
-    init: Where they come from; see above.
-    student: What they are of. What LoRA adds is new.
+    init: Their source; see above.
+    student: Sizes. The matrices that LoRA adds are always new.
     seed: Seed of what is random.
     dtype: Dtype of frozen matrices; all else is float32.
   """

@@ -1,7 +1,7 @@
 """Reads Hugging Face checkpoints: sharded safetensors, through Orbax v1.
 
 Every process reads only the rows that its devices hold, a layer at a time, and puts them into the
-stacked parameters in place: beside the result there is one layer, in the dtype of the files.
+stacked parameters in place: besides the result, memory holds one layer, in the dtype of the files.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ def read_student(directory: str | os.PathLike) -> student_lib.Student:
   path = epath.Path(directory) / 'config.json'
   if not path.exists():
     raise errors.UserError(
-        f'{path} does not exist; download the whole repository of the'
-        ' checkpoint from Hugging Face, and name its directory.'
+        f'{path} does not exist; download the whole repository of the checkpoint from Hugging Face,'
+        ' and name its directory.'
     )
   return hf_config.parse_student_config(json.loads(path.read_text()), str(path))
 
@@ -76,38 +76,37 @@ def _read_metadata(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def has_separate_head(directory: str | os.PathLike) -> bool:
-  """Says whether the files hold a head beside the embedding."""
+  """Returns whether the files hold a head besides the embedding."""
   return hf_weights.HEAD in _read_metadata(epath.Path(os.fspath(directory)))
 
 
 def _check_shapes(
     directory: epath.Path,
-    found: Mapping[str, jax.ShapeDtypeStruct],
+    saved: Mapping[str, jax.ShapeDtypeStruct],
     wanted: Mapping[str, tuple[int, ...]],
 ) -> None:
   """Raises ValueError unless the files hold what is wanted and nothing else."""
-  both = found.keys() & wanted.keys()
+  both = saved.keys() & wanted.keys()
   shapes = [
-      f'{name} {found[name].shape} instead of {wanted[name]}'
+      f'{name} {saved[name].shape} instead of {wanted[name]}'
       for name in both
-      if found[name].shape != wanted[name]
+      if saved[name].shape != wanted[name]
   ]
   dtypes = [
-      f'{name} {found[name].dtype}'
+      f'{name} {saved[name].dtype}'
       for name in both
-      if found[name].dtype not in (jnp.bfloat16, jnp.float16, jnp.float32)
+      if saved[name].dtype not in (jnp.bfloat16, jnp.float16, jnp.float32)
   ]
   kinds = {
-      'lacks': wanted.keys() - found.keys(),
-      'has, and no parameter takes,': found.keys() - wanted.keys(),
+      'lacks': wanted.keys() - saved.keys(),
+      'has, and no parameter takes,': saved.keys() - wanted.keys(),
       'has in another shape': shapes,
       'has quantised or in another dtype': dtypes,
   }
   if faults := [f'{kind} {_list_names(v)}' for kind, v in kinds.items() if v]:
     raise errors.UserError(
-        f'{directory} {"; ".join(faults)}. Its config.json describes another'
-        ' model than its files hold; download the checkpoint again, or take'
-        ' another.'
+        f'{directory} {"; ".join(faults)}. Its config.json describes another model than its files'
+        ' hold; download the checkpoint again, or take another.'
     )
 
 
@@ -135,7 +134,7 @@ def _row_spec(tensor: hf_weights.HfTensor, axes: list[str]) -> P:
 
 def _read_tensors(
     directory: epath.Path,
-    found: Mapping[str, jax.ShapeDtypeStruct],
+    saved: Mapping[str, jax.ShapeDtypeStruct],
     tensors: Mapping[str, hf_weights.HfTensor],
 ) -> dict[str, jax.Array]:
   """Reads tensors, given by their names, in the dtype of the files."""
@@ -145,7 +144,7 @@ def _read_tensors(
     lasting, passing = _choose_row_axes(tensors[name])
     spec = _row_spec(tensors[name], lasting + passing)
     sharding = jax.sharding.NamedSharding(mesh, spec)
-    at = found[name]
+    at = saved[name]
     return jax.ShapeDtypeStruct(at.shape, at.dtype, sharding=sharding)
 
   with _build_context():
@@ -176,15 +175,14 @@ def _place_layer(
 
 
 def _check_tied(
-    directory: epath.Path, found: Mapping[str, jax.ShapeDtypeStruct], embed: hf_weights.HfTensor
+    directory: epath.Path, saved: Mapping[str, jax.ShapeDtypeStruct], embed: hf_weights.HfTensor
 ) -> None:
   """Refuses a head that the embedding is not, where config.json says it is."""
-  pair = _read_tensors(directory, found, {embed.theirs: embed, hf_weights.HEAD: embed})
+  pair = _read_tensors(directory, saved, {embed.theirs: embed, hf_weights.HEAD: embed})
   if not jax.jit(jnp.array_equal)(*pair.values()):
     raise errors.UserError(
-        f'{directory}: config.json ties the head to the embedding, but'
-        f' {hf_weights.HEAD} is not {embed.theirs}; set tie_word_embeddings to'
-        ' false there if the head is meant.'
+        f'{directory}: config.json ties the head to the embedding, but {hf_weights.HEAD} is not'
+        f' {embed.theirs}; set tie_word_embeddings to false there if the head is meant.'
     )
 
 
@@ -205,29 +203,29 @@ def load_params(
   like = parameters.abstract_params(student) if like is None else like
   top, layer = hf_weights.list_tensors(student, like)
   numbers = range(student.num_layers)
-  found = _read_metadata(directory)
-  if hf_weights.is_without_wrapper(found):
+  saved = _read_metadata(directory)
+  if hf_weights.is_without_wrapper(saved):
     top, layer = map(hf_weights.rename_without_wrapper, (top, layer))
   wanted = {tensor.theirs: tensor for tensor in top}
   for n in numbers:
     wanted.update({tensor.theirs.format(n): tensor for tensor in layer})
-  checked = dict(found)
-  is_tied = hf_weights.HEAD in found and hf_weights.HEAD not in wanted
+  checked = dict(saved)
+  is_tied = hf_weights.HEAD in saved and hf_weights.HEAD not in wanted
   if is_tied:
     del checked[hf_weights.HEAD]
   _check_shapes(directory, checked, {n: t.their_shape for n, t in wanted.items()})
   if is_tied:
-    _check_tied(directory, found, top[0])
+    _check_tied(directory, saved, top[0])
   placed = {}
   for tensor in top:  # One by one: two of them are as large as many layers.
-    (x,) = _read_tensors(directory, found, {tensor.theirs: tensor}).values()
+    (x,) = _read_tensors(directory, saved, {tensor.theirs: tensor}).values()
     dtype = hf_weights.find_param(like, tensor.ours).dtype
     placed[tensor.ours] = _convert_to_ours(tensor, x, dtype)
   leaves = [hf_weights.find_param(like['blocks'], tensor.ours) for tensor in layer]
   stacked = [jnp.zeros(x.shape, x.dtype, device=x.sharding) for x in leaves]
   for n in numbers:
     names = {tensor.theirs.format(n): tensor for tensor in layer}
-    tensors = _read_tensors(directory, found, names)
+    tensors = _read_tensors(directory, saved, names)
     stacked = _place_layer(tuple(layer), stacked, [tensors[name] for name in names], np.int32(n))
     # Reading runs ahead of placing otherwise, and layers pile up.
     jax.block_until_ready(stacked)

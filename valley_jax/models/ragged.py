@@ -1,14 +1,14 @@
-"""Attention of decoding: one query a slot, to as much as its slot holds.
+"""Attention while decoding: one query a slot, to the positions that its slot holds.
 
-Slots are filled to different lengths, and what lies behind a slot's length is not read. Reading
-keys and values is nearly all of the time, so they lie as they are read: J is K x H, the heads of a
-token side by side. Queries are spread: N rows for K x G heads, each at its own head's part of J and
-0 elsewhere, so that all heads of a slot are one product of two matrices. That multiplies K times as
-much as it must, which is cheap where memory is waited for.
+Slots are filled to different lengths, and what comes after a slot's length is not read. Reading
+keys and values is nearly all of the time, so they are stored in the order in which they are read: J
+is K x H, the heads of a token side by side. Queries are spread: N rows for K x G heads, each at its
+own head's part of J and 0 elsewhere, so that all heads of a slot are one product of two matrices.
+That multiplies K times as much as it must, which is cheap where memory is waited for.
 
-Who computes it goes by the mesh's devices:
+What computes it depends on the mesh's devices:
 
-    tpu    a Pallas kernel, `ragged_tpu.py`
+    tpu    a Pallas kernel
     gpu    cuDNN by JAX, in bfloat16 or float16
     else   blocks of keys in plain JAX, slot by slot
 
@@ -28,8 +28,8 @@ from valley_jax.runtime import partitioning
 
 _BLOCK_LEN = 128  # Keys of a block in plain JAX, where it cuts a slot.
 _MASKED = -1e30
-_LANES = 128
-MAX_BLOCK_BYTES = 1 << 20  # Of a block of keys, at most; twice two are in VMEM.
+_LANES = 128  # Width of a TPU vector.
+MAX_BLOCK_BYTES = 1 << 20  # A block of keys in the TPU kernel; twice two are in VMEM.
 
 CACHE = P(partitioning.BATCH, None, 'tp')
 _QUERIES = P(partitioning.BATCH, 'tp', None, None)
@@ -175,7 +175,7 @@ def attend_by_pallas(
     length_B: jax.Array,
     interpret: bool = False,
 ) -> jax.Array:
-  """Returns y_BNJ, float32, of arrays that lie on one device.
+  """Returns y_BNJ, float32, of arrays on one device.
 
   Args:
     q_BNJ: Queries, spread and scaled.
@@ -189,6 +189,8 @@ def attend_by_pallas(
   whole = pl.BlockSpec((1, n, j), lambda slot, block, length_B: (slot, 0, 0))
 
   def at(slot, block, length_B):
+    # A block after a slot's length has the index of the slot's last one, so that the pipeline does
+    # not fetch it again. Lengths are fetched ahead of the grid, since the indices depend on them.
     last = (length_B[slot] - 1) // block_len
     return slot, jnp.minimum(block, last), 0
 
@@ -218,7 +220,7 @@ def attend_to_slots(
     k_BMJ: Keys, cut as `CACHE` says.
     v_BMJ: Values.
     length_B: Positions of each slot that count, at least 1.
-    platform: Of the mesh's devices.
+    platform: Platform of the mesh's devices.
   """
 
   def attend_on_device(q_BKGH, k_BMJ, v_BMJ, length_B):

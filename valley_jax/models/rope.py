@@ -56,7 +56,7 @@ Scaling = Llama3Scaling | YarnScaling
 def _check_factor(factor: float) -> None:
   if factor < 1:
     raise errors.UserError(
-        f'A RoPE scaling of factor={factor} would shorten the context; want 1' ' or more.'
+        f'A RoPE scaling of factor={factor} would shorten the context; want 1 or more.'
     )
 
 

@@ -81,7 +81,7 @@ class Student:
   tied_head: bool = False
   qkv_bias: bool = False
   qk_norm: bool = False
-  max_positions: int = 32_768  # What it is made for; changes no number.
+  max_positions: int = 32_768  # The longest context that it is trained for; changes no number.
   lora: Lora | None = None  # While it is being adapted.
 
   def __post_init__(self):
@@ -200,7 +200,7 @@ def build_preset(name: str, vocab_size: int, multiple: int) -> Student:
 def list_differences(student: Student, other: Student) -> list[str]:
   """Returns in what two students compute differently: `embed_dim=64, not 32`.
 
-  The vocabulary and the length that they are made for do not count.
+  The vocabulary and the longest context do not count.
   """
   names = [field.name for field in dataclasses.fields(Student)]
   pairs = [(name, getattr(student, name), getattr(other, name)) for name in names]

@@ -3,7 +3,7 @@
 The model is a decoder of those in `models`, as Qwen3-Embedding is: config.json, *.safetensors and
 the tokenizer's files. A text's vector is the hidden state of its last token, or the mean of all, as
 1_Pooling/config.json of sentence-transformers says; without that file the mean. So a student that
-was exported serves too, though nobody trained it for this. Encoders (BERT and its kin, whose
+was exported serves too, though it was not trained for this. Encoders (BERT and its kin, whose
 attention looks ahead) are not computed here, and are refused.
 """
 
@@ -42,13 +42,13 @@ def _read_pooling(directory: pathlib.Path) -> str:
       for name, value in settings.items()
       if name.startswith('pooling_mode_') and value is True
   }
-  found = flags or {settings.get('pooling_mode')}
-  if len(found) != 1 or not found <= {'lasttoken', 'mean'}:
+  modes = flags or {settings.get('pooling_mode')}
+  if len(modes) != 1 or not modes <= {'lasttoken', 'mean'}:
     raise errors.UserError(
-        f'{path} asks for {sorted(map(str, found))}; only lasttoken or mean can'
-        ' be computed. Take another embedding model.'
+        f'{path} asks for {sorted(map(str, modes))}; only lasttoken or mean can be computed. Take'
+        ' another embedding model.'
     )
-  return found.pop()
+  return modes.pop()
 
 
 @functools.partial(jax.jit, static_argnames=('student', 'pooling', 'dtype'))
@@ -82,7 +82,7 @@ def load_embedder(
   On the first device: bfloat16, or float32 on a CPU.
 
   Args:
-    directory: Of the model.
+    directory: Directory of the model.
     max_len: Tokens that are read of a text.
 
   Raises:
@@ -110,7 +110,7 @@ def load_embedder(
       row[: len(x)] = x
     lengths_B = np.pad(lengths_B, (0, num_rows - len(texts)))
     with jax.set_mesh(mesh):
-      found_BD = _compute_vectors(
+      vectors_BD = _compute_vectors(
           student,
           params,
           tokens_BL,
@@ -118,7 +118,7 @@ def load_embedder(
           pooling=pooling,
           dtype='float32' if is_cpu else 'bfloat16',
       )
-    return np.asarray(found_BD)[: len(texts)]
+    return np.asarray(vectors_BD)[: len(texts)]
 
   def embed_texts(texts: Sequence[str]) -> np.ndarray:
     starts = range(0, len(texts), _ROWS)

@@ -55,7 +55,7 @@ REMAT_POLICIES = {
 
 
 def checkpoint_layer(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
-  """Returns the layer, keeping what the policy of that name says.
+  """Wraps a layer so that its forward pass keeps what the policy of that name says.
 
   Raises:
     ValueError: the choice is unknown.
@@ -166,7 +166,7 @@ class Block(nnx.Module):
     return q_BLKGH, k_BLKH, v_BLKH
 
   def add_attention_and_mlp(self, x_BLD: jax.Array, y_BLKGH: jax.Array) -> jax.Array:
-    """Adds what attention found, then what the MLP makes of it."""
+    """Adds the projected output of attention to the stream, then the MLP's."""
     x_BLD += self._multiply(y_BLKGH, 'out')
     y_BLD = self.mlp_norm(x_BLD)
     gate_BLF = self._multiply(y_BLD, 'gate')
@@ -213,7 +213,7 @@ class Transformer(nnx.Module):
     return jax.sharding.reshard(x_BLD, declarations.partition_rows(x_BLD))
 
   def output_head(self, dtype: Any = None) -> jax.Array:
-    """Returns head_DV: for one use, or without a dtype as it lies."""
+    """Returns head_DV, gathered for one use; without a dtype as it is stored on the mesh."""
     if dtype is None:
       tied = self.student.tied_head
       return self.embed_VD[...].T if tied else self.head_DV[...]
@@ -240,8 +240,8 @@ class Transformer(nnx.Module):
       segments_BL: Which example of a packed row a token belongs to, each a run of neighbours; 0 =
         pad.
       dtype: Compute dtype; norms, softmax and RoPE are float32 inside.
-      attention: What computes it, a name as in `attention.py`.
-      remat: What is kept for the backward pass, a name of `REMAT_POLICIES`.
+      attention: Name of the implementation, as in `attention.py`.
+      remat: Name of what is kept for the backward pass, one of `REMAT_POLICIES`.
       return_kv: Also return k_YBLKH and v_YBLKH, for a decoding cache.
 
     Returns:

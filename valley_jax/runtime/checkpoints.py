@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from valley_jax import errors
 from valley_jax.runtime import storage
 
-# What Orbax and TensorStore raise for a disk, or for what lies on it.
+# What Orbax and TensorStore raise for a disk that fails or a file that is damaged.
 _FROM_BELOW = (OSError, ValueError, LookupError, TypeError)
 
 
@@ -31,8 +31,8 @@ def open_checkpointer(
 
   Args:
     workdir: A directory, or gs://BUCKET/PATH.
-    keep: So many of the latest steps stay,
-    keep_every: and of the others the multiples of this; 0: none.
+    keep: Number of the latest steps that are kept.
+    keep_every: Of the other steps, multiples of this are kept; 0: none.
 
   Raises:
     ValueError: the last save has failed, see `save_checkpoint`.
@@ -59,7 +59,7 @@ def open_checkpointer(
 
 @contextlib.contextmanager
 def _explain_failed_save(checkpointer: ocp.training.Checkpointer) -> Iterator[None]:
-  """Says of a failed save what is to be done."""
+  """Re-raises a failed save as an error that names the remedy."""
   try:
     yield
   except _FROM_BELOW as e:
@@ -68,14 +68,14 @@ def _explain_failed_save(checkpointer: ocp.training.Checkpointer) -> Iterator[No
     kept = 'There is no earlier one' if step is None else f'Step {step:,} is whole'
     # `from None`: the traces of Orbax's threads would bury the message.
     raise errors.UserError(
-        f'A checkpoint could not be written to {directory}: {_find_root_cause(e)}.'
-        f' {kept}. Mend what is wrong there (make room, allow writing) and run'
-        ' the same command again: it goes on from there.'
+        f'A checkpoint could not be written to {directory}: {_find_root_cause(e)}. {kept}. Mend'
+        ' what is wrong there (make room, allow writing) and run the same command again: it goes on'
+        ' from there.'
     ) from None
 
 
 def _find_root_cause(error: BaseException) -> str:
-  """Returns what lies at the bottom of an error, in a line."""
+  """Returns the first cause of an error, in a line."""
   while error.__cause__ is not None:
     error = error.__cause__
   text = str(error).partition('[tensorstore_spec')[0].strip().rstrip('.')
@@ -87,8 +87,8 @@ def _unreadable_error(path: str, reason: str) -> ValueError:
   others = [s for s in list_steps(epath.Path(path).parent) if not path.endswith(f'/{s}')]
   before = f'step {max(others):,}' if others else 'the beginning'
   return ValueError(
-      f'Checkpoint {path} cannot be read: {reason}. Part of it is lost or'
-      f' changed. Remove that directory and run again, to go on from {before}.'
+      f'Checkpoint {path} cannot be read: {reason}. Part of it is lost or changed. Remove that'
+      f' directory and run again, to go on from {before}.'
   )
 
 
@@ -103,11 +103,11 @@ def save_checkpoint(
   """Saves in the background; the next save waits for this one.
 
   Args:
-    checkpointer: Where to.
+    checkpointer: The run's, of `open_checkpointer`.
     step: Steps done.
-    state: What training carries.
+    state: All that training carries from step to step.
     batches: The run's iterator, for its position.
-    identity: What must not change between a run and its continuation.
+    identity: Values that must be equal in a run and its continuation, by name.
     num_steps: Steps of the whole run.
 
   Raises:
@@ -131,7 +131,7 @@ def _step_path(directory: str | os.PathLike, step: int) -> str:
 
 
 def _read_metadata(path: str) -> dict[str, Any]:
-  """Returns what was stored beside the arrays.
+  """Returns what was stored with the arrays.
 
   Raises:
     ValueError: it cannot be read.
@@ -154,15 +154,14 @@ def read_finished_identity(directory: str | os.PathLike) -> dict[str, Any]:
   step = find_latest_step(directory)
   if step is None:
     raise errors.UserError(
-        f'{directory} holds no checkpoint; run `python -m valley_jax.train`'
-        ' there first, or name another directory.'
+        f'{directory} holds no checkpoint; run `python -m valley_jax.train` there first, or name'
+        ' another directory.'
     )
   custom = _read_metadata(_step_path(directory, step))
   if step < custom['num_steps']:
     raise errors.UserError(
-        f'{directory} is at step {step:,} of {custom["num_steps"]:,}: that'
-        ' student is not trained to the end; run `python -m valley_jax.train`'
-        ' there again first.'
+        f'{directory} is at step {step:,} of {custom["num_steps"]:,}: that student is not trained'
+        ' to the end; run `python -m valley_jax.train` there again first.'
     )
   return {'step': step, **custom['identity']}
 
@@ -171,8 +170,8 @@ def check_identity(directory: str | os.PathLike, identity: Mapping[str, Any]) ->
   """Refuses to go on with the checkpoints of another run.
 
   Args:
-    directory: Of checkpoints; may be empty.
-    identity: What must not have changed since, by name.
+    directory: A directory of checkpoints; may be empty.
+    identity: Values that must not have changed since, by name.
 
   Raises:
     ValueError: it names what differs.
@@ -185,9 +184,8 @@ def check_identity(directory: str | os.PathLike, identity: Mapping[str, Any]) ->
   for name in sorted({*saved, *identity}):
     if saved.get(name) != identity.get(name):
       raise errors.UserError(
-          f'Checkpoint {path} was written with {name}={saved.get(name)!r}, now'
-          f' it is {identity.get(name)!r}; go on with what it was begun with,'
-          ' or take another --workdir.'
+          f'Checkpoint {path} was written with {name}={saved.get(name)!r}, now it is'
+          f' {identity.get(name)!r}; go on with what it was begun with, or take another --workdir.'
       )
 
 
@@ -199,7 +197,7 @@ def restore_latest(
   Without a checkpoint, returns `state` as it is.
 
   Args:
-    checkpointer: Where to look.
+    checkpointer: The run's, of `open_checkpointer`.
     state: The initial state: structure, shapes, dtypes and shardings.
     batches: The run's iterator, moved in place.
 
@@ -245,7 +243,7 @@ def load_latest_params(directory: str | os.PathLike, like: Any) -> Any:
   """Loads the parameters of the latest step.
 
   Args:
-    directory: Of checkpoints.
+    directory: A directory of checkpoints.
     like: Shapes, dtypes and shardings of the parameters.
 
   Raises:
@@ -254,13 +252,13 @@ def load_latest_params(directory: str | os.PathLike, like: Any) -> Any:
   path = _step_path(directory, read_finished_identity(directory)['step'])
   metadata: Any = ocp.checkpointables_metadata(path).metadata
   saved = metadata['state']['params']
-  found, wanted = _list_shapes(saved), _list_shapes(like)
-  for name in sorted({*found, *wanted}):
-    if found.get(name) != wanted.get(name):
+  shapes, wanted = _list_shapes(saved), _list_shapes(like)
+  for name in sorted({*shapes, *wanted}):
+    if shapes.get(name) != wanted.get(name):
       raise errors.UserError(
-          f'{path} is of another student: {name} is {found.get(name)} there,'
-          f' here {wanted.get(name)}; change config.student or'
-          ' config.vocab_multiple, or name another directory.'
+          f'{path} is of another student: {name} is {shapes.get(name)} there, here'
+          f' {wanted.get(name)}; change config.student or config.vocab_multiple, or name another'
+          ' directory.'
       )
   context = ocp.Context()
   context.pytree.loading.partial_load = True  # Leaves the moments on disk.

@@ -1,11 +1,11 @@
 """The device mesh, and how batches are cut along it.
 
-One mesh, made at the entry point, with four explicit axes: `data` (copies of the parameters),
+One mesh, built at the entry point, with four explicit axes: `data` (copies of the parameters),
 `fsdp` (parameters cut up and gathered where they are used), `cp` (the positions of a row cut up)
 and `tp` (heads and MLP columns cut up). With explicit axes a sharding is part of an array's type,
 so that a mistake is an error at trace time and `jax.eval_shape` carries shardings along.
 
-The axes stand in the order of how much they talk, the most talkative last: what is last lies on
+The axes are in the order of how much they communicate, the most last: the last axis is laid over
 devices that are neighbours.
 """
 
@@ -33,10 +33,10 @@ def _arrange_devices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) 
   is_tpu = devices[0].platform == 'tpu'
   # Other platforms number what they call a slice each in its own way, and may be one mesh across
   # them; on TPU it would be a mesh across a slow network.
-  if (slices > 1 or is_tpu) and (found := _count_slices(devices)) != slices:
+  if (slices > 1 or is_tpu) and (num_slices := _count_slices(devices)) != slices:
     raise errors.UserError(
-        f'config.mesh.slices={slices}, but the devices are of {found}; set it'
-        ' to that number (a slice is what a fast network joins).'
+        f'config.mesh.slices={slices}, but the devices are of {num_slices}; set it to that number'
+        ' (a slice is what a fast network joins).'
     )
   if slices > 1:
     return mesh_utils.create_hybrid_device_mesh(
@@ -65,12 +65,12 @@ def make_mesh(
     fsdp: Parts of the parameters, and of the rows.
     tp: Parts of heads and MLP columns.
     cp: Parts of the positions of a row.
-    slices: Of a multi-slice system, whose slices meet over a slow network. Only `data` crosses it:
-      one sum of gradients a step.
+    slices: Slices of a multi-slice system, which are joined by a slow network. Only `data` crosses
+      it: one sum of gradients a step.
     devices: Default all.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices, the devices are not of so many
+    ValueError: the sizes do not multiply to the number of devices, the devices are not of this many
       slices, or the slices cannot share the copies.
   """
   devices = list(jax.devices() if devices is None else devices)
@@ -80,15 +80,15 @@ def make_mesh(
     known = -int(np.prod(sizes))
     sizes[sizes.index(-1)] = max(1, len(devices) // known)
   if min(sizes) < 1 or np.prod(sizes) != len(devices):
-    asked = ', '.join(f'{name}={size}' for name, size in named.items())
+    sizes_text = ', '.join(f'{name}={size}' for name, size in named.items())
     raise errors.UserError(
-        f'Mesh {asked} needs {int(np.prod(sizes))} devices, but there are'
-        f' {len(devices)}; change config.mesh.'
+        f'Mesh {sizes_text} needs {int(np.prod(sizes))} devices, but there are {len(devices)};'
+        ' change config.mesh.'
     )
   if slices < 1 or sizes[0] % slices:
     raise errors.UserError(
-        f'config.mesh.data={sizes[0]} is not a multiple of slices={slices};'
-        ' each slice holds whole copies of the parameters.'
+        f'config.mesh.data={sizes[0]} is not a multiple of slices={slices}; each slice holds whole'
+        ' copies of the parameters.'
     )
   return jax.sharding.Mesh(
       _arrange_devices(sizes, slices, devices),
@@ -103,9 +103,9 @@ def check_divides(path: str, shape: tuple[int, ...], spec: P) -> None:
   for size, axis in zip(shape, spec):
     if axis in mesh.shape and size % mesh.shape[axis]:
       raise errors.UserError(
-          f'Parameter {path!r} of shape {shape} has a dimension of {size} that'
-          f' mesh axis {axis}={mesh.shape[axis]} cannot cut evenly; change'
-          ' config.mesh (or config.vocab_multiple for a vocabulary).'
+          f'Parameter {path!r} of shape {shape} has a dimension of {size} that mesh axis'
+          f' {axis}={mesh.shape[axis]} cannot cut evenly; change config.mesh (or'
+          ' config.vocab_multiple for a vocabulary).'
       )
 
 
@@ -124,8 +124,8 @@ def check_row_length(length: int) -> None:
   """Raises a ValueError where the devices cannot share a row evenly."""
   if length % count_position_cuts():
     raise errors.UserError(
-        f'A row has {length} positions, and cp = {count_position_cuts()} devices share'
-        ' them; make config.data.max_len a multiple, or change config.mesh.'
+        f'A row has {length} positions, and cp = {count_position_cuts()} devices share them; make'
+        ' config.data.max_len a multiple, or change config.mesh.'
     )
 
 
@@ -164,9 +164,8 @@ def assign_batch_parts(process_of: np.ndarray, axes: Sequence[str] = AXES) -> di
   in_order = [row for part in parts for row in part] == [*range(rows.size)]
   if not in_order or len({len(part) for part in parts}) > 1:
     raise errors.UserError(
-        f'On a mesh {dict(zip(axes, process_of.shape))} the processes hold'
-        f' these rows of a batch: {parts}; they must be as many each, and side'
-        ' by side: change config.mesh.'
+        f'On a mesh {dict(zip(axes, process_of.shape))} the processes hold these rows of a batch:'
+        f' {parts}; they must be as many each, and side by side: change config.mesh.'
     )
   return {p: parts.index(tuple(sorted(held[p]))) for p in held}
 
@@ -183,8 +182,8 @@ def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   rows = batch['inputs'].shape[-2] * find_batch_part()[1]
   if rows % (devices := count_batch_parts()):
     raise errors.UserError(
-        f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices'
-        ' share them; make config.train.batch_size / accumulate a multiple.'
+        f'A micro-batch has {rows} rows, and data x fsdp = {devices} devices share them; make'
+        ' config.train.batch_size / accumulate a multiple.'
     )
   check_row_length(batch['inputs'].shape[-1])
 

@@ -72,7 +72,7 @@ def count_step_flops(
 
   Args:
     student: Sizes.
-    num_tokens: Of examples, without padding.
+    num_tokens: Tokens of examples, without padding.
     squared_lengths: Sum of the squared lengths of the examples.
 
   Example: one example of 32,768 tokens takes 62 GFLOP a token on Qwen2.5-7B:

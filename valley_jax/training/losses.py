@@ -2,9 +2,9 @@
 
 The logits of a 32k row of Qwen2.5 are 20 GB; those of a chunk are small. Every device takes the
 tokens that are supervised out of its rows, and computes logits for these alone, a chunk at a time:
-a prompt or padding costs nothing. While a chunk's logits are there, its gradient is made, too (as
-in Liger, 2410.10989): they are computed once and never kept, and the gradient of the head is summed
-over a device's chunks before it is summed over devices.
+a prompt or padding costs nothing. While a chunk's logits are in memory, its gradient is computed,
+too (as in Liger, 2410.10989): they are computed once and never kept, and the gradient of the head
+is summed over a device's chunks before it is summed over devices.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _FSDP = 'fsdp'  # The one that cuts the head's gradient, and rows.
 
 
 class _LossSums(NamedTuple):
-  """Of one chunk, or of all; T tokens. A gradient not asked for is None."""
+  """Sums of one chunk, or of all; T tokens. A gradient that is not wanted is None."""
 
   total: Any
   loss_T: Any
@@ -200,7 +200,7 @@ def _cross_entropy_forward(hidden_BLD, head_DV, targets_BL, weights_BL, chunk_le
 
 def _cross_entropy_backward(chunk_len, z_loss, grads, cotangents):
   del chunk_len, z_loss
-  scale = cotangents[0]  # `loss_BL` is behind a stop_gradient.
+  scale = cotangents[0]  # No gradient goes through `loss_BL`.
   hidden_grad_BLD, head_grad_DV = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
   return hidden_grad_BLD, head_grad_DV, None, None
 
@@ -222,7 +222,7 @@ def cross_entropy(
 
   Args:
     hidden_BLD: Final hidden states, cut like the weights.
-    head_DV: Output head as it lies on the mesh; cast to the dtype of `hidden_BLD`, while its
+    head_DV: Output head as it is stored on the mesh; cast to the dtype of `hidden_BLD`, while its
       gradient is summed in float32.
     targets_BL: Token ids.
     weights_BL: Loss weights; where one is 0, nothing is computed.

@@ -1,6 +1,6 @@
 """Optimisers by optax, and learning-rate schedules.
 
-Every optimiser is made for a learning rate of 1: `train_step` multiplies by it, as an argument, so
+Every optimiser is built for a learning rate of 1: `train_step` multiplies by it, as an argument, so
 that runs of all lengths share one compiled step. Weight decay is decoupled, and of matrices alone.
 """
 

@@ -156,7 +156,7 @@ def init_state(
   Args:
     params: Parameters to begin with.
     tx: The optimiser.
-    declarations: What the parameters declare of themselves.
+    declarations: The tree of `parameters.describe_parameters`.
     dtype: Dtype, between steps, of the parameters that learn: float32 or bfloat16. The optimiser
       sees them, and their gradients, in float32.
   """
@@ -198,7 +198,7 @@ def train_step(
     learning_rate: Learning rate of this step.
     loss_fn: Sums of one micro-batch.
     tx: The optimiser, for a learning rate of 1.
-    declarations: What the parameters declare of themselves.
+    declarations: The tree of `parameters.describe_parameters`.
 
   Returns:
     The state after, and scalars: loss (nats a supervised token) and the other means of `loss_fn`,
