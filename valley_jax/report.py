@@ -77,6 +77,7 @@ def report(config: mlc.ConfigDict, workdir: str) -> None:
     }
     markdown = presentation.render_template('report.md.j2', context)
     jsonl.write_atomically(root / 'report.md', markdown)
+    # The page comes last of the files to read: where it exists, the others do.
     context = {**context, 'svgs': svgs, **_encode_samples(config.problems, runs)}
     page = presentation.render_template('report.html.j2', context)
     jsonl.write_atomically(root / 'report.html', page)
@@ -89,6 +90,7 @@ def _summarize_runs(
   """Compares the runs and writes the numbers; the curve's summary comes first."""
   size_runs, named_runs = runs_lib.select_size_runs(runs), runs_lib.select_named_runs(runs)
   summaries, exhibits = [], []
+  # Two comparisons, so that the curve's numbers do not depend on which subsets were run as well.
   if any(run.group for run in size_runs) or not named_runs:
     curve, by_difficulty = _compare_runs(size_runs, num_draws)
     jsonl.write_json(root / 'curve.json', encode_curve(curve))

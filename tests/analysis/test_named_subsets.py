@@ -17,37 +17,37 @@ VALLEY = valley.get_config().subsets.to_dict()
 DISTILL = distill.get_config().subsets.to_dict()
 
 
-def _smaller(subsets):
+def _shrink_sizes(subsets):
   def cut(one):
     sizes = {'random', 'size'} | ({'most'} if 'match' in one else set())
     return {k: v // SMALLER if k in sizes else v for k, v in one.items()}
 
-  return {name: [cut(one) for one in chosen] for name, chosen in subsets.items()}
+  return {name: [cut(one) for one in parts] for name, parts in subsets.items()}
 
 
-def _ids(subsets, name, read_ids=None):
-  rows = selections.select_rows(TABLE, _smaller(subsets), name, seed=0, read_ids=read_ids)
+def _select_ids(subsets, name, read_ids=None):
+  rows = selections.select_rows(TABLE, _shrink_sizes(subsets), name, seed=0, read_ids=read_ids)
   return [TABLE.ids[row] for row in rows]
 
 
-def _of(ids, column):
+def _count_values(ids, column):
   value_of = dict(zip(TABLE.ids, getattr(TABLE, column)))
   return collections.Counter(value_of[i] for i in ids)
 
 
 @pytest.mark.parametrize('name', VALLEY)
 def test_every_set_of_the_valley_is_what_its_name_says(name):
-  ids = _ids(VALLEY, name)
+  ids = _select_ids(VALLEY, name)
   kind, _, size = name.rpartition('_')
   if size != 'matched':
     # 30K are 300 here.
     assert len(ids) == int(size.removesuffix('k')) * 1000 // SMALLER
   if kind != 'random':
-    assert _of(ids, 'source').keys() == {'taco'}
+    assert _count_values(ids, 'source').keys() == {'taco'}
   if kind in ('correct', 'incorrect'):
-    assert _of(ids, 'is_correct').keys() == {kind == 'correct'}
+    assert _count_values(ids, 'is_correct').keys() == {kind == 'correct'}
   if kind in ('hard', 'easy'):
-    assert _of(ids, 'difficulty').keys() == {kind}
+    assert _count_values(ids, 'difficulty').keys() == {kind}
 
 
 @pytest.mark.parametrize(
@@ -58,17 +58,23 @@ def test_every_set_of_the_valley_is_what_its_name_says(name):
     ],
 )
 def test_matched_sets_are_of_one_size_and_alike(one, other, column):
-  one, other = _ids(VALLEY, one), _ids(VALLEY, other)
+  one, other = _select_ids(VALLEY, one), _select_ids(VALLEY, other)
   assert len(one) == len(other) and not set(one) & set(other)
-  assert _of(one, column) == _of(other, column)
+  assert _count_values(one, column) == _count_values(other, column)
 
 
 def test_the_random_sets_are_those_of_num_traces():
   def ids(name, num_traces):
-    found = corpus.choose_corpus(
-        TABLE, _smaller(VALLEY), name, num_traces=num_traces, num_held_out=10, seed=3, directory='.'
+    choice = corpus.choose_corpus(
+        TABLE,
+        _shrink_sizes(VALLEY),
+        name,
+        num_traces=num_traces,
+        num_held_out=10,
+        seed=3,
+        directory='.',
     )
-    return found.manifest['ids']
+    return choice.manifest['ids']
 
   for name, size in (('1k', 10), ('10k', 100), ('30k', 300)):
     assert ids(f'random_{name}', corpus.ALL) == ids('', size)
@@ -77,12 +83,12 @@ def test_the_random_sets_are_those_of_num_traces():
 # Of the first 30 questions all right traces of QwQ, and of each two of them.
 HARD = [
     i
-    for i in _ids(DISTILL, 'pool')
+    for i in _select_ids(DISTILL, 'pool')
     if int(i.removeprefix('t')) < 120
 ]  # fmt: skip
 
 
-def _two_a_question():
+def _pick_two_a_question():
   counts = collections.Counter()
   for i in HARD:
     question = TABLE.problem_ids[TABLE.ids.index(i)]
@@ -93,27 +99,27 @@ def _two_a_question():
 
 FILES = {
     'hard.json': HARD,
-    'farthest.json': [*_two_a_question()],
-    'nearest.json': [*_two_a_question()],
+    'farthest.json': [*_pick_two_a_question()],
+    'nearest.json': [*_pick_two_a_question()],
 }
 
 
 @pytest.mark.parametrize('name', DISTILL)
 def test_every_corpus_of_distillation_can_be_had(name):
-  ids = _ids(DISTILL, name, FILES.__getitem__)
+  ids = _select_ids(DISTILL, name, FILES.__getitem__)
   teacher = 'DeepSeek-R1' if name == 'r1' else 'QwQ-32B'
-  assert _of(ids, 'teacher').keys() == {teacher}
+  assert _count_values(ids, 'teacher').keys() == {teacher}
   if name not in ('r1', 'qwq'):
-    assert _of(ids, 'is_correct').keys() == {True}
+    assert _count_values(ids, 'is_correct').keys() == {True}
   if name in ('r1', 'qwq', 'right', 'hard'):
-    assert set(_of(ids, 'problem_ids').values()) == {1}
+    assert set(_count_values(ids, 'problem_ids').values()) == {1}
 
 
 def test_the_controls_have_as_many_traces_of_each_question():
   config = distill.get_config('traces_per_question=2')
   subsets = config.subsets.to_dict()
   counts = [
-      _of(_ids(subsets, name, FILES.__getitem__), 'problem_ids')
+      _count_values(_select_ids(subsets, name, FILES.__getitem__), 'problem_ids')
       for name in ('diverse', 'random', 'nearest')
   ]
   assert counts[0] == counts[1] == counts[2]
@@ -133,5 +139,5 @@ def test_the_controls_have_as_many_traces_of_each_question():
 )
 def test_a_set_is_chosen_by_the_configs_argument(module, arg, expected):
   config = module.get_config(arg)
-  found = config.subset, config.num_traces, config.train.steps_of
-  assert found == expected
+  choice = config.subset, config.num_traces, config.train.steps_of
+  assert choice == expected

@@ -57,7 +57,7 @@ PROGRAMS = [
 loads_config = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 
 
-def _run(verb, *arguments):
+def _run_verb(verb, *arguments):
   subprocess.run(
       [sys.executable, '-m', f'valley_jax.{verb}', *arguments],
       check=True,
@@ -67,7 +67,7 @@ def _run(verb, *arguments):
   )
 
 
-def _config(arguments):
+def _parse_config(arguments):
   """Returns the config that the command line stands for."""
   values = flags.FlagValues()
   config = config_flags.DEFINE_config_file(
@@ -77,7 +77,7 @@ def _config(arguments):
   return config.value
 
 
-def _files(directory):
+def _list_files(directory):
   return {
       str(path.relative_to(directory)): path
       for path in sorted(directory.rglob('*'))
@@ -90,12 +90,12 @@ def run(tmp_path_factory):
   """A workdir after all six verbs."""
   workdir = tmp_path_factory.mktemp('run')
   for verb in VERBS:
-    _run(verb, *CONFIG, f'--workdir={workdir}')
+    _run_verb(verb, *CONFIG, f'--workdir={workdir}')
   return workdir
 
 
 def test_every_file_of_the_flow_is_there(run):
-  found = [*_files(run)]
+  files = [*_list_files(run)]
   for name in [
       'shards/00000.array_record',
       'shards/manifest.json',
@@ -111,11 +111,11 @@ def test_every_file_of_the_flow_is_there(run):
       'curve.json',
       'figures/curve.png',
   ]:
-    assert name in found
+    assert name in files
   for folder in ('tensorboard/', 'tensorboard_report/', 'checkpoints/'):
-    assert any(name.startswith(folder) for name in found)
+    assert any(name.startswith(folder) for name in files)
   # Nothing half-made is left behind.
-  assert not [name for name in found if '.tmp' in name]
+  assert not [name for name in files if '.tmp' in name]
 
 
 def test_every_usable_trace_is_in_the_shards(run):
@@ -168,14 +168,14 @@ def test_the_config_that_ran_is_kept(run):
 
 @loads_config
 def test_every_verb_run_again_changes_nothing(run):
-  before = {name: path.read_bytes() for name, path in _files(run).items()}
-  times = {name: path.stat().st_mtime_ns for name, path in _files(run).items()}
+  before = {name: path.read_bytes() for name, path in _list_files(run).items()}
+  times = {name: path.stat().st_mtime_ns for name, path in _list_files(run).items()}
   typed = json.loads((run / 'scores.json').read_text())['command']
   for name, verb in VERBS.items():
-    config = _config(CONFIG).unlock()
+    config = _parse_config(CONFIG).unlock()
     config.command = typed.replace('valley_jax.score', f'valley_jax.{name}')
     verb(config.lock(), str(run))
-  after = _files(run)
+  after = _list_files(run)
   made_anew = {'scores.json', 'curve.json', 'report.html', 'report.md'}
   events = {n for n in {*before, *after} if n.startswith('tensorboard_report')}
   assert after.keys() - events == before.keys() - events
@@ -199,8 +199,8 @@ def test_programs_from_elsewhere_are_judged_and_scored(tmp_path):
       f'--config.submissions={tmp_path}/programs.jsonl',
       f'--workdir={tmp_path}',
   ]
-  _run('execute', *arguments)
-  _run('score', *arguments)
+  _run_verb('execute', *arguments)
+  _run_verb('score', *arguments)
   rows = jsonl.read_rows(tmp_path / 'judgements.jsonl', records.Judgement)
   assert [row.verdict.value for row in rows] == [v for _, _, v in PROGRAMS]
   scores = jsonl.read_json(tmp_path / 'scores.json')
@@ -218,7 +218,7 @@ def test_a_trained_student_writes_the_same_elsewhere(run, tmp_path):
       '--config.sample.max_new_tokens=32',
       '--config.sample.num_slots=8',
   ]
-  sample.sample(_config(arguments), str(tmp_path))
+  sample.sample(_parse_config(arguments), str(tmp_path))
   there, here = (
       list(jsonl.read_rows(path / 'completions.jsonl', records.Completion))
       for path in (run, tmp_path)

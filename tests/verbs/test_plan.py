@@ -28,7 +28,7 @@ def test_a_topology_has_a_kind_and_a_shape():
 
 
 @pytest.mark.parametrize('name', ['v6e', 'v6e:16', 'v5p:4x4', 'v9z:2x2', 'v6e:0x4', 'v6e:4x4x4'])
-def test_a_topology_that_there_is_not_is_refused_with_a_remedy(name):
+def test_an_unknown_topology_is_refused_with_a_remedy(name):
   with pytest.raises(ValueError, match=f'{name!r}.*(such as v6e:4x4|give AxB)'):
     chips.parse_topology(name)
 
@@ -60,14 +60,14 @@ def _make_config(**train):
 
 
 @pytest.fixture(scope='module')
-def lines(tmp_path_factory):
+def planned(tmp_path_factory):
   path = tmp_path_factory.mktemp('plan') / 'plan.json'
-  found = plan.plan(_make_config(), ['v5e:2x2'], output=str(path), with_decode=True)
-  return found, json.loads(path.read_text())
+  candidates = plan.plan(_make_config(), ['v5e:2x2'], output=str(path), with_decode=True)
+  return candidates, json.loads(path.read_text())
 
 
-def test_a_step_is_compiled_for_chips_that_are_not_there(lines):
-  [step, _], _ = lines
+def test_a_step_is_compiled_for_chips_that_are_not_there(planned):
+  [step, _], _ = planned
   student = plan.preset_student(_make_config())
   with jax.set_mesh(jax.make_mesh((1,) * 4, ('data', 'fsdp', 'cp', 'tp'))):
     size = parameters.count_params(parameters.abstract_params(student))
@@ -83,20 +83,20 @@ def test_a_step_is_compiled_for_chips_that_are_not_there(lines):
   assert 0 < step.bound.mfu < 1
 
 
-def test_a_chunk_of_decoding_is_compiled_too(lines):
-  [_, chunk], _ = lines
+def test_a_chunk_of_decoding_is_compiled_too(planned):
+  [_, chunk], _ = planned
   assert chunk.program == 'decode'
   assert chunk.needs.peak >= chunk.needs.arguments > 0
   assert chunk.bound.tokens_per_second > 0
 
 
-def test_the_table_and_the_file_say_the_same(lines):
-  found, rows = lines
+def test_the_table_and_the_file_say_the_same(planned):
+  candidates, rows = planned
   assert [row['topology'] for row in rows] == ['v5e:2x2'] * 2
-  assert rows[0]['needs']['peak'] == found[0].needs.peak
+  assert rows[0]['needs']['peak'] == candidates[0].needs.peak
   assert rows[0]['fits'] is True
-  table = plan.format_table(found)
-  assert f'{found[0].needs.peak / 1e9:.1f}' in table
+  table = plan.format_table(candidates)
+  assert f'{candidates[0].needs.peak / 1e9:.1f}' in table
 
 
 def test_a_batch_that_the_chips_cannot_share_is_refused():
@@ -151,8 +151,8 @@ def test_what_the_compiler_refuses_is_a_size_and_no_error():
   assert f'{needs.peak / 1e9:.1f}' in plan.format_table([line])
 
 
-def test_lora_needs_less_than_learning_it_all(lines):
-  [full, _], _ = lines
+def test_lora_needs_less_than_learning_it_all(planned):
+  [full, _], _ = planned
   config = _make_config(lora_rank=4)
   adapted = plan.plan_train_step(config, chips.parse_topology('v5e:2x2'), 'full', rows=1)
   # Two bytes a frozen parameter, where there were twelve.
@@ -161,8 +161,8 @@ def test_lora_needs_less_than_learning_it_all(lines):
   assert adapted.bound.hbm_bytes < full.bound.hbm_bytes
 
 
-def test_parameters_in_bfloat16_take_half(lines):
-  [full, _], _ = lines
+def test_parameters_in_bfloat16_take_half(planned):
+  [full, _], _ = planned
   config = _make_config(param_dtype='bfloat16')
   half = plan.plan_train_step(config, chips.parse_topology('v5e:2x2'), 'full', rows=1)
   ratio = half.needs.arguments / full.needs.arguments

@@ -17,7 +17,7 @@ _ATTACK = '</script><script>alert(1)</script><img src=x onerror=alert(2)>'
 _VERDICTS = ('AC', 'WA', 'TLE', 'ILE', 'MLE', 'OLE', 'RE', 'CE')
 
 
-def _scores(num_traces, seed, correct):
+def _make_scores(num_traces, seed, correct):
   share = sum(correct) / len(correct)
   return {
       'name': 'tiny',
@@ -49,7 +49,7 @@ def _scores(num_traces, seed, correct):
 
 def _write_run(root, num_traces, seed, correct, text='<think>a</think>b', subset=None):
   run = root / f'runs/{subset or f"n{num_traces:05d}"}_s{seed}'
-  scores = _scores(num_traces, seed, correct)
+  scores = _make_scores(num_traces, seed, correct)
   named = {} if subset is None else {'subset': subset}
   jsonl.write_json(run / 'scores.json', {**scores, **named})
   jsonl.write_rows(run / 'metrics.jsonl', [{'step': 1, 'loss': 2.5}])
@@ -84,7 +84,7 @@ def _write_run(root, num_traces, seed, correct, text='<think>a</think>b', subset
   jsonl.write_rows(run / 'judgements.jsonl', judgements)
 
 
-def _config(root, **changes):
+def _make_config(root, **changes):
   test = records.TestCase(input='5 5', expected='10')
   jsonl.write_rows(
       root / 'problems.jsonl',
@@ -109,11 +109,11 @@ def study(tmp_path_factory):
   for num_traces, n in [(0, 16), (16, 2), (64, 30)]:
     correct = [1] * n + [0] * (32 - n)
     _write_run(root, num_traces, 0, correct[::-1], _ATTACK)
-  report.report(_config(root), str(root))
+  report.report(_make_config(root), str(root))
   return root
 
 
-class _Page(html.parser.HTMLParser):
+class _PageParser(html.parser.HTMLParser):
   """Collects elements, and the texts of <script> elements."""
 
   def __init__(self, text):
@@ -131,7 +131,7 @@ class _Page(html.parser.HTMLParser):
       self.scripts[-1] += data
 
 
-def _outputs(root):
+def _read_outputs(root):
   """The bytes of all that `report` writes but TensorBoard's events."""
   paths = [root / name for name in ('report.html', 'report.md', 'curve.json')]
   paths += sorted((root / 'figures').glob('*.png'))
@@ -150,16 +150,16 @@ def test_the_numbers_are_also_in_a_file(study):
   assert curve['baseline']['pass_at_1'] == 0.5
 
 
-def test_what_was_waived_is_on_the_page_and_in_markdown(tmp_path):
+def test_waivers_are_on_the_page_and_in_markdown(tmp_path):
   _write_run(tmp_path, 16, 0, [1, 0])
   path = tmp_path / 'runs/n00016_s0/scores.json'
   scores = jsonl.read_json(path)
   scores.update(waivers=['memory_sum'], calibration=[0.1, 0.25])
   jsonl.write_json(path, scores)
-  report.report(_config(tmp_path), str(tmp_path))
-  said = 'T0; strict; waived: memory_sum; loop 0.100–0.250 s'
-  assert said in (tmp_path / 'report.html').read_text()
-  assert said in (tmp_path / 'report.md').read_text()
+  report.report(_make_config(tmp_path), str(tmp_path))
+  judged_on = 'T0; strict; waived: memory_sum; loop 0.100–0.250 s'
+  assert judged_on in (tmp_path / 'report.html').read_text()
+  assert judged_on in (tmp_path / 'report.md').read_text()
 
 
 def test_every_figure_is_on_the_page_in_markdown_and_a_png(study):
@@ -190,7 +190,7 @@ def test_every_run_comes_with_its_command(study):
 
 def test_the_page_loads_nothing_from_a_network(study):
   text = (study / 'report.html').read_text()
-  for tag, attrs in _Page(text).elements:
+  for tag, attrs in _PageParser(text).elements:
     assert tag not in ('link', 'iframe', 'img', 'object', 'embed')
     assert 'src' not in attrs
     assert attrs.get('href', '#').startswith('#')
@@ -198,7 +198,7 @@ def test_the_page_loads_nothing_from_a_network(study):
 
 
 def test_a_hostile_completion_stays_inert(study):
-  page = _Page((study / 'report.html').read_text())
+  page = _PageParser((study / 'report.html').read_text())
   assert len(page.scripts) == 2  # The data, and the page's own.
   data = json.loads(page.scripts[0])
   assert data['runs'][0]['samples'][0]['answer'] == _ATTACK
@@ -207,13 +207,13 @@ def test_a_hostile_completion_stays_inert(study):
 
 
 def test_the_script_makes_elements_from_text_only(study):
-  script = _Page((study / 'report.html').read_text()).scripts[1]
+  script = _PageParser((study / 'report.html').read_text()).scripts[1]
   for sink in ('innerHTML', 'outerHTML', 'insertAdjacent', 'write(', 'eval'):
     assert sink not in script
 
 
 def test_a_sample_shows_its_statement_and_first_failed_test(study):
-  page = _Page((study / 'report.html').read_text())
+  page = _PageParser((study / 'report.html').read_text())
   data = json.loads(page.scripts[0])
   assert data['statements']['p0'] == 'Add.\n\ndef f(x):'
   assert data['runs'][0]['samples'][0]['failed'] == {'number': 1, 'input': '5 5', 'expected': '10'}
@@ -221,16 +221,16 @@ def test_a_sample_shows_its_statement_and_first_failed_test(study):
 
 def test_hostile_names_are_escaped(tmp_path):
   _write_run(tmp_path, 16, 0, [1, 0])
-  config = _config(tmp_path, name=_ATTACK, command=_ATTACK)
+  config = _make_config(tmp_path, name=_ATTACK, command=_ATTACK)
   report.report(config, str(tmp_path))
-  page = _Page((tmp_path / 'report.html').read_text())
+  page = _PageParser((tmp_path / 'report.html').read_text())
   assert len(page.scripts) == 2
   assert 'img' not in [tag for tag, _ in page.elements]
 
 
 def test_a_single_run_has_a_page_and_no_verdict(tmp_path):
   _write_run(tmp_path, 16, 0, [1, 0])
-  report.report(_config(tmp_path), str(tmp_path))
+  report.report(_make_config(tmp_path), str(tmp_path))
   page = (tmp_path / 'report.html').read_text()
   assert '<h1>No base run, so no valley to look for.</h1>' in page
 
@@ -244,29 +244,29 @@ def _write_subsets(root, *names, base=True):
     _write_run(root, 16, 0, correct, subset=name)
 
 
-def _lines(root, beginning):
+def _find_lines(root, beginning):
   lines = (root / 'report.md').read_text().splitlines()
   return [line for line in lines if line.startswith(beginning)]
 
 
 def test_subsets_of_one_size_are_compared_and_are_on_no_curve(tmp_path):
   _write_subsets(tmp_path, 'correct', 'incorrect')
-  report.report(_config(tmp_path), str(tmp_path))
+  report.report(_make_config(tmp_path), str(tmp_path))
   page = (tmp_path / 'report.html').read_text()
   assert '<h1>correct beats incorrect by 50.0 points.</h1>' in page
   for name in ('subsets', 'pairs'):
     assert f'<section id="{name}">' in page
     assert (tmp_path / f'figures/{name}.png').exists()
   assert 'id="curve"' not in page and not (tmp_path / 'curve.json').exists()
-  found = jsonl.read_json(tmp_path / 'subsets.json')['all']
-  assert found['base']['pass_at_1'] == 0
-  assert found['pairs'][0]['difference'] == 0.5
+  comparison = jsonl.read_json(tmp_path / 'subsets.json')['all']
+  assert comparison['base']['pass_at_1'] == 0
+  assert comparison['pairs'][0]['difference'] == 0.5
 
 
 def test_a_subset_is_in_a_row_with_its_size_rates_and_gap_to_the_base(tmp_path):
   _write_subsets(tmp_path, 'correct', 'incorrect')
-  report.report(_config(tmp_path), str(tmp_path))
-  base, correct, *_ = _lines(tmp_path, ('| base student', '| correct |'))
+  report.report(_make_config(tmp_path), str(tmp_path))
+  base, correct, *_ = _find_lines(tmp_path, ('| base student', '| correct |'))
   assert base.startswith('| base student | 0 | 0 | 0.0\xa0% |')
   assert correct.startswith('| correct | 16 | 0 | 75.0\xa0% | ')
   assert '| +75.0 | ' in correct
@@ -276,21 +276,21 @@ def test_a_subset_is_in_a_row_with_its_size_rates_and_gap_to_the_base(tmp_path):
 def test_subsets_stand_in_the_order_of_the_study(tmp_path):
   _write_subsets(tmp_path, 'a', 'b')
   study = {'subsets': ('b', 'a')}
-  report.report(_config(tmp_path, study=study), str(tmp_path))
-  found = jsonl.read_json(tmp_path / 'subsets.json')['all']
-  assert [arm['name'] for arm in found['arms']] == ['b', 'a']
+  report.report(_make_config(tmp_path, study=study), str(tmp_path))
+  comparison = jsonl.read_json(tmp_path / 'subsets.json')['all']
+  assert [arm['name'] for arm in comparison['arms']] == ['b', 'a']
 
 
 def test_sizes_stay_on_the_curve_that_they_make_without_subsets(study, tmp_path):
   shutil.copytree(study / 'runs', tmp_path / 'runs')
   _write_subsets(tmp_path, 'correct', 'incorrect', base=False)
-  report.report(_config(tmp_path), str(tmp_path))
+  report.report(_make_config(tmp_path), str(tmp_path))
   assert (tmp_path / 'curve.json').read_bytes() == (study / 'curve.json').read_bytes()
   page = (tmp_path / 'report.html').read_text()
   assert '<h1>There is a valley, 43.8 points deep.</h1>' in page
   assert 'correct against incorrect: +50.0 points' in page
   run = '| correct (16) | 0 | 32 × 1 | 75.0\xa0%'
-  assert len(_lines(tmp_path, run)) == 1
+  assert len(_find_lines(tmp_path, run)) == 1
 
 
 def test_subsets_are_shown_by_difficulty(tmp_path):
@@ -301,27 +301,27 @@ def test_subsets_are_shown_by_difficulty(tmp_path):
     for i, problem in enumerate(scores['problems']):
       problem['difficulty'] = 'easy' if i < 8 else 'hard'
     jsonl.write_json(path, scores)
-  report.report(_config(tmp_path), str(tmp_path))
-  easy = _lines(tmp_path, '| easy | incorrect | 100.0')
-  hard = _lines(tmp_path, '| hard | incorrect | 0.0')
+  report.report(_make_config(tmp_path), str(tmp_path))
+  easy = _find_lines(tmp_path, '| easy | incorrect | 100.0')
+  hard = _find_lines(tmp_path, '| hard | incorrect | 0.0')
   assert len(easy) == len(hard) == 1
   assert (tmp_path / 'figures/subset_difficulty.png').exists()
 
 
 def test_the_base_run_alone_has_a_page(tmp_path):
   _write_run(tmp_path, 0, 0, [1, 0])
-  report.report(_config(tmp_path), str(tmp_path))
+  report.report(_make_config(tmp_path), str(tmp_path))
   assert 'The base student alone.' in (tmp_path / 'report.html').read_text()
 
 
 def test_judged_submissions_have_a_page_without_rates_or_samples(tmp_path):
-  scores = {**_scores(0, 0, [1, 0]), 'completion_rate': None}
+  scores = {**_make_scores(0, 0, [1, 0]), 'completion_rate': None}
   for name in ('think_tag_rate', 'think_closed_rate', 'no_program_rate'):
     scores[name] = None
   scores['pass_at_1_given_completion'] = None
   scores['mean_completion_tokens'] = None
   jsonl.write_json(tmp_path / 'scores.json', scores)
-  report.report(_config(tmp_path), str(tmp_path))
+  report.report(_make_config(tmp_path), str(tmp_path))
   page = (tmp_path / 'report.html').read_text()
   assert 'id="rates"' not in page
   assert 'id="samples"' not in page
@@ -329,13 +329,13 @@ def test_judged_submissions_have_a_page_without_rates_or_samples(tmp_path):
 
 def test_no_runs_are_an_error_with_a_remedy(tmp_path):
   with pytest.raises(ValueError, match='run `score`'):
-    report.report(_config(tmp_path), str(tmp_path))
+    report.report(_make_config(tmp_path), str(tmp_path))
 
 
 def test_many_long_completions_stay_under_three_megabytes(tmp_path):
   for seed in range(10):
     _write_run(tmp_path, 16, seed, [1, 0], '<' * 200_000)
-  report.report(_config(tmp_path), str(tmp_path))
+  report.report(_make_config(tmp_path), str(tmp_path))
   assert (tmp_path / 'report.html').stat().st_size < 3_000_000
 
 
@@ -343,11 +343,11 @@ def test_many_long_completions_stay_under_three_megabytes(tmp_path):
 # between report.md and the page, and at the very rename of the page.
 @pytest.mark.parametrize('operation', [12, 19, 27])
 def test_killed_and_run_again_gives_the_same_files(study, tmp_path, operation):
-  uninterrupted = _outputs(study)
+  uninterrupted = _read_outputs(study)
   shutil.copytree(study / 'runs', tmp_path / 'runs')
-  config = _config(tmp_path)
+  config = _make_config(tmp_path)
   killed = forked.start_verb('report', json.dumps(config.to_dict()), tmp_path, operation)
   assert killed.wait() == -9, killed.read_output()
-  assert 'report.html' not in _outputs(tmp_path)
+  assert 'report.html' not in _read_outputs(tmp_path)
   report.report(config, str(tmp_path))
-  assert _outputs(tmp_path) == uninterrupted
+  assert _read_outputs(tmp_path) == uninterrupted

@@ -17,7 +17,7 @@ from valley_jax import study
 _MEASURED = ('cpu_seconds', 'wall_seconds', 'memory_mib', 'calibration')
 
 
-def _config():
+def _make_config():
   config = valley.get_config('mini').unlock()
   config.study.sizes = (0,)
   config.study.subsets = ('hard_8', 'easy_8')
@@ -32,26 +32,26 @@ def _config():
 
 
 def _start_study(workdir, kill_at=forked.NEVER):
-  return forked.start_verb('study', _config(), workdir, kill_at)
+  return forked.start_verb('study', _make_config(), workdir, kill_at)
 
 
-def _results(workdir):
-  """Returns what a study found: all but times and file system order."""
-  found = {}
+def _read_results(workdir):
+  """Returns the results of a study: all but times and file system order."""
+  results = {}
   for path in sorted(workdir.rglob('*')):
     name = str(path.relative_to(workdir))
     if path.name == 'judgements.jsonl':
       rows = list(jsonl.read_rows(path, dict))
-      found[name] = [{k: v for k, v in row.items() if k not in _MEASURED} for row in rows]
+      results[name] = [{k: v for k, v in row.items() if k not in _MEASURED} for row in rows]
     elif path.name == 'metrics.jsonl':
       rows = jsonl.read_rows(path, dict)
-      found[name] = [(row['step'], row['loss']) for row in rows]
+      results[name] = [(row['step'], row['loss']) for row in rows]
     elif path.name in ('completions.jsonl', 'traces.jsonl', 'subsets.json'):
-      found[name] = path.read_bytes()
+      results[name] = path.read_bytes()
     elif path.name == 'scores.json':
-      found[name] = json.loads(path.read_bytes())
-      del found[name]['calibration']
-  return found
+      results[name] = json.loads(path.read_bytes())
+      del results[name]['calibration']
+  return results
 
 
 def test_the_base_student_learns_all_of_itself(tmp_path, monkeypatch):
@@ -63,22 +63,22 @@ def test_the_base_student_learns_all_of_itself(tmp_path, monkeypatch):
       ran.append((verb.__name__, config.train.lora_rank))
 
   monkeypatch.setattr(study, 'judge_teacher', lambda *_: None)
-  config = mlc.ConfigDict(json.loads(_config()))
+  config = mlc.ConfigDict(json.loads(_make_config()))
   config.train.lora_rank = 4
   learner = study.make_world(config, tmp_path, Clock())
   assert ran == [('shard', 0), ('train', 0)]
   assert learner.train.lora_rank == 4
 
 
-def _points(command='', **grid):
-  config = mlc.ConfigDict(json.loads(_config()))
+def _plan_runs(command='', **grid):
+  config = mlc.ConfigDict(json.loads(_make_config()))
   config.command = command
   config.study.update(grid)
   return list(study.plan_runs(config.lock(), pathlib.Path('/s')))
 
 
 def test_every_size_and_every_subset_is_run_with_every_seed():
-  points = _points(sizes=(8, 0), subsets=('hard_8',), seeds=(3, 4))
+  points = _plan_runs(sizes=(8, 0), subsets=('hard_8',), seeds=(3, 4))
   assert [(str(run), c.subset, c.num_traces, c.seed) for c, run in points] == [
       ('/s/runs/n00000_s3', '', 0, 3),
       ('/s/runs/n00008_s3', '', 8, 3),
@@ -91,7 +91,7 @@ def test_every_size_and_every_subset_is_run_with_every_seed():
 def test_the_command_of_a_run_makes_that_run_alone():
   typed = ['python', '--config.study.sizes=(0, 8)', '--config.study.seeds']
   typed += ['(0, 1)', "--config.study.subsets=('hard_8',)", '--config.seed=5']
-  points = _points(shlex.join(typed), sizes=(8,), subsets=('hard_8',))
+  points = _plan_runs(shlex.join(typed), sizes=(8,), subsets=('hard_8',))
   assert [shlex.split(point.command) for point, _ in points] == [
       [
           'python',
@@ -111,17 +111,15 @@ def test_the_command_of_a_run_makes_that_run_alone():
         ({'subset': 'hard_8'}, r"config.study.subsets=\('hard_8',\)"),
     ],
 )
-def test_a_subset_that_cannot_be_meant_is_refused_before_anything_is_made(
-    tmp_path, changes, message
-):
-  config = mlc.ConfigDict(json.loads(_config()))
+def test_a_wrong_subset_is_refused_before_anything_is_written(tmp_path, changes, message):
+  config = mlc.ConfigDict(json.loads(_make_config()))
   config.update_from_flattened_dict(changes)
   with pytest.raises(ValueError, match=message):
     study.study(config, str(tmp_path))
   assert not [*tmp_path.iterdir()]
 
 
-def test_what_a_subset_lacks_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+def test_a_subset_that_lacks_traces_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
   tiny.write_world(tmp_path)
   monkeypatch.setattr(study.train, 'train', lambda *_: pytest.fail('trained'))
   subsets = {'few': ({'random': 2},), 'many': ({'random': 13},)}
@@ -141,10 +139,10 @@ def uninterrupted(tmp_path_factory):
 
 
 def test_a_study_makes_every_file_of_the_flow(uninterrupted):
-  found = _results(uninterrupted)
+  results = _read_results(uninterrupted)
   for run in ('runs/n00000_s0', 'runs/hard_8_s0', 'runs/easy_8_s0'):
     for name in ('completions.jsonl', 'judgements.jsonl', 'scores.json'):
-      assert f'{run}/{name}' in found
+      assert f'{run}/{name}' in results
   assert (uninterrupted / 'report.html').exists()
 
 
@@ -153,9 +151,9 @@ def test_two_subsets_of_one_size_are_two_runs_and_compared(uninterrupted):
   for name in ('hard_8', 'easy_8'):
     scores = jsonl.read_json(runs / f'{name}_s0' / 'scores.json')
     assert (scores['subset'], scores['num_traces']) == (name, 8)
-    made = jsonl.read_json(runs / f'{name}_s0' / 'subset.json')
-    assert scores['subset_sha256'] == made['ids_sha256']
-    assert made['difficulty'] == {name.removesuffix('_8'): 8}
+    manifest = jsonl.read_json(runs / f'{name}_s0' / 'subset.json')
+    assert scores['subset_sha256'] == manifest['ids_sha256']
+    assert manifest['difficulty'] == {name.removesuffix('_8'): 8}
   compared = jsonl.read_json(uninterrupted / 'subsets.json')['all']
   (pair,) = compared['pairs']
   assert (pair['name'], pair['other']) == ('hard_8', 'easy_8')
@@ -174,5 +172,5 @@ def test_a_study_killed_again_and_again_ends_the_same(uninterrupted, tmp_path):
     killed = _start_study(workdir, kill_at)
     assert killed.wait() == -9, killed.read_output()
   assert _start_study(workdir).wait() == 0
-  found, wanted = _results(workdir), _results(uninterrupted)
-  assert found == wanted
+  results, wanted = _read_results(workdir), _read_results(uninterrupted)
+  assert results == wanted

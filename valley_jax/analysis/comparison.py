@@ -161,17 +161,33 @@ def compare_groups(
       )
       for i, name in enumerate(names)
   ]
-  first = int(names[0] == 0)  # Of the groups that are not the base.
-  others = range(first, len(names))
+  return _assemble_comparison(len(values), results, means, draws)
+
+
+def _assemble_comparison(
+    num_problems: int, results: Sequence[GroupResult], means: np.ndarray, draws: np.ndarray
+) -> Comparison:
+  """Adds differences and the edge to results of groups, the base first if there is one.
+
+  Args:
+    num_problems: Number of problems that all groups share.
+    results: pass@1 of each group.
+    means: Mean over problems of each group, shape (groups,).
+    draws: The same of every resample, shape (draws, groups).
+  """
+  first = int(results[0].name == 0)  # Index of the first group that is not the base.
+  others = range(first, len(results))
   subtract = functools.partial(_subtract_pairs, results, means, draws)
-  is_curve = first and names[1:] and all(isinstance(name, int) for name in names)
+  sizes = [group.name for group in results[first:] if isinstance(group.name, int)]
+  # An edge needs a baseline, and an axis on which all groups have a place.
+  has_edge = first and sizes and len(sizes) == len(others)
   return Comparison(
-      num_problems=len(values),
+      num_problems=num_problems,
       base=results[0] if first else None,
       groups=tuple(results[first:]),
       against_base=subtract([(i, 0) for i in others if first]),
       pairs=subtract(list(itertools.combinations(others, 2))),
-      edge=_find_edge(names[1:], means, draws) if is_curve else None,
+      edge=_find_edge(sizes, means, draws) if has_edge else None,
   )
 
 
@@ -253,6 +269,7 @@ def find_crossing(sizes: Sequence[int], gaps: np.ndarray) -> float:
     >>> find_crossing([1000, 10_000], np.array([-0.05, 0.05]))  # doctest: +ELLIPSIS
     3162.27...
   """
+  # Only after the lowest point: a curve may also cross 0 on its way down, or wiggle there.
   lowest = int(np.argmin(gaps))
   if gaps[lowest] >= 0:
     return 0.0

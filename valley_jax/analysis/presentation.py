@@ -87,7 +87,7 @@ class Exhibit:
   name: str  # Name of the file, and of the anchor on the page.
   title: str
   caption: str
-  figure: figure_lib.Figure | None = None
+  figure: Any = None  # A matplotlib figure; None for a table alone.
   rows: Sequence[Mapping[str, str]] = ()
   is_open: bool = False  # Whether the page shows the numbers without a click.
 
@@ -195,6 +195,7 @@ def to_svg(figure: figure_lib.Figure, name: str) -> markupsafe.Markup:
     figure.savefig(out, format='svg', transparent=True, metadata=no_metadata)
   svg = out.getvalue().decode()
   svg = svg[svg.index('<svg') :]
+  # Text of the file is changed, not the figure: matplotlib cannot draw in CSS variables.
   for pattern, replacement in _INLINE:
     svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
   for variable, color in _CSS_VARIABLES.items():
