@@ -1,25 +1,47 @@
-"""What holds for every test: CPU, eight devices, no network, no chance."""
+"""What holds for every test: CPU, eight devices, no network, no chance; and a tiny world."""
 
 import os
+import pathlib
 
 import hypothesis
+import pytest
 
-# Before JAX is imported, here and in every program that a test starts. One
-# process of eight devices serves the tests of one device too: what they
-# compile runs on the first. A test that starts a program which is to see one
-# device sets JAX_NUM_CPU_DEVICES=1 for it.
+# Before JAX is imported, here and in every program that a test starts. One process of eight devices
+# serves the tests of one device, too: what they compile runs on the first. A test that starts a
+# program for one device sets JAX_NUM_CPU_DEVICES=1.
 os.environ.update(
     JAX_PLATFORMS='cpu',
     JAX_NUM_CPU_DEVICES='8',
-    # XLA's pool of threads: eight devices that meet in a collective need eight
-    # at once, and would wait forever on a machine of two cores.
+    # XLA's pool of threads. Eight devices in a collective need eight threads at once; with the two
+    # of a machine of two cores they would wait forever.
     NPROC='16',
     HF_HUB_OFFLINE='1',
     TOKENIZERS_PARALLELISM='false',
-    TRANSFORMERS_VERBOSITY='error',  # No banner that torch is not here.
+    TRANSFORMERS_VERBOSITY='error',  # No message that torch is missing.
     MPLBACKEND='agg',
 )
 
 # The same examples on every run, and no deadline: a first call compiles.
 hypothesis.settings.register_profile('valley_jax', derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile('valley_jax')
+
+
+@pytest.fixture(scope='session')
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+  """Traces, problems and shards that all tests of a process read; none of them writes here."""
+  # Imported here: tests that need no JAX do not wait for it.
+  from tests import tiny
+
+  path = tmp_path_factory.mktemp('tiny_world')
+  tiny.write_world(path)
+  return path
+
+
+@pytest.fixture(scope='session')
+def tiny_student(tiny_world: pathlib.Path) -> pathlib.Path:
+  """The workdir of an untrained student of `tiny_world`."""
+  from tests import tiny
+  from valley_jax import train
+
+  train.train(tiny.config(tiny_world, num_traces=0), str(tiny_world / 'student'))
+  return tiny_world / 'student'

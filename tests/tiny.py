@@ -139,6 +139,12 @@ def config(workdir: pathlib.Path, **changes: Any) -> mlc.ConfigDict:
   return c.lock()
 
 
+def link_world(tiny_world: pathlib.Path, workdir: pathlib.Path) -> None:
+  """Makes the files of `tiny_world` those of another world, which may have more of them."""
+  for path in tiny_world.iterdir():
+    (workdir / path.name).symlink_to(path)
+
+
 def write_world(workdir: pathlib.Path, response: str = '') -> None:
   """Writes traces, all with this response if any, problems and shards."""
   jsonl.write_rows(

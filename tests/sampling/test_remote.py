@@ -18,7 +18,6 @@ from valley_jax import convert
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
-from valley_jax import train
 from valley_jax.data.tokens import tokenization
 from valley_jax.sampling import connection
 from valley_jax.sampling import dialects
@@ -37,11 +36,10 @@ def _config(world, **changes):
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory):
+def world(tiny_student, tmp_path_factory):
   """A world, a student that knows nothing, and its HF directory."""
   path = tmp_path_factory.mktemp('world')
-  tiny.write_world(path)
-  train.train(tiny.config(path, num_traces=0), str(path / 'student'))
+  tiny.link_world(tiny_student.parent, path)
   convert.export(path / 'student', path / 'hf', 'float32')
   return path
 

@@ -10,7 +10,6 @@ from tests import train_program
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
-from valley_jax import train
 
 
 def _config(world, **changes):
@@ -29,11 +28,10 @@ def _config(world, **changes):
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory):
+def world(tiny_student, tmp_path_factory):
   """A world, a student that knows nothing, and all samples at once."""
   path = tmp_path_factory.mktemp('world')
-  tiny.write_world(path)
-  train.train(tiny.config(path, num_traces=0), str(path / 'student'))
+  tiny.link_world(tiny_student.parent, path)
   sample.sample(_config(path), str(path / 'whole'))
   return path
 

@@ -8,7 +8,6 @@ from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
-from valley_jax import train
 
 
 def _config(world, **changes):
@@ -21,11 +20,10 @@ def _config(world, **changes):
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory):
+def world(tiny_student, tmp_path_factory):
   """A world and a student that knows nothing."""
   path = tmp_path_factory.mktemp('world')
-  tiny.write_world(path)
-  train.train(tiny.config(path, num_traces=0), str(path / 'student'))
+  tiny.link_world(tiny_student.parent, path)
   return path
 
 

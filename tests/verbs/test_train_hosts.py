@@ -61,7 +61,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize('first, then', [(1, 2), (2, 1)])
+@pytest.mark.parametrize('first, then', [(1, 2), pytest.param(2, 1, marks=pytest.mark.long)])
 def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
   config, workdir = whole
   other = workdir.with_name(f'{first}_then_{then}')
@@ -89,6 +89,7 @@ def test_told_to_go_a_run_goes_on_with_other_hosts(whole, first, then):
   assert not wrong, wrong
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_run_goes_on_with_four_hosts(whole, tmp_path):
   """The same data to the token, and the same losses but for rounding."""

@@ -15,9 +15,9 @@ _SUBSETS = {'short': ({'where': 'num_tokens', 'most': 44}, {'random': 4}), 'some
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory):
+def world(tiny_world, tmp_path_factory):
   path = tmp_path_factory.mktemp('world')
-  tiny.write_world(path)
+  tiny.link_world(tiny_world, path)
   return path
 
 

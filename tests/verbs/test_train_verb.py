@@ -26,9 +26,9 @@ NUM_STEPS = 50
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory):
+def world(tiny_world, tmp_path_factory):
   path = tmp_path_factory.mktemp('world')
-  tiny.write_world(path)
+  tiny.link_world(tiny_world, path)
   return path
 
 
