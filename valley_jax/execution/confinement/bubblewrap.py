@@ -42,13 +42,25 @@ def expose_binds(isolation: isolation_lib.Isolation) -> isolation_lib.Isolation:
   closed = [source for source, _ in isolation.binds if not is_open_to_all(source)]
   if isolation.uid is None or not closed:
     return isolation
+  binds = _mount_binds(isolation.binds, closed[0])
+  interpreter, libraries = isolation.interpreter, ''
+  if isolation.tier == 'T2':  # Without a mount namespace inside, paths are those of this thread.
+    for (source, _), (mounted, _) in zip(isolation.binds, binds):
+      if interpreter.startswith(f'{source}/'):
+        interpreter = mounted + interpreter.removeprefix(source)
+        libraries = f'{mounted}/lib'
+  return dataclasses.replace(isolation, binds=binds, interpreter=interpreter, libraries=libraries)
+
+
+def _mount_binds(binds: tuple[tuple[str, str], ...], closed: str) -> tuple[tuple[str, str], ...]:
+  """Mounts the binds below /mnt, for the calling thread; returns where they are now."""
   libc = ctypes.CDLL(None, use_errno=True)
 
   def check_call(result: int, call: str) -> None:
     if result != 0:
       reason = os.strerror(ctypes.get_errno())
       raise isolation_lib.IsolationError(
-          f'{call} failed ({reason}), so the sandbox cannot see {closed[0]}, which only root can'
+          f'{call} failed ({reason}), so the sandbox cannot see {closed}, which only root can'
           ' read. Use a Python that every user can read, or run as a user who owns it.'
       )
 
@@ -59,22 +71,14 @@ def expose_binds(isolation: isolation_lib.Isolation) -> isolation_lib.Isolation:
   check_call(libc.unshare(_CLONE_NEWNS), 'unshare(CLONE_NEWNS)')
   mount_path('none', '/', '', _MS_REC | _MS_PRIVATE)  # So that the host does not see the mounts.
   mount_path('tmpfs', _MOUNT_POINT, 'tmpfs', 0)
-  binds = []
-  for source, target in isolation.binds:
+  mounted_binds = []
+  for source, target in binds:
     mounted = f'{_MOUNT_POINT}/{os.path.basename(target)}'
     os.mkdir(mounted, 0o755)
     mount_path(source, mounted, '', _MS_BIND | _MS_REC)
-    binds.append((mounted, target))
+    mounted_binds.append((mounted, target))
   os.chmod(_MOUNT_POINT, 0o755)
-  interpreter, libraries = isolation.interpreter, ''
-  if isolation.tier == 'T2':  # Without a mount namespace inside, paths are those of this thread.
-    for (source, _), (mounted, _) in zip(isolation.binds, binds):
-      if interpreter.startswith(f'{source}/'):
-        interpreter = mounted + interpreter.removeprefix(source)
-        libraries = f'{mounted}/lib'
-  return dataclasses.replace(
-      isolation, binds=tuple(binds), interpreter=interpreter, libraries=libraries
-  )
+  return tuple(mounted_binds)
 
 
 def build_bubblewrap_command(

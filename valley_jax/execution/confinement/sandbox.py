@@ -63,6 +63,17 @@ def compute_wall_limit(cpu_seconds: float) -> float:
   return max(3 * cpu_seconds, cpu_seconds + 5.0)
 
 
+def _build_request_limits(limits: records.Limits, wall_seconds: float) -> dict[str, int]:
+  assert limits.cpu_seconds is not None
+  return {
+      'cpu_us': int(BORDERLINE_FACTOR * limits.cpu_seconds * 1e6),
+      'wall_us': int(wall_seconds * 1e6),
+      'memory_bytes': limits.memory_mib << 20,
+      'output_bytes': limits.output_kib << 10,
+      'max_processes': cgroups.MAX_PROCESSES,
+  }
+
+
 def _poll_stream(stream, event: int, seconds: float) -> bool:
   """Waits for an event; returns whether it has come."""
   poller = select.poll()
@@ -96,12 +107,7 @@ class Sandbox:
     self._counted_seconds = 0.0  # CPU seconds since then that belong to tests so far.
     self._memory_mib = limits.memory_mib + _SLACK_MIB
     wall_seconds = compute_wall_limit(limits.cpu_seconds)
-    self._limits = {
-        'cpu_us': int(BORDERLINE_FACTOR * limits.cpu_seconds * 1e6),
-        'wall_us': int(wall_seconds * 1e6),
-        'memory_bytes': limits.memory_mib << 20,
-        'output_bytes': limits.output_kib << 10,
-        'max_processes': cgroups.MAX_PROCESSES,
+    self._limits = _build_request_limits(limits, wall_seconds) | {
         'sum_memory': cgroup is None,  # Over /proc, as no cgroup counts it.
         'may_write': may_write,
         'is_dialogue': bool(ends),
