@@ -102,6 +102,7 @@ class _RunIndex:
   def __init__(self, runs: Mapping[int, np.ndarray], num_problems: int):
     owners = [np.full(len(h), row, np.uint32) for row, h in runs.items()]
     hashes = np.concatenate([np.empty(0, np.uint64), *runs.values()])
+    # Sorted, so that the problems of a run are neighbours, which a binary search finds.
     order = np.argsort(hashes, kind='stable')
     self._hashes = hashes[order]
     owners = np.concatenate([np.empty(0, np.uint32), *owners])
@@ -132,7 +133,7 @@ def _cut_common_passage(one: texts.Statement, other: texts.Statement, n: int) ->
   best = 0, 0
   for i, is_present in enumerate(present):
     start, length = (start, length + 1) if is_present else (i + 1, 0)
-    best = max(best, (length, -start))
+    best = max(best, (length, -start))  # Of equally long passages, the first.
   length, start = best[0], -best[1]
   return one.cut_passage(start, start + length + n - 1 if length else start)
 
@@ -188,6 +189,7 @@ class Contamination:
     self._phrases = _find_phrases(masked)
     own = [self._drop_phrases(statement) for statement in masked]
     self._codes = [texts.hash_words(x.words).astype(np.uint32) for x in own]
+    # Of 4 words, since variables that were renamed leave few longer runs.
     masked_runs = {row: _hash_different_runs(x.words, _RUN) for row, x in enumerate(own)}
     self._masked_runs = _RunIndex(masked_runs, len(self._ids))
     self._matches: dict[int, Match | None] = {}  # By the question's hash.
@@ -221,6 +223,7 @@ class Contamination:
     whole = self._match_whole_text(question)
     if whole:
       return whole
+    # Each n has an index of its own: a short problem is compared by runs as long as itself.
     best = 0.0, 0, self._settings.n
     for n, runs in sorted(self._runs.items(), reverse=True):
       if n <= len(question.words):
@@ -261,6 +264,7 @@ class Contamination:
     totals = np.minimum(self._masked_runs.totals, len(runs))
     shares = self._masked_runs.count_shared_runs(runs) / totals
     best, where = 0.0, None
+    # An alignment is slow: only the problems that share most runs are aligned.
     for row in np.argsort(-shares, kind='stable')[:_MAX_ALIGNED]:
       problem = self._codes[row].tolist()
       if shares[row] < _MIN_SHARE or len(problem) < s.aligned_min_words:

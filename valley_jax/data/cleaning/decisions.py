@@ -42,7 +42,7 @@ class Refusal:
 
   Attributes:
     reason: One of few, to be counted: think, near_trace.
-    detail: What a person needs to judge it: the id of the other trace.
+    detail: Evidence for a person to judge it by: the id of the other trace.
   """
 
   reason: str
@@ -90,7 +90,7 @@ def write_decisions(
   """Decides about every trace; does nothing if decisions.jsonl exists.
 
   Args:
-    directory: Where quarantine.jsonl and decisions.jsonl go.
+    directory: Directory of quarantine.jsonl and decisions.jsonl.
     sources: In the order in which they are read.
     read: Yields the traces of a source.
     decide: Is called for each trace, in order.
@@ -161,6 +161,7 @@ def _record_decision(
       for name in _LABELS
       if getattr(outcome, name) != getattr(trace, name)
   }
+  # decisions.jsonl holds labels only: another change would be lost in the second pass.
   if records.replace(trace, **labels) != outcome:
     raise errors.UserError(
         f'More of trace {trace.trace_id} was changed than its labels'
@@ -184,6 +185,7 @@ def read_kept_traces(directory: pathlib.Path, read: Read) -> Iterator[records.Tr
   for source, of_source in itertools.groupby(rows, lambda row: row.source):
     # Bad rows were written down the first time.
     bad: collections.deque[Any] = collections.deque(maxlen=0)
+    # To the longer of the two, so that a trace too many is noticed as well.
     for row, trace in itertools.zip_longest(of_source, read(source, bad)):
       ids = [x.trace_id if x else None for x in (row, trace)]
       if ids[0] != ids[1]:

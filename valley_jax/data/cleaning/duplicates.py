@@ -177,6 +177,7 @@ class Duplicates:
       trace: The next trace.
       sketch: Sketch of its response, if it was computed before.
     """
+    # First: a trace that is refused for its question must not be remembered.
     same_question = self._find_same_question(trace)
     if same_question and same_question.is_refused:
       return same_question
@@ -207,6 +208,7 @@ class Duplicates:
     sketch = sketch or self._sketch_response(trace.response)
     if sketch.is_short:
       problem_id = (same_question or trace).problem_id
+      # The key of a short response includes its question: `yes` repeats no other problem's `yes`.
       sketch = sketch._replace(key=texts.hash_text(problem_id, trace.response))
     match = self._index.find_first(sketch)
     if match is None:
@@ -214,5 +216,6 @@ class Duplicates:
       self._trace_ids.append(trace.trace_id)
       return None
     row, similarity = match
+    # The index gives 1 to equal texts only.
     kind = Kind.EXACT_TRACE if similarity == 1 else Kind.NEAR_TRACE
     return Duplicate(kind, self._trace_ids[row], similarity)

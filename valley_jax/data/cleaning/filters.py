@@ -123,6 +123,7 @@ def build_filters(settings: Settings) -> tuple[Filter, ...]:
   partial, s = functools.partial, settings
   languages = frozenset(map(records.canonical_language, _fold_names(s.languages)))
   judgements = frozenset(JUDGEMENTS[name] for name in _fold_names(s.judgement))
+  # Functions of the module with arguments, not closures: filters are pickled.
   keeps: dict[str, Callable[[records.Trace], bool]] = {
       'sources': partial(_has_label, field='source', names=_fold_names(s.sources)),
       'not_splits': partial(_lacks_label, field='split', names=_fold_names(s.not_splits)),
@@ -137,6 +138,7 @@ def build_filters(settings: Settings) -> tuple[Filter, ...]:
       'parses': _has_parsing_program,
       'loop_characters': partial(_has_no_loop, length=s.loop_characters),
   }
+  # False, 0 and () turn a filter off.
   return tuple(Filter(name, keep) for name, keep in keeps.items() if getattr(s, name))
 
 
@@ -165,7 +167,7 @@ def _has_parsing_program(trace: records.Trace) -> bool:
   return source is not None and does_program_parse(source, language)
 
 
-def _has_length(trace: records.Trace, window: tuple[float, float]) -> bool:
+def _has_length(trace: records.Trace, window: tuple[float, ...]) -> bool:
   return window[0] <= len(trace.response) <= window[1]
 
 
@@ -182,7 +184,7 @@ def _has_judgement(trace: records.Trace, judgements: frozenset[bool | None]) -> 
   return trace.is_correct in judgements
 
 
-def _has_pass_rate(trace: records.Trace, window: tuple[float, float]) -> bool:
+def _has_pass_rate(trace: records.Trace, window: tuple[float, ...]) -> bool:
   return trace.pass_rate is not None and window[0] <= trace.pass_rate <= window[1]
 
 

@@ -68,6 +68,7 @@ class Sketcher:
     is_short = len(words) < max(1, self._min_words)
     if is_short or not self._num_hashes:
       return Sketch(key, None, is_short)
+    # datasketch takes 32 bits.
     grams = texts.hash_ngrams(words, self._num_words) >> np.uint64(32)
     minhash = datasketch.MinHash(
         self._num_hashes,
@@ -122,6 +123,7 @@ class Table:
       self._num_used += 1
 
   def _grow_table(self) -> None:
+    # In the order of slots, not of rows: `find_first` takes the least row itself.
     larger = Table(2 * len(self._keys))
     for key, row in zip(self._keys, self._rows):
       if key:
@@ -172,7 +174,7 @@ class Index:
     return texts.finish_hashes(mixed).tolist()
 
   def _estimate_similarity(self, low_bytes: np.ndarray, row: int) -> float:
-    start = row * self._num_hashes
+    start = row * self._num_hashes  # Every row has its place, also one without hashes.
     other = self._low_bytes[start : start + self._num_hashes]
     equal = np.count_nonzero(low_bytes == np.frombuffer(other, np.uint8))
     share = float(equal) / self._num_hashes

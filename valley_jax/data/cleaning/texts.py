@@ -62,13 +62,14 @@ def hash_text(*parts: str) -> int:
   digest = hashlib.blake2b(digest_size=8)
   for part in parts:
     folded = ' '.join(unicodedata.normalize('NFKC', part).split())
+    # NUL ends each part, so that ('ab', 'c') and ('a', 'bc') differ.
     digest.update(folded.encode('utf-8', 'surrogatepass') + b'\0')
   return int.from_bytes(digest.digest(), 'little')
 
 
 def split_words(text: str) -> list[bytes]:
   """Returns the words in lower case, as UTF-8, without any punctuation."""
-  if not text.isascii():
+  if not text.isascii():  # Most responses are ASCII, and this takes most of the time.
     text = unicodedata.normalize('NFKC', text)
     text = _ONE_IDEOGRAM.sub(r' \1 ', _SIGNS.sub(' ', text))
   data = text.lower().encode('utf-8', 'surrogatepass')

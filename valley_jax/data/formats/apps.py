@@ -104,8 +104,10 @@ def _measure_depth(raw: bytes) -> int:
 def _list_function_tests(pairs: _InputOutput, starter_code: str) -> Iterator[records.TestCase]:
   inputs = list(map(bytes, pairs.inputs))
   outputs = list(map(bytes, pairs.outputs))
+  # Python wrote these dicts with integer keys, and JSON made texts of the keys.
   if any(re.search(rb'[{,]\s*"-?\d+"\s*:', raw) for raw in inputs + outputs):
     raise conversion.UnjudgeableError('a dict with integer keys, which JSON cannot carry')
+  # As bytes, never parsed to Python: integers of any length survive.
   if are_outputs_wrapped(outputs, starter_code):
     outputs = [bytes(_RAWS.decode(output)[0]) for output in outputs]
   for given, expected in zip(inputs, outputs, strict=True):
@@ -153,14 +155,17 @@ def _build_row_limits(row: AppsRow) -> records.Limits:
   return conversion.build_limits(parse_quantity(row.time_limit), parse_quantity(row.memory_limit))
 
 
+def _build_problem_id(row: AppsRow, place: conversion.Place, source: str) -> str:
+  number = next((x for x in (row.problem_id, row.id) if x is not None), None)
+  # Without an id, the index from 0, as OpenCodeReasoning-2 counts.
+  return f'{source}/{place.stem}/{place.index if number is None else number}'
+
+
 def convert_apps_row(
     row: AppsRow, place: conversion.Place, source: str
 ) -> Iterator[conversion.Item]:
   """Yields the problem `source/split/id`; `source` is apps or taco."""
-  number = next((x for x in (row.problem_id, row.id) if x is not None), None)
-  # Without an id, the index from 0, as OpenCodeReasoning-2 counts.
-  number = place.index if number is None else number
-  problem_id = f'{source}/{place.stem}/{number}'
+  problem_id = _build_problem_id(row, place, source)
   starter_code = row.starter_code or ''
   with conversion.naming_column('input_output'):
     pairs = _decode_input_output(row.input_output)
@@ -179,6 +184,7 @@ def convert_apps_row(
   statement, stub, name = row.question, '', pairs.fn_name or ''
   if name:
     statement, stub = conversion.ask_for_function(name, statement, starter_code)
+  # A class Solution is LeetCode's, whose signatures name types that it provides.
   provided = asserts.LEETCODE_PRELUDE if 'class Solution' in starter_code else ''
   yield records.Problem(
       problem_id=problem_id,

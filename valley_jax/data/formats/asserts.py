@@ -95,6 +95,7 @@ def find_entry_point(test: str) -> str:
     'f'
   """
   called = [x for x in _CALLED.findall(test) if not keyword.iskeyword(x)]
+  # `set(f(1))` tests f: builtins only count if nothing else is called.
   own = [name for name in called if not hasattr(builtins, name)]
   return next(iter(own or called), '')  # MBPP/126 asks for a `sum`.
 

@@ -89,6 +89,7 @@ def convert_codecontests_row(
     limits = conversion.build_limits(seconds, memory_mib)
   with conversion.naming_column('source'):
     platform = _name_value(row.source, _PLATFORMS)
+  # The rating of Codeforces says more than a letter.
   with conversion.naming_column('difficulty'):
     difficulty = _name_value(row.difficulty, _DIFFICULTIES)
   yield conversion.require_hidden_test(
@@ -128,6 +129,7 @@ class CodeforcesRow(ocr.CodeforcesStatement, kw_only=True):
 
 def _list_codeforces_tests(row: CodeforcesRow) -> Iterator[records.TestCase]:
   """Yields the examples, then the official tests that are none of them."""
+  # Stripped, since the examples often lack the last newline of the tests.
   shown = {example.input.strip() for example in row.examples or []}
   for example in row.examples or []:
     yield records.TestCase(input=example.input, expected=example.output, is_sample=True)

@@ -107,6 +107,7 @@ def check_json(text: str) -> str:
 
 def check_json_depth(value: str) -> str:
   """Returns the JSON value; raises UserError if it is nested too deep."""
+  # Cheap, and true for almost all values. Brackets in strings only make it count too many.
   if value.count('[') + value.count('{') <= _MAX_DEPTH:
     return value
   depth = 0
@@ -130,7 +131,7 @@ def join_json_lines(text: str) -> str:
 
 def ask_for_function(name: str, question: str, starter_code: str) -> tuple[str, str]:
   """Returns statement and stub of a problem that asks for a function of this name."""
-  if name not in starter_code:
+  if name not in starter_code:  # Otherwise nobody could know the name.
     question = f'{question.rstrip()}\n\nThe function is called `{name}`.\n'
   return question, starter_code if starter_code.strip() else ''
 
@@ -159,6 +160,7 @@ def build_limits(
   for name, value in values.items():
     if value is not None and not 0 <= value < _MAX_LIMIT:
       raise errors.UserError(f'the {name} limit {value} is not one')
+  # Rounded up: a limit in MiB must not be below the set's, which may be in bytes.
   changes: dict[str, Any] = {'cpu_seconds': cpu_seconds or None}
   if memory_mib:
     changes['memory_mib'] = math.ceil(memory_mib)

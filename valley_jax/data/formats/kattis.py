@@ -147,6 +147,7 @@ def _find_validator_files(package: pathlib.Path) -> list[pathlib.Path]:
       continue
     visible = [x for x in folder.iterdir() if not x.name.startswith('.')]
     programs = sorted(x for x in visible if x.is_dir())
+    # Each folder in output_validators/ is a validator, and so is the whole output_validator/.
     if folder.name == 'output_validator' or not programs:
       files = visible
     elif len(programs) == 1:
@@ -164,6 +165,7 @@ def _build_validator(files: list[pathlib.Path]) -> records.Program:
   languages = {_LANGUAGES[file.suffix] for file in sources}
   if len(languages) != 1 or any(f.name in ('build', 'run') for f in files):
     raise conversion.UnjudgeableError('its validator is not C++ or Python alone')
+  # The judge takes the first file for the main one.
   known.sort(key=lambda file: (file not in sources, file.stem not in _MAINS))
   return records.Program(
       language=languages.pop(),
@@ -228,6 +230,7 @@ def _build_statement(package: pathlib.Path, tests: tuple[records.TestCase, ...])
   ]
   if not files:
     raise errors.UserError('`problem_statement`: no problem.LANGUAGE.tex or .md')
+  # `problem.tex` without a language is English in old packages.
   order = {'problem.en': 0, 'problem': 1}
   text = kattis_tests.read_text_file(min(files, key=lambda file: order.get(file.stem, 2)))
   parts = [text.strip()]

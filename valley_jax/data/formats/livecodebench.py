@@ -80,6 +80,7 @@ def unpack_tests(text: str, max_bytes: int = MAX_BYTES) -> str:
     ValueError, zlib.error: the text is something else, or unpacks to more than `max_bytes`.
   """
   unzip = zlib.decompressobj()
+  # One byte more than allowed, to tell a text of just that size from a larger one.
   data = unzip.decompress(base64.b64decode(text, validate=True), max_bytes + 1)
   if len(data) > max_bytes:
     raise errors.UserError(f'it unpacks to more than max_bytes={max_bytes:,}')
@@ -121,6 +122,7 @@ def convert_livecodebench_row(
     metadata = msgspec.json.decode(row.metadata or '{}', type=_Metadata)
   with conversion.naming_column('contest_date'):
     date = conversion.format_iso_day(row.contest_date)
+  # A problem has one mode for all of its tests.
   kinds = {kind for kind, _ in pairs}
   if len(kinds) > 1:
     raise errors.UserError('`testtype`: some tests are stdin and some functional')

@@ -87,7 +87,7 @@ def read_problems(spec: str) -> list[records.Problem]:
         f'Problems {spec!r}: there is no file {path}; set `problems` of the config to one that'
         ' exists.'
     )
-  problems, remarks = [], {}
+  problems, remarks = [], {}  # Ids by remark: one warning, however many problems it is about.
   for item in _READERS[name](path):
     if isinstance(item, conversion.Remark):
       remarks.setdefault(item.text, []).append(item.problem_id)

@@ -76,6 +76,7 @@ def _split_turns(messages: list[Message]) -> tuple[str, str]:
 def build_chat_trace(row: ChatRow, teacher: str = '') -> records.Trace:
   """Returns the trace; its id is a hash of question and response."""
   question, response = _split_turns(row.messages)
+  # OpenR1-Math has a uuid for each problem, other sets an id, Mixture-of-Thoughts neither.
   problem = row.uuid or '' if row.id is None else str(row.id)
   language = responses.parse_language(row.language)
   return records.Trace(
@@ -102,7 +103,7 @@ def build_codeforces_cots_trace(row: CodeforcesCotsRow) -> records.Trace:
   question = row.statement
   if not question:
     raise rows.UnusableRowError('its description is empty')
-  _, response = _split_turns(row.messages)
+  _, response = _split_turns(row.messages)  # The user's turn is the statement in a prompt.
   return records.Trace(
       trace_id=f'codeforces_cots-{responses.hash_texts(question, response)}',
       problem_id=row.id,

@@ -53,6 +53,7 @@ def build_table_row_type(given: dict[str, str]) -> Any:
   columns = others | given
   if len({*columns.values()}) < len(columns) or {*_REQUIRED} - {*columns}:
     raise errors.UserError(f'the columns {columns} are not one a field')
+  # A given column is required, so that a mistyped name is noticed; a default one may be absent.
   fields: list[Any] = []
   for field in columns:
     if field in given or field in _REQUIRED:
@@ -67,13 +68,14 @@ def build_table_trace(row: Any) -> records.Trace:
   values = {field: getattr(row, field, None) for field in COLUMNS}
   texts = {field: '' if value is None else str(value) for field, value in values.items()}
   response = responses.join_thought(texts['thinking'], texts['response'])
+  labels: dict[str, Any] = {field: texts[field] for field in _LABELS}
   language = responses.parse_language(texts['language'])
   return records.Trace(
       trace_id=texts['id'] or f'table-{responses.hash_texts(texts["prompt"], response)}',
       problem_id=texts['problem'] or responses.hash_texts(texts['prompt']),
       question=texts['prompt'],
       response=response,
-      **{field: texts[field] for field in _LABELS},
+      **labels,
       language=language or programs.find_declared_language(response),
   )
 

@@ -42,7 +42,7 @@ def find_files(path: str) -> list[str]:
   Raises:
     UserError: fsspec does not know this kind of remote storage.
   """
-  if '\0' in path:
+  if '\0' in path:  # The functions of `os` would raise.
     return []
   if '://' in path:
     return _find_remote_files(path)
@@ -119,7 +119,7 @@ def _unpack_streams(packed: Iterable[bytes], new_stream: Callable[[], Any]) -> I
         raise DamagedError(str(e)) from e
       if text:
         yield text
-      data = stream.unused_data
+      data = stream.unused_data  # Bytes after the end of the stream: the next one.
       if stream.eof:
         stream = None
   if stream is not None:

@@ -176,6 +176,7 @@ def _find_split_files(folder: str, split: str) -> list[str]:
   for suffix in files.SUFFIXES:
     if f'{split}{suffix}' in by_name:
       return [by_name[f'{split}{suffix}']]
+  # Sorted by find_files, so that the rows of several files keep their numbers.
   parts = [file for name, file in by_name.items() if name.startswith(f'{split}-')]
   return parts or files.find_files(f'{folder}/{split}')
 
@@ -217,7 +218,7 @@ def _parse_pass_rate(text: str) -> float | None:
   try:
     rate = float(text.strip() or -1)
   except ValueError:
-    rate = math.nan
+    rate = math.nan  # Fails both comparisons below.
   if rate != -1 and not 0 <= rate <= 1:
     raise rows.UnusableRowError(f'pass_rate {text!r} is neither -1 nor from 0 to 1')
   return None if rate == -1 else rate
@@ -229,6 +230,7 @@ def build_ocr2_trace(row: Ocr2Row, copies: QuestionCopies) -> records.Trace:
   if question == '-':
     question = copies.look_up(row.dataset, row.split, row.index)
   judgement = (row.judgement or '').strip().lower()
+  # `solution` is a code block of one language; the answer may have blocks of output, too.
   language = programs.find_declared_language(row.solution or '')
   return records.Trace(
       trace_id=row.id,

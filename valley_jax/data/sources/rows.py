@@ -60,7 +60,7 @@ class StrictQuarantine:
   """A quarantine that raises the first bad row.
 
   Args:
-    remedy: What the user should do; the end of the message.
+    remedy: Advice to the user, at the end of the message.
   """
 
   def __init__(self, remedy: str):
@@ -75,6 +75,7 @@ def quarantine_row(
     quarantine: Quarantine, file: str, line: int, reason: str, row: Any = b''
 ) -> None:
   """Quarantines a bad row, or a file that is damaged from this row on."""
+  # A row of Parquet is a dict that may hold values that JSON has not; a line of JSONL is bytes.
   if not isinstance(row, bytes):
     row = repr(row).encode() if isinstance(row, dict) else records.to_json(row)
   shown = row[:_MAX_SHOWN].decode('utf-8', 'replace')
@@ -119,6 +120,7 @@ def split_lines(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[byte
   parts: list[bytes] = []
   size = 0
   for chunk in chunks:
+    # `parts` holds the beginning of a line that goes on in this chunk.
     *whole, rest = chunk.split(b'\n')
     for piece in whole:
       size += len(piece)
@@ -130,7 +132,7 @@ def split_lines(chunks: Iterable[bytes], max_bytes: int | None) -> Iterator[byte
       parts.append(rest)
     else:
       parts.clear()  # An endless line must not fill the memory.
-  if size:
+  if size:  # The last line may lack its end.
     is_kept = max_bytes is None or size <= max_bytes
     yield b''.join(parts) if is_kept else None
 
@@ -156,7 +158,7 @@ def _read_json_rows(
         quarantine_row(quarantine, file, number, str(e), line)
       else:  # Outside of `try`: an error of the caller is no fault of the row.
         yield number, row
-  except files.DamagedError as e:
+  except files.DamagedError as e:  # All rows before the damage were yielded.
     reason = f'damaged from this row on, the rest is lost: {e}'
     quarantine_row(quarantine, file, number + 1, reason)
 
@@ -230,6 +232,7 @@ def _read_row_groups(
 
   number = end = 0
   for group in range(table.num_row_groups):
+    # By the metadata, so that the numbers after a damaged group stay right.
     number, end = end, end + table.metadata.row_group(group).num_rows
     try:
       for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
@@ -256,7 +259,7 @@ def _convert_batch(batch: Any) -> Iterator[tuple[dict[str, Any], Exception | Non
     if batch.num_rows == 1:
       yield {}, e
       return
-    for i in range(batch.num_rows):
+    for i in range(batch.num_rows):  # One row at a time, to find the bad ones.
       yield from _convert_batch(batch.slice(i, 1))
   else:
     yield from ((row, None) for row in rows)

@@ -104,7 +104,7 @@ def split_source(source: str) -> tuple[str, str]:
     UserError: an unknown format, or no file there.
   """
   spec, _, path = source.partition(':')
-  _open_source(source)
+  _open_source(source)  # Raises what is wrong with it.
   return spec.partition('/')[0], path
 
 
@@ -150,6 +150,7 @@ def _find_format(spec: str) -> _Format | None:
 def _open_source(source: str) -> tuple[_Format, list[str]]:
   """Returns the format of `FORMAT:PATH`, and its files, at least one."""
   spec, colon, path = source.partition(':')
+  # The directory of a mini world holds other rows, too.
   if spec == 'mini' and not path.endswith('.jsonl'):
     path = os.path.join(path, 'train_traces.jsonl')
   try:
@@ -185,6 +186,7 @@ def read_traces(
     UserError: an unknown format, or a file or a directory of questions that does not exist.
     records.BadRowError: a bad row in a local copy.
   """
+  # All of them first: a mistake in the last must not come to light after hours.
   opened = [_open_source(source) for source in parse_sources(sources)]
   if not opened:
     raise errors.UserError('config.traces names no source; want FORMAT:PATH.')
