@@ -57,8 +57,8 @@ def test_a_bad_row_raises_with_file_line_field_and_remedy(tmp_path, row, reason)
   _write_bad_row(path, row)
   rows = jsonl.read_rows(path, records.Submission)
   assert next(rows) == SUBMISSION
-  said = rf'rows\.jsonl, line 2: not a valid Submission: .*({reason}).*remove'
-  with pytest.raises(records.BadRowError, match=said):
+  message = rf'rows\.jsonl, line 2: not a valid Submission: .*({reason}).*remove'
+  with pytest.raises(records.BadRowError, match=message):
     next(rows)
 
 
@@ -106,7 +106,7 @@ def test_an_absent_or_empty_file_has_no_torn_tail(tmp_path):
   assert jsonl.repair_torn_tail(tmp_path / 'empty') == 0
 
 
-def test_appending_goes_on_behind_the_last_complete_row(tmp_path):
+def test_appending_continues_after_the_last_complete_row(tmp_path):
   path = tmp_path / 'deep' / 'rows.jsonl'
   with jsonl.Appender(path) as appender:
     appender.append(make_submission(0), make_submission(1))
@@ -128,7 +128,7 @@ def test_a_row_is_in_the_file_when_append_returns(tmp_path):
 
 
 def _run_and_kill(program: str, path: pathlib.Path, until) -> int:
-  """Runs the program, kills it soon after `until()`; returns what it said.
+  """Runs the program, kills it soon after `until()`; returns the last number it printed.
 
   The program prints a number after each write that has returned.
   """
@@ -141,8 +141,8 @@ def _run_and_kill(program: str, path: pathlib.Path, until) -> int:
         time.sleep(0.01)
     finally:
       process.kill()
-    said = process.communicate()[0].split()
-  return int(said[-1]) if said else -1
+    printed = process.communicate()[0].split()
+  return int(printed[-1]) if printed else -1
 
 
 APPEND = """
@@ -191,7 +191,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new(tmp_path):
   text = path.read_text()
   assert len(text) == 3_000_000
   assert len(set(text)) == 1
-  # The last that it told of, or the one that it was about to tell of.
+  # The last number printed, or the next one, which was about to be printed.
   assert text[0] in {str(written % 10), str((written + 1) % 10)}
 
 

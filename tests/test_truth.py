@@ -1,4 +1,4 @@
-"""Programs that are right are accepted, in sets that others have made."""
+"""Correct programs of published data sets are accepted, and wrong ones are not."""
 
 import pathlib
 import subprocess
@@ -31,7 +31,7 @@ def humaneval():
   return golden, truth.judge_by_key(spec, golden | stubs)
 
 
-def _values(judgements) -> list[str]:
+def _list_verdicts(judgements) -> list[str]:
   return [judgement.verdict.value for judgement in judgements]
 
 
@@ -44,9 +44,9 @@ def test_every_humaneval_solution_is_accepted(humaneval):
 
 def test_no_humaneval_stub_is_accepted(humaneval):
   golden, judgements = humaneval
-  found = _values(row for key, row in judgements.items() if key not in golden)
-  assert len(found) == 82
-  assert {*found} <= {'WA', 'RE'}
+  verdicts = _list_verdicts(row for key, row in judgements.items() if key not in golden)
+  assert len(verdicts) == 82
+  assert {*verdicts} <= {'WA', 'RE'}
 
 
 def test_mbpp_solutions_are_accepted():
@@ -62,7 +62,7 @@ def test_leetcode_solutions_are_told_from_wrong_ones(index, verdict):
   programs = {task: both[index] for task, both in solutions.LEETCODE.items()}
   spec = f'leetcode:{DATA}/leetcode-20240121-Jul.jsonl.gz'
   judgements = truth.judge_by_key(spec, programs)
-  assert _values(judgements.values()) == [verdict] * 5
+  assert _list_verdicts(judgements.values()) == [verdict] * 5
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,4 @@
-"""Claims about chains of definitions: three faces, one meaning."""
+"""The three forms of a chain of definitions have one meaning."""
 
 import re
 
@@ -9,7 +9,7 @@ DEFINITION = re.compile(r'A (\w+) number is ([^.]*)\.')
 
 
 def read_phrase(phrase, definitions):
-  """Returns the truth function of a phrase, written without the package."""
+  """Returns the predicate of an English phrase, without the code of the package."""
   if ' but not ' in phrase:
     left, right = phrase.split(' but not ')
     keep, drop = (read_phrase(p, definitions) for p in (left, right))
@@ -36,12 +36,12 @@ def read_phrase(phrase, definitions):
   raise AssertionError(f'cannot read {phrase!r}')
 
 
-def puzzles(num=120):
+def generate_puzzles(num=120):
   return problems.generate_puzzles(problems.Split.EVAL, num, seed=1)
 
 
 def test_the_english_statement_means_the_truth_table():
-  for puzzle in puzzles():
+  for puzzle in generate_puzzles():
     definitions = dict(DEFINITION.findall(puzzle.statement))
     name = re.search(r'of the (\w+) ones', puzzle.statement)[1]
     holds = read_phrase(name, definitions)
@@ -50,7 +50,7 @@ def test_the_english_statement_means_the_truth_table():
 
 
 def test_the_unfolded_code_means_the_truth_table():
-  for puzzle in puzzles():
+  for puzzle in generate_puzzles():
     code = compile(predicates.unfold_chain(puzzle.chain)[-1], '', 'eval')
     truth = predicates.tabulate_chain(puzzle.chain)
     for x in predicates.DOMAIN:
@@ -58,7 +58,7 @@ def test_the_unfolded_code_means_the_truth_table():
 
 
 def test_each_unfolded_line_contains_the_line_before():
-  for puzzle in puzzles():
+  for puzzle in generate_puzzles():
     codes = predicates.unfold_chain(puzzle.chain)
     for before, after in zip(codes, codes[1:]):
       assert before in after

@@ -1,4 +1,4 @@
-"""Claims about generated problems: disjoint, distinct, seeded, never idle."""
+"""Generated problems are disjoint between splits, distinct, seeded, and have no idle definition."""
 
 import collections
 import itertools
@@ -16,25 +16,25 @@ def splits():
   return {s: list(problems.generate_puzzles(s, n)) for s, n in NUMS.items()}
 
 
-def composed(found):
-  return [puzzle for puzzle in found if len(puzzle.chain) > 1]
+def select_composed(puzzles):
+  return [puzzle for puzzle in puzzles if len(puzzle.chain) > 1]
 
 
 def test_no_two_splits_share_a_composed_predicate_for_any_seed(splits):
   truths = {
-      split: {predicates.tabulate_chain(puzzle.chain) for puzzle in composed(found)}
-      for split, found in splits.items()
+      split: {predicates.tabulate_chain(puzzle.chain) for puzzle in select_composed(puzzles)}
+      for split, puzzles in splits.items()
   }
   for seed in (1, 2):
     for split in problems.Split:
-      found = composed(problems.generate_puzzles(split, 200, seed=seed))
-      truths[split] |= {predicates.tabulate_chain(puzzle.chain) for puzzle in found}
+      puzzles = select_composed(problems.generate_puzzles(split, 200, seed=seed))
+      truths[split] |= {predicates.tabulate_chain(puzzle.chain) for puzzle in puzzles}
   for one, other in itertools.combinations(truths.values(), 2):
     assert not one & other
 
 
 def test_no_two_splits_share_a_definition_graph(splits):
-  def graph(puzzle):
+  def describe_graph(puzzle):
     """The definitions, their names replaced by how the request gets there."""
     text = ' '.join(link.sentence for link in puzzle.definitions)
     for steps, link in enumerate(reversed(puzzle.chain)):
@@ -43,22 +43,22 @@ def test_no_two_splits_share_a_definition_graph(splits):
       text = text.replace(f' {puzzle.distractor.name}', ' <not reached>')
     return text
 
-  graphs = [{graph(p) for p in found} for found in splits.values()]
-  assert all(len(found) > 300 for found in graphs)
+  graphs = [{describe_graph(p) for p in puzzles} for puzzles in splits.values()]
+  assert all(len(puzzles) > 300 for puzzles in graphs)
   for one, other in itertools.combinations(graphs, 2):
     assert not one & other
 
 
 def test_no_split_repeats_a_statement(splits):
-  for split, found in splits.items():
-    assert len({p.statement for p in found}) == NUMS[split]
-    assert len({p.problem_id for p in found}) == NUMS[split]
+  for split, puzzles in splits.items():
+    assert len({p.statement for p in puzzles}) == NUMS[split]
+    assert len({p.problem_id for p in puzzles}) == NUMS[split]
 
 
 def test_no_two_evaluation_problems_have_the_same_right_programs(splits):
-  found = composed(splits[problems.Split.EVAL])
-  asked = {(predicates.tabulate_chain(p.chain), p.request) for p in found}
-  assert len(asked) == len(found)
+  puzzles = select_composed(splits[problems.Split.EVAL])
+  predicates_and_requests = {(predicates.tabulate_chain(p.chain), p.request) for p in puzzles}
+  assert len(predicates_and_requests) == len(puzzles)
 
 
 def test_the_evaluation_is_balanced_over_depths(splits):
@@ -68,8 +68,8 @@ def test_the_evaluation_is_balanced_over_depths(splits):
 
 def test_base_problems_follow_the_depth_weights():
   world = problems.WorldSettings(base_depth_weights=(0, 1, 3))
-  found = problems.generate_puzzles(problems.Split.BASE, 1000, world=world)
-  counts = collections.Counter(p.difficulty for p in found)
+  puzzles = problems.generate_puzzles(problems.Split.BASE, 1000, world=world)
+  counts = collections.Counter(p.difficulty for p in puzzles)
   assert set(counts) == {'depth-2', 'depth-3'}
   assert 650 < counts['depth-3'] < 850
 
@@ -102,15 +102,15 @@ def test_every_definition_of_a_chain_decides_some_numbers(splits):
 
 def test_the_basic_definition_does_not_stand_out(splits):
   """Half the time the distractor, too, builds on nothing."""
-  found = splits[problems.Split.TRAIN]
-  loose = sum(not p.distractor.refers_to for p in found)
-  assert 0.45 < loose / len(found) < 0.55
+  puzzles = splits[problems.Split.TRAIN]
+  loose = sum(not p.distractor.refers_to for p in puzzles)
+  assert 0.45 < loose / len(puzzles) < 0.55
 
 
 def test_the_place_in_the_statement_does_not_betray_the_basic_definition(splits):
-  found = [p for p in splits[problems.Split.TRAIN] if len(p.chain) == 4]
-  places = collections.Counter(p.order.index(0) for p in found)
-  assert all(0.12 < places[i] / len(found) < 0.28 for i in range(5))
+  puzzles = [p for p in splits[problems.Split.TRAIN] if len(p.chain) == 4]
+  places = collections.Counter(p.order.index(0) for p in puzzles)
+  assert all(0.12 < places[i] / len(puzzles) < 0.28 for i in range(5))
 
 
 def test_too_many_evaluation_problems_say_what_to_do():

@@ -1,4 +1,4 @@
-"""Claims about the teachers: one style, and the program follows the thought."""
+"""Both teachers write in one style, and the program follows the thought."""
 
 import re
 
@@ -16,13 +16,13 @@ def puzzles():
   return list(problems.generate_puzzles(problems.Split.TRAIN, 400))
 
 
-def respond(teacher, puzzle):
+def write_response(teacher, puzzle):
   return teachers.write_response(teacher, puzzle, mistake_rate=0.5)
 
 
 def test_the_base_answers_without_thinking(puzzles):
   for puzzle in puzzles:
-    response = respond(teachers.Teacher.BASE, puzzle)
+    response = write_response(teachers.Teacher.BASE, puzzle)
     assert response == f'```python\n{puzzle.solution}\n```'
 
 
@@ -30,14 +30,14 @@ def test_the_base_answers_without_thinking(puzzles):
 def test_a_thought_comes_before_every_program(puzzles, teacher):
   style = re.compile(r'<think>\n.*\n</think>\n```python\n.*\n```', re.DOTALL)
   for puzzle in puzzles:
-    assert style.fullmatch(respond(teacher, puzzle))
+    assert style.fullmatch(write_response(teacher, puzzle))
 
 
 @pytest.mark.parametrize('teacher', THINKING)
 def test_the_program_follows_the_thought(puzzles, teacher):
   """Also where the thought is mistaken."""
   for puzzle in puzzles:
-    response = respond(teacher, puzzle)
+    response = write_response(teacher, puzzle)
     *_, conclusion = re.findall(r'So \w+ is (.*)', response)
     program = problems.format_program(conclusion, puzzle.request)
     assert response.endswith(f'```python\n{program}\n```')
@@ -45,7 +45,7 @@ def test_the_program_follows_the_thought(puzzles, teacher):
 
 def test_the_careful_thought_names_the_chain_from_the_request_down(puzzles):
   for puzzle in puzzles:
-    thought = respond(teachers.Teacher.CAREFUL, puzzle)
+    thought = write_response(teachers.Teacher.CAREFUL, puzzle)
     names = re.search(r'The chain is (.*)\.', thought)[1].split(', ')
     assert names[0] in puzzle.statement.rsplit('. ', 1)[1]
     definitions = {d.name: d.refers_to for d in puzzle.chain}
@@ -56,7 +56,8 @@ def test_the_careful_thought_names_the_chain_from_the_request_down(puzzles):
 
 def test_the_careless_teacher_makes_mistakes_at_the_stated_rate(puzzles):
   mistaken = sum(
-      respond(teachers.Teacher.CARELESS, puzzle) != respond(teachers.Teacher.CAREFUL, puzzle)
+      write_response(teachers.Teacher.CARELESS, puzzle)
+      != write_response(teachers.Teacher.CAREFUL, puzzle)
       for puzzle in puzzles
   )
   assert 0.42 < mistaken / len(puzzles) < 0.58
@@ -79,6 +80,6 @@ def test_a_trace_leaves_correctness_to_execution(puzzles):
 
 
 def test_a_response_does_not_depend_on_the_problems_before_it(puzzles):
-  alone = respond(teachers.Teacher.CARELESS, puzzles[7])
-  in_turn = [respond(teachers.Teacher.CARELESS, p) for p in puzzles[:8]]
+  alone = write_response(teachers.Teacher.CARELESS, puzzles[7])
+  in_turn = [write_response(teachers.Teacher.CARELESS, p) for p in puzzles[:8]]
   assert in_turn[7] == alone

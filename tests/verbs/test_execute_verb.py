@@ -16,6 +16,7 @@ import pytest
 
 from tests import forked
 from tests import judged
+from tests import rows as rows_lib
 from valley_jax import execute
 from valley_jax import jsonl
 from valley_jax import records
@@ -28,7 +29,7 @@ MEASURED = (
 SOURCES = [judged.CONTROL, 'print(3)', '1/0', 'print(']
 
 
-def _config(tmp_path, **fields) -> mlc.ConfigDict:
+def _make_config(tmp_path, **fields) -> mlc.ConfigDict:
   values = {
       'problems': f'jsonl:{tmp_path}/problems.jsonl',
       'submissions': f'{tmp_path}/submissions.jsonl',
@@ -61,16 +62,19 @@ def _write_inputs(tmp_path, num_problems: int = 2) -> None:
   )
 
 
-def _rows(workdir) -> list[dict]:
+def _read_timeless_rows(workdir) -> list[dict]:
   rows = jsonl.read_rows(workdir / 'judgements.jsonl', dict)
   return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
 
 
-def _verdicts(workdir) -> list[tuple]:
-  return [(row['problem_id'], row['sample_index'], row['verdict']) for row in _rows(workdir)]
+def _read_verdicts(workdir) -> list[tuple]:
+  return [
+      (row['problem_id'], row['sample_index'], row['verdict'])
+      for row in _read_timeless_rows(workdir)
+  ]
 
 
-def _lines(workdir) -> list[bytes]:
+def _read_lines(workdir) -> list[bytes]:
   return (workdir / 'judgements.jsonl').read_bytes().splitlines()
 
 
@@ -85,7 +89,7 @@ def unbroken(tmp_path_factory):
   """A run that was never disturbed; do not write to it."""
   tmp_path = tmp_path_factory.mktemp('unbroken')
   _write_inputs(tmp_path)
-  execute.execute(_config(tmp_path), str(tmp_path / 'w'))
+  execute.execute(_make_config(tmp_path), str(tmp_path / 'w'))
   return tmp_path
 
 
@@ -103,7 +107,7 @@ def no_sandbox(monkeypatch):
 
 
 def test_every_program_is_judged_in_the_programs_order(unbroken):
-  assert _verdicts(unbroken / 'w') == [
+  assert _read_verdicts(unbroken / 'w') == [
       (problem, sample, verdict)
       for sample, verdict in enumerate(['AC', 'WA', 'RE', 'CE'])
       for problem in ('p0', 'p1')
@@ -113,7 +117,7 @@ def test_every_program_is_judged_in_the_programs_order(unbroken):
 def test_the_second_run_does_nothing(judged_before, capsys, no_sandbox):
   path = judged_before / 'w/judgements.jsonl'
   before = path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino
-  execute.execute(_config(judged_before), str(judged_before / 'w'))
+  execute.execute(_make_config(judged_before), str(judged_before / 'w'))
   assert before == (
       path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino
   )  # fmt: skip
@@ -126,12 +130,12 @@ def test_only_a_program_that_changed_is_judged_anew(judged_before):
         records.replace(row, source=judged.CONTROL) if i == 3 else row for i, row in enumerate(rows)
     ]
 
-  before = _lines(judged_before / 'w')
+  before = _read_lines(judged_before / 'w')
   _change_submissions(judged_before, mend)
-  execute.execute(_config(judged_before), str(judged_before / 'w'))
-  after = _lines(judged_before / 'w')
+  execute.execute(_make_config(judged_before), str(judged_before / 'w'))
+  after = _read_lines(judged_before / 'w')
   assert [i for i in range(8) if after[i] != before[i]] == [3]
-  assert _verdicts(judged_before / 'w')[3] == ('p1', 1, 'AC')
+  assert _read_verdicts(judged_before / 'w')[3] == ('p1', 1, 'AC')
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_only_a_program_that_changed_is_judged_anew(judged_before):
 )
 def test_other_rules_are_judged_by_anew(judged_before, no_sandbox, rule):
   with pytest.raises(ValueError, match='bubblewrap'):
-    execute.execute(_config(judged_before, **rule), str(judged_before / 'w'))
+    execute.execute(_make_config(judged_before, **rule), str(judged_before / 'w'))
 
 
 def test_tests_that_changed_are_run_anew(judged_before, no_sandbox):
@@ -155,7 +159,7 @@ def test_tests_that_changed_are_run_anew(judged_before, no_sandbox):
   changed = records.replace(rows[1], tests=rows[1].tests[:1])
   jsonl.write_rows(path, [rows[0], changed])
   with pytest.raises(ValueError, match='bubblewrap'):
-    execute.execute(_config(judged_before), str(judged_before / 'w'))
+    execute.execute(_make_config(judged_before), str(judged_before / 'w'))
 
 
 @pytest.mark.parametrize(
@@ -164,27 +168,27 @@ def test_tests_that_changed_are_run_anew(judged_before, no_sandbox):
     ids=str,
 )
 def test_another_way_to_the_same_verdicts_judges_nothing(judged_before, no_sandbox, way):
-  before = _lines(judged_before / 'w')
-  execute.execute(_config(judged_before, **way), str(judged_before / 'w'))
-  assert _lines(judged_before / 'w') == before
+  before = _read_lines(judged_before / 'w')
+  execute.execute(_make_config(judged_before, **way), str(judged_before / 'w'))
+  assert _read_lines(judged_before / 'w') == before
 
 
 def test_another_order_moves_rows_and_judges_nothing(judged_before, no_sandbox):
-  before = _lines(judged_before / 'w')
+  before = _read_lines(judged_before / 'w')
   _change_submissions(judged_before, lambda rows: rows[::-1])
-  execute.execute(_config(judged_before), str(judged_before / 'w'))
-  assert _lines(judged_before / 'w') == before[::-1]
+  execute.execute(_make_config(judged_before), str(judged_before / 'w'))
+  assert _read_lines(judged_before / 'w') == before[::-1]
   assert not (judged_before / 'w/judgements.jsonl.next').exists()
 
 
 def test_programs_that_come_later_are_put_in_their_place(judged_before):
   new = records.Submission(problem_id='p1', sample_index=7, source=judged.CONTROL)
-  before = _lines(judged_before / 'w')
+  before = _read_lines(judged_before / 'w')
   _change_submissions(judged_before, lambda rows: [*rows[:5], new, *rows[5:]])
-  execute.execute(_config(judged_before), str(judged_before / 'w'))
-  after = _lines(judged_before / 'w')
+  execute.execute(_make_config(judged_before), str(judged_before / 'w'))
+  after = _read_lines(judged_before / 'w')
   assert after[:5] + after[6:] == before
-  assert _verdicts(judged_before / 'w')[5] == ('p1', 7, 'AC')
+  assert _read_verdicts(judged_before / 'w')[5] == ('p1', 7, 'AC')
 
 
 @pytest.mark.parametrize(
@@ -201,26 +205,14 @@ def test_programs_that_come_later_are_put_in_their_place(judged_before):
 def test_a_field_that_says_nothing_names_its_values(tmp_path, field, remedy):
   _write_inputs(tmp_path)
   with pytest.raises(ValueError, match=remedy):
-    execute.execute(_config(tmp_path, **field), str(tmp_path / 'w'))
+    execute.execute(_make_config(tmp_path, **field), str(tmp_path / 'w'))
 
 
 def test_ray_without_its_package_names_the_remedy(tmp_path, monkeypatch):
   _write_inputs(tmp_path)
   monkeypatch.setitem(sys.modules, 'ray', None)  # Not to be imported.
   with pytest.raises(ValueError, match='pip install .* leave `ray` of'):
-    execute.execute(_config(tmp_path, ray='local'), str(tmp_path / 'w'))
-
-
-def _completion(problem_id, index, text) -> records.Completion:
-  return records.Completion(
-      problem_id=problem_id,
-      sample_index=index,
-      text=text,
-      finish_reason=records.FinishReason.EOS,
-      num_prompt_tokens=1,
-      tokens=(1,),
-      log_prob=0.0,
-  )
+    execute.execute(_make_config(tmp_path, ray='local'), str(tmp_path / 'w'))
 
 
 def test_a_completion_without_a_program_does_not_compile(tmp_path):
@@ -228,12 +220,13 @@ def test_a_completion_without_a_program_does_not_compile(tmp_path):
   program = f'<think>so</think>```python\n{judged.CONTROL}\n```'
   texts = ['<think>no', program, 'no', 'no']
   jsonl.write_rows(
-      tmp_path / 'w/completions.jsonl', [_completion('p0', i, text) for i, text in enumerate(texts)]
+      tmp_path / 'w/completions.jsonl',
+      [rows_lib.make_completion('p0', i, text) for i, text in enumerate(texts)],
   )
-  execute.execute(_config(tmp_path, submissions=''), str(tmp_path / 'w'))
-  verdicts = [verdict for *_, verdict in _verdicts(tmp_path / 'w')]
+  execute.execute(_make_config(tmp_path, submissions=''), str(tmp_path / 'w'))
+  verdicts = [verdict for *_, verdict in _read_verdicts(tmp_path / 'w')]
   assert verdicts == ['CE', 'AC', 'CE', 'CE']
-  assert b'no program in the completion' in _lines(tmp_path / 'w')[0]
+  assert b'no program in the completion' in _read_lines(tmp_path / 'w')[0]
 
 
 def test_a_failure_of_ours_is_judged_again_at_the_next_run(judged_before):
@@ -241,21 +234,21 @@ def test_a_failure_of_ours_is_judged_again_at_the_next_run(judged_before):
   rows = list(jsonl.read_rows(path, records.Judgement))
   failed = records.replace(rows[3], verdict=records.Verdict.INTERNAL_ERROR, message='power cut')
   jsonl.write_rows(path, [*rows[:3], failed, *rows[4:]])
-  execute.execute(_config(judged_before), str(judged_before / 'w'))
+  execute.execute(_make_config(judged_before), str(judged_before / 'w'))
   after = list(jsonl.read_rows(path, records.Judgement))
   assert after[3].verdict is rows[3].verdict
   assert after[:3] + after[4:] == rows[:3] + rows[4:]
 
 
-def _peak_kib(workdir, num_samples: int) -> int:
+def _measure_peak_kib(workdir, num_samples: int) -> int:
   """Memory at most, to judge so many completions without a program."""
   jsonl.write_rows(
       workdir / 'w/completions.jsonl',
-      [_completion(f'p{i % 2}', i // 2, 'none') for i in range(num_samples)],
+      [rows_lib.make_completion(f'p{i % 2}', i // 2, 'none') for i in range(num_samples)],
   )
   tracemalloc.start()
   try:
-    execute.execute(_config(workdir, submissions=''), str(workdir / 'w'))
+    execute.execute(_make_config(workdir, submissions=''), str(workdir / 'w'))
     return tracemalloc.get_traced_memory()[1] // 1024
   finally:
     tracemalloc.stop()
@@ -263,9 +256,9 @@ def _peak_kib(workdir, num_samples: int) -> int:
 
 def test_memory_does_not_grow_with_the_number_of_programs(tmp_path):
   _write_inputs(tmp_path)
-  _peak_kib(tmp_path, 1)  # What a first run imports.
-  few = _peak_kib(tmp_path, 500)
-  many = _peak_kib(tmp_path, 40_000)
+  _measure_peak_kib(tmp_path, 1)  # What a first run imports.
+  few = _measure_peak_kib(tmp_path, 500)
+  many = _measure_peak_kib(tmp_path, 40_000)
   # A pointer a row would be 308 KiB more; buffers account for some 60.
   assert many < few + 200
 
@@ -274,7 +267,7 @@ def test_no_sandbox_leaves_no_verdict(tmp_path, monkeypatch):
   _write_inputs(tmp_path)
   monkeypatch.setenv('PATH', '/nonexistent')
   with pytest.raises(ValueError, match='apt-get install bubblewrap'):
-    execute.execute(_config(tmp_path), str(tmp_path / 'w'))
+    execute.execute(_make_config(tmp_path), str(tmp_path / 'w'))
   assert not (tmp_path / 'w/judgements.jsonl').read_bytes()
 
 
@@ -283,7 +276,7 @@ def test_an_unknown_problem_is_an_error_with_its_remedy(tmp_path):
   lost = records.Submission(problem_id='lost', sample_index=4, source='x')
   jsonl.write_rows(tmp_path / 'submissions.jsonl', [lost])
   with pytest.raises(ValueError, match="'lost' of sample 4.*set `problems`"):
-    execute.execute(_config(tmp_path), str(tmp_path / 'w'))
+    execute.execute(_make_config(tmp_path), str(tmp_path / 'w'))
 
 
 def test_one_sample_twice_is_an_error(tmp_path):
@@ -291,21 +284,21 @@ def test_one_sample_twice_is_an_error(tmp_path):
   path = tmp_path / 'submissions.jsonl'
   path.write_bytes(path.read_bytes() * 2)
   with pytest.raises(ValueError, match='occurs twice'):
-    execute.execute(_config(tmp_path), str(tmp_path / 'w'))
+    execute.execute(_make_config(tmp_path), str(tmp_path / 'w'))
 
 
 def test_judgements_of_other_samples_are_not_mixed_in(judged_before, no_sandbox):
-  before = _lines(judged_before / 'w')
+  before = _read_lines(judged_before / 'w')
   _write_inputs(judged_before, num_problems=1)
   with pytest.raises(ValueError, match='4 samples that are not to be judged'):
-    execute.execute(_config(judged_before), str(judged_before / 'w'))
-  assert _lines(judged_before / 'w') == before
+    execute.execute(_make_config(judged_before), str(judged_before / 'w'))
+  assert _read_lines(judged_before / 'w') == before
 
 
 def test_missing_completions_name_the_verb_that_writes_them(tmp_path):
   _write_inputs(tmp_path)
   with pytest.raises(ValueError, match='valley_jax.sample'):
-    execute.execute(_config(tmp_path, submissions=''), str(tmp_path / 'w'))
+    execute.execute(_make_config(tmp_path, submissions=''), str(tmp_path / 'w'))
 
 
 def _mark_most_as_long(numbers, *but_these):
@@ -313,15 +306,15 @@ def _mark_most_as_long(numbers, *but_these):
 
 
 def _start_execute(workdir, kill_at: int) -> forked.Program:
-  return forked.start_verb('execute', _config(workdir).to_json(), workdir / 'w', kill_at)
+  return forked.start_verb('execute', _make_config(workdir).to_json(), workdir / 'w', kill_at)
 
 
 @pytest.mark.parametrize('kill_at', _mark_most_as_long(range(1, 6), 3))
 def test_killed_at_a_file_operation_and_resumed_equals_unbroken(tmp_path, kill_at, unbroken):
   _write_inputs(tmp_path)
   _start_execute(tmp_path, kill_at).wait()
-  execute.execute(_config(tmp_path), str(tmp_path / 'w'))
-  assert _rows(tmp_path / 'w') == _rows(unbroken / 'w')
+  execute.execute(_make_config(tmp_path), str(tmp_path / 'w'))
+  assert _read_timeless_rows(tmp_path / 'w') == _read_timeless_rows(unbroken / 'w')
 
 
 @pytest.mark.parametrize('kill_at', _mark_most_as_long(range(6, 18), 8, 13))
@@ -333,8 +326,8 @@ def test_killed_while_the_file_is_built_anew_equals_unbroken(judged_before, kill
   jsonl.write_rows(f'{path}.next', rows[:2])
   jsonl.write_rows(path, [rows[0], *rows[3:]])
   _start_execute(judged_before, kill_at).wait()
-  execute.execute(_config(judged_before), str(judged_before / 'w'))
-  assert _rows(judged_before / 'w') == _rows(unbroken / 'w')
+  execute.execute(_make_config(judged_before), str(judged_before / 'w'))
+  assert _read_timeless_rows(judged_before / 'w') == _read_timeless_rows(unbroken / 'w')
   assert not pathlib.Path(f'{path}.next').exists()
   final = list(jsonl.read_rows(path, records.Judgement))
   assert [final[i] == rows[i] for i in range(8)] == [i not in (2, 5) for i in range(8)]
@@ -353,8 +346,8 @@ def test_killed_in_mid_judging_and_resumed_equals_unbroken(tmp_path, num_rows, u
   process.wait()
   kept = path.read_bytes().count(b'\n')
   path.write_bytes(path.read_bytes() + b'{"problem_id":"p0","sam')
-  execute.execute(_config(tmp_path), str(tmp_path / 'w'))
-  assert _rows(tmp_path / 'w') == _rows(unbroken / 'w')
+  execute.execute(_make_config(tmp_path), str(tmp_path / 'w'))
+  assert _read_timeless_rows(tmp_path / 'w') == _read_timeless_rows(unbroken / 'w')
   assert kept >= num_rows
 
 
@@ -385,7 +378,7 @@ def test_a_language_that_is_not_there_is_said_before_anything_is_judged(tmp_path
   with jsonl.Appender(tmp_path / 'submissions.jsonl') as file:
     file.append(row)
   with pytest.raises(ValueError, match="'ada' is unknown.*cpp17"):
-    execute.execute(_config(tmp_path), str(tmp_path / 'out'))
+    execute.execute(_make_config(tmp_path), str(tmp_path / 'out'))
   assert not (tmp_path / 'out' / 'judgements.jsonl').exists()
 
 
@@ -394,6 +387,6 @@ def test_two_runs_in_one_workdir_do_not_mix(tmp_path):
   fd = os.open(tmp_path, os.O_RDONLY)
   fcntl.flock(fd, fcntl.LOCK_EX)
   with pytest.raises(ValueError, match='Another execute is at work'):
-    execute.execute(_config(tmp_path), str(tmp_path))
+    execute.execute(_make_config(tmp_path), str(tmp_path))
   os.close(fd)
   assert not (tmp_path / 'judgements.jsonl').exists()
