@@ -221,9 +221,9 @@ def study(config: mlc.ConfigDict, workdir: str) -> None:
   clock.run_verb(shard.shard, config, root)
   runs = list(plan_runs(config, root))
   # Every subset is drawn before the first run, so that none turns out too small days later.
-  shards = train.shards_of(config, str(root))
+  shards = train.open_shards(config, str(root))
   for run_config, directory in runs:
-    train.corpus_of(run_config, shards, str(directory))
+    train.choose_corpus(run_config, shards, str(directory))
   for run_config, directory in runs:
     for verb in (train.train, sample.sample, execute.execute, score.score):
       clock.run_verb(verb, run_config, directory)

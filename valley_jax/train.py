@@ -18,7 +18,7 @@ Writes  RUN/config.json         what ran
 The student trains on the nested random subset of config.num_traces traces (config.seed), packed
 into rows of config.data.max_len tokens, for config.train.epochs epochs. num_traces=0 saves the
 initial student as it is. config.subset names one of config.subsets instead
-(data/subsets/selections.py tells how they are written): num_traces=-1 takes all of it, another
+(data/subsets/selections.py describes the form): num_traces=-1 takes all of it, another
 number its first. One that has phases is gone through phase by phase, each for config.train.epochs.
 With config.train.steps_of=30000 it makes as many steps as those epochs over 30,000 traces would, in
 as many epochs as that takes.
@@ -89,12 +89,14 @@ from valley_jax.training import program as program_lib
 from valley_jax.watching import begin as begin_lib
 
 
-def shards_of(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
+def open_shards(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
   """Opens config.shards, or the workdir's own."""
   return shards_lib.Shards(config.shards or f'{workdir}/shards')
 
 
-def corpus_of(config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str) -> corpus_lib.Corpus:
+def choose_corpus(
+    config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str
+) -> corpus_lib.Corpus:
   """Returns the traces to train on and those held out."""
   return corpus_lib.choose_corpus(
       shards.read_table(),
@@ -107,10 +109,10 @@ def corpus_of(config: mlc.ConfigDict, shards: shards_lib.Shards, workdir: str) -
   )
 
 
-def _num_epochs_and_steps(
+def _count_epochs_and_steps(
     config: mlc.ConfigDict, shards: shards_lib.Shards, num_rows: int
 ) -> tuple[int, int | None]:
-  """Returns how often the rows are gone over, and where that is cut off."""
+  """Returns the number of epochs, and the steps after which the last one is cut off, if any."""
   t = config.train
   if not t.steps_of or not num_rows:
     return t.epochs, None
@@ -125,7 +127,7 @@ def _num_epochs_and_steps(
   return -(-num_steps * t.batch_size // num_rows), num_steps
 
 
-def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_lib.Corpus):
+def plan_batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_lib.Corpus):
   """Returns the run's batches and the pack plan's fill."""
   if corpus.phases and config.train.steps_of:
     raise errors.UserError(
@@ -136,7 +138,7 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_l
   plan = batching.plan_epoch(
       shards, corpus.rows, config.data.max_len, config.data.pack, corpus.phases
   )
-  num_epochs, num_steps = _num_epochs_and_steps(config, shards, len(plan.rows))
+  num_epochs, num_steps = _count_epochs_and_steps(config, shards, len(plan.rows))
   batches = batching.make_batches(
       shards,
       plan,
@@ -152,7 +154,7 @@ def _batches(config: mlc.ConfigDict, shards: shards_lib.Shards, corpus: corpus_l
   return batches, plan.fill
 
 
-def _identity(
+def describe_identity(
     config: mlc.ConfigDict,
     shards: shards_lib.Shards,
     corpus: corpus_lib.Corpus,
@@ -181,8 +183,8 @@ def _identity(
 
 def train(config: mlc.ConfigDict, workdir: str) -> None:
   """Trains to the end of the data; see the module's docstring."""
-  shards = shards_of(config, workdir)
-  corpus = corpus_of(config, shards, workdir)
+  shards = open_shards(config, workdir)
+  corpus = choose_corpus(config, shards, workdir)
   student = initial.choose_student(
       config.init,
       config.student,
@@ -195,10 +197,10 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
   with contextlib.ExitStack() as stack:
     stack.enter_context(jax.set_mesh(partitioning.make_mesh(**config.mesh)))
     notice = stack.enter_context(hosts.PreemptionNotice())
-    batches, fill = _batches(config, shards, corpus)
+    batches, fill = plan_batches(config, shards, corpus)
     num_steps = len(batches)
     directory = f'{workdir}/checkpoints'
-    identity = _identity(config, shards, corpus, student)
+    identity = describe_identity(config, shards, corpus, student)
     checkpoints.check_identity(directory, identity)
     if checkpoints.find_latest_step(directory) == num_steps:
       print(f'train: {workdir} is complete ({num_steps} steps).')
@@ -220,28 +222,33 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         f' parameters, {len(corpus.rows):,} traces, {num_steps:,} steps, rows {fill:.1%} full.'
     )
     begin_watch = functools.partial(
-        begin_lib.begin, config, files.directory, shards, corpus.held_out,
-        student, program.loss_fn, schedule, num_steps,
-    )  # fmt: skip
-    save = functools.partial(_save, files, identity=identity, num_steps=num_steps)
-    done = _loop(
-        config, workdir, batches, state, program.step, schedule, begin_watch,
-        save, notice,
-    )  # fmt: skip
+        begin_lib.begin,
+        config,
+        files.directory,
+        shards,
+        corpus.held_out,
+        student,
+        program.loss_fn,
+        schedule,
+        num_steps,
+    )
+    save = functools.partial(_upload_and_save, files, identity=identity, num_steps=num_steps)
+    done = _run_steps(
+        config, workdir, batches, state, program.step, schedule, begin_watch, save, notice
+    )
   if done < num_steps:
     hosts.exit_for_restart(workdir, done, num_steps)
 
 
-def _save(files, *what, **of_the_run) -> None:
+def _upload_and_save(files, *args, **kwargs) -> None:
   """Uploads logs, then saves, so that a checkpoint never precedes its metrics."""
   files.upload()
-  checkpoints.save_checkpoint(*what, **of_the_run)
+  checkpoints.save_checkpoint(*args, **kwargs)
 
 
-def _loop(
-    config, workdir, batches, state, train_step, schedule, begin_watch, save,
-    notice,
-) -> int:  # fmt: skip
+def _run_steps(
+    config, workdir, batches, state, train_step, schedule, begin_watch, save, notice
+) -> int:
   """The order of a run: restore; then batch, step, look, report, save.
 
   Returns:
@@ -270,7 +277,7 @@ def _loop(
       is_due = (step + 1) % config.train.checkpoint_every == 0
       is_preempted = notice.must_stop(step + 1)
       if is_last or is_due or is_preempted:
-        # What a checkpoint says is done must stand in metrics.jsonl.
+        # The steps of a checkpoint must be in metrics.jsonl.
         watch.report(*pending)
         pending = None
         save(saver, step + 1, state, batches)

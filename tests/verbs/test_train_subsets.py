@@ -34,7 +34,7 @@ def run(world):
 
 
 def _corpus(config):
-  return train.corpus_of(config, train.shards_of(config, ''), '')
+  return train.choose_corpus(config, train.open_shards(config, ''), '')
 
 
 def test_a_run_says_what_it_was_trained_on(world, run):
@@ -63,12 +63,12 @@ def test_a_subset_of_the_same_name_but_other_traces_is_refused(world, run):
 
 def test_it_is_trained_on_the_traces_of_the_subset(world, run):
   config = _config(world)
-  shards = train.shards_of(config, '')
+  shards = train.open_shards(config, '')
   found = _corpus(config)
   rows = found.rows
   assert [shards.ids[row] for row in rows] == corpus.read_manifest_ids(run / 'subset.json')
   with tiny.mesh():
-    batches, _ = train._batches(config, shards, found)
+    batches, _ = train.plan_batches(config, shards, found)
   found = {row.tobytes() for row in batches[0]['inputs'][0] if row.any()}
   inputs = [example.tokens[:-1] for example in shards.read_examples(rows)]
   assert found == {np.pad(x, (0, 64 - len(x))).tobytes() for x in inputs}
@@ -77,7 +77,7 @@ def test_it_is_trained_on_the_traces_of_the_subset(world, run):
 def _batches(config):
   found = _corpus(config)
   with tiny.mesh():
-    return train._batches(config, train.shards_of(config, ''), found)[0]
+    return train.plan_batches(config, train.open_shards(config, ''), found)[0]
 
 
 def test_fewer_traces_may_take_as_many_steps_as_more(world):
@@ -127,7 +127,7 @@ def _phased(world, **changes):
 
 def test_training_goes_through_all_epochs_of_a_phase_before_the_next(world):
   config = _phased(world)
-  shards = train.shards_of(config, '')
+  shards = train.open_shards(config, '')
   found = _corpus(config)
   batches = _batches(config)
   name_of = {
@@ -153,8 +153,8 @@ def test_phases_that_a_fixed_number_of_steps_would_cut_are_refused(world):
 
 def test_a_run_is_not_gone_on_with_in_other_phases(world):
   config = _phased(world)
-  shards, found = train.shards_of(config, ''), _corpus(config)
+  shards, found = train.open_shards(config, ''), _corpus(config)
   student = tiny.student()
-  whole = train._identity(config, shards, found, student)
+  whole = train.describe_identity(config, shards, found, student)
   other = dataclasses.replace(found, phases=(2, 4))
-  assert whole != train._identity(config, shards, other, student)
+  assert whole != train.describe_identity(config, shards, other, student)

@@ -54,7 +54,7 @@ def _join_keys(x_CKmH: jax.Array, like_MKH: jax.Array) -> jax.Array:
 
 
 def _build_mask(rows: Rows, columns: Rows) -> jax.Array:
-  """Returns mask_lm, as `attention.causal_mask` does."""
+  """Returns mask_lm, as `attention.build_causal_mask` does."""
   (position_l, segment_l), (position_m, segment_m) = rows, columns
   same_lm = segment_l[:, None] == segment_m[None, :]
   return same_lm & (position_l[:, None] >= position_m[None, :])

@@ -83,6 +83,7 @@ def unstack_layers(
     else:
       rest[path] = x.astype(wanted)
     if give_up:
+      # The copy must be there before its source is deleted: dispatch is asynchronous.
       jax.block_until_ready((layers, rest))
       x.delete()
   unflatten = traverse_util.unflatten_dict

@@ -102,6 +102,7 @@ def abstract_params(student: student_lib.Student) -> Any:
   key = jax.eval_shape(lambda: jax.random.key(0))
   mesh = jax.sharding.get_mesh()
 
+  # On the mesh itself: `eval_shape` knows its axes, not its devices.
   def place(leaf):
     sharding = jax.sharding.NamedSharding(mesh, leaf.sharding.spec)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -75,6 +75,7 @@ def _scale_by_yarn(frequency: jax.Array, theta: float, s: YarnScaling) -> jax.Ar
     length = s.original_max_positions / (times * 2 * math.pi)
     return half * math.log(length) / math.log(theta)
 
+  # Pairs below `low` turn fast and are kept, those above `high` slow and are stretched.
   low, high = pair_that_turns(s.beta_fast), pair_that_turns(s.beta_slow)
   if s.truncate:
     low, high = math.floor(low), math.ceil(high)

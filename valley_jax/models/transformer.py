@@ -262,6 +262,8 @@ class Transformer(nnx.Module):
       x_BLD, kv = block(x_BLD, positions_BL, segments_BL, attention)
       return x_BLD, kv if return_kv else None
 
+    # A scan compiles one layer, whatever their number; each step gets its slice of the stacked
+    # parameters as a `Block`.
     step = checkpoint_layer(layer, remat)
     x_BLD, kv_YBLKH = jax.lax.scan(step, x_BLD, self.blocks)
     return self.final_norm(x_BLD), kv_YBLKH

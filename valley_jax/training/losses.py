@@ -49,6 +49,7 @@ def _compute_chunk(
   """
   dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   logits_TV = dot('TD,DV->TV', hidden_TD, head_DV)
+  # Each device has some columns of the vocabulary: peak, sum and target are over all of them.
   peak_T = jax.lax.pmax(logits_TV.max(-1), _VOCAB)
   exp_TV = jnp.exp(logits_TV - peak_T[:, None])
   sum_T = jax.lax.psum(exp_TV.sum(-1), _VOCAB)
@@ -62,6 +63,7 @@ def _compute_chunk(
   if z_loss:
     total_T = loss_T + z_loss * lse_T**2
     slope_T = slope_T * (1 + 2 * z_loss * lse_T)
+  # The gradient of the logits: softmax less one-hot, times the weight.
   grad_TV = exp_TV * slope_T[:, None]
   grad_TV = grad_TV + jnp.where(chosen_TV, -weights_T[:, None], 0)
   grad_TV = grad_TV.astype(hidden_TD.dtype)

@@ -40,6 +40,7 @@ def build_schedule(
   Raises:
     ValueError: no such shape.
   """
+  # At least one step of warmup, and one after it: a run of one step learns, too.
   warmup = max(1, round(warmup_fraction * num_steps))
   num_steps = max(num_steps, warmup + 1)
   final = final_fraction * learning_rate
