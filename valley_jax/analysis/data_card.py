@@ -29,7 +29,7 @@ def render_data_card(manifest: Mapping[str, Any], table: Any) -> str:
 
   Args:
     manifest: Manifest of the shards.
-    table: Traces of the shards: columns by field, as `data.table.Table` has them.
+    table: The `TraceTable` of the shards: a column for each field of a trace.
   """
   with presentation.use_figure_style():
     exhibits = [_exhibit_lengths(np.asarray(table.num_tokens))]

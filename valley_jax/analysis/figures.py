@@ -2,8 +2,8 @@
 
 Figures of the curve have one x axis: the number of traces, logarithmic, with the base student (no
 traces, which a log axis cannot hold) as a tick of its own at the left. Figures of named subsets
-have a row each, and what is measured along x. Losses and verdicts are of both. Colours and axes are
-in `presentation.py`.
+have a row for each, and the measured value along x. Losses and verdicts show both kinds of runs.
+Colours and axes are in `presentation.py`.
 """
 
 from collections.abc import Mapping

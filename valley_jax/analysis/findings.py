@@ -1,8 +1,8 @@
 """What a study shows, in words: each claim with its interval, or its absence.
 
 A claim is made only where its whole interval supports it. The words for "below" and "not shown to
-be below" differ on purpose; and a difference that is not shown is not called absent: how large it
-may still be is said instead.
+be below" differ on purpose. A difference that is not shown is not called absent: the text says how
+large it may still be.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from valley_jax.analysis import comparison
 from valley_jax.analysis import presentation
 
 Card = tuple[str, str, str]  # Label, number, what it rests on.
-_MAX_SHOWN = 3  # Differences told in words, and groups on cards; the table has all.
+_MAX_SHOWN = 3  # Differences described in words, and groups on cards; the table has all.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
