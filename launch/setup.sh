@@ -1,26 +1,25 @@
 #!/bin/bash
-# Makes .venv with all that the other commands need; done once, it does nothing.
+# Creates .venv with everything that the other commands need; a second run does nothing.
 #
 #     bash launch/setup.sh           to run
 #     bash launch/setup.sh test      to run, lint and test: an extra of setup.py
 #
-# Needs Debian or Ubuntu, git, and Python 3.11, 3.12 or 3.13. Takes the newest
-# of these on the machine, or the one named: PYTHON=3.12, PYTHON=/path/python.
-# VENV=.venv-3.11 makes it there, beside .venv.
+# Needs Debian or Ubuntu, git, and Python 3.11, 3.12 or 3.13. Takes the newest of these on the
+# machine, or the one that PYTHON=3.12 or PYTHON=/path/python names. VENV=.venv-3.11 creates another
+# environment, next to .venv.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv="${VENV:-.venv}"
 
-# uv reads none of pip's settings. It shall take the machine's Pythons and no
-# others, trust the certificates that the machine trusts, and look for packages
-# where pip was told to look.
+# uv reads none of pip's settings. It must use only the machine's Pythons, trust the certificates
+# that the machine trusts, and look for packages where pip is configured to look.
 export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
 [[ -z ${PIP_INDEX_URL:-} ]] ||
   export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"
 [[ -z ${PIP_FIND_LINKS:-} ]] ||
   export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS// /,}}"
-# A service account's home may not be writable, and then holds no cache.
+# A service account's home may not be writable and cannot hold a cache then.
 [[ -w ${HOME:-/nonexistent} ]] ||
   export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}"
 
@@ -29,15 +28,15 @@ fail() {
   exit 1
 }
 
-# step WHAT COMMAND...: runs the command, prints its seconds, or all it said.
+# step TITLE COMMAND...: runs the command; prints its seconds, or its output if it fails.
 step() {
-  local what="$1" started="${EPOCHREALTIME//[.,]/}" said tenths
+  local title="$1" started="${EPOCHREALTIME//[.,]/}" output tenths
   shift
-  said="$("$@" 2>&1 </dev/null)" ||
-    fail "$what: failed." "$said" "the command was: $*" \
+  output="$("$@" 2>&1 </dev/null)" ||
+    fail "$title: failed." "$output" "the command was: $*" \
       'If no package was found: uv reads no pip.conf; set UV_DEFAULT_INDEX.'
   tenths=$(((${EPOCHREALTIME//[.,]/} - started + 50000) / 100000))
-  printf 'setup: %-60s %4d.%d s\n' "$what" $((tenths / 10)) $((tenths % 10))
+  printf 'setup: %-60s %4d.%d s\n' "$title" $((tenths / 10)) $((tenths % 10))
 }
 
 # apt_install PACKAGE...: as root; anyone else is told what to run.
@@ -68,21 +67,21 @@ candidates() {
   type -aP python3 python || true
 }
 
-# Prints the version and the path of the Python to use, found by running it.
+# Prints the version and the path of the Python to use. Each candidate is run to learn its version.
 find_python() {
-  local wanted='3.13 3.12 3.11' version candidate found
+  local wanted='3.13 3.12 3.11' version candidate python
   if [[ -n ${PYTHON:-} ]]; then
-    found="$(probe "$PYTHON")"
-    [[ -z $found ]] || { echo "$found" && return; }
+    python="$(probe "$PYTHON")"
+    [[ -z $python ]] || { echo "$python" && return; }
     wanted="${PYTHON#python}"
   fi
   for version in $wanted; do
     while read -r candidate; do
-      found="$(probe "$candidate")"
-      [[ ${found% *} != "$version" ]] || { echo "$found" && return; }
+      python="$(probe "$candidate")"
+      [[ ${python% *} != "$version" ]] || { echo "$python" && return; }
     done < <(candidates "$version")
   done
-  [[ -n ${PYTHON:-} ]] || probe python3 # Too old or too new, but to be named.
+  [[ -n ${PYTHON:-} ]] || probe python3 # Too old or too new; the error message names it.
 }
 
 check_python() {
@@ -97,8 +96,8 @@ check_python() {
     'or name one that is elsewhere: PYTHON=/path/to/python3.12.'
 }
 
-# Sets `uv`: ours, the machine's, or one that some pip brings into .uv. There
-# `--target` is allowed even where the system's Python is managed externally.
+# Sets `uv`: ours, the machine's, or one that a pip installs into .uv. With `--target`, pip does so
+# even where the system's Python is managed externally.
 find_uv() {
   local pip
   for uv in .uv/bin/uv uv; do

@@ -5,8 +5,8 @@
 A point is a file operation under the workdir (an open, a new directory, a
 rename, a removal) or a call that our own code makes. At NUMBER of them, half of
 each kind, drawn by SEED, a run in DIRECTORY/<kind><n> is killed with SIGKILL,
-and a second one goes on to the end. Each is a fork: what takes time, the
-imports, is done once.
+and a second run continues to the end. Each run is a fork, so that the imports,
+which take most of the time, are done once.
 """
 
 from collections.abc import Callable

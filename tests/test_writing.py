@@ -1,4 +1,4 @@
-"""The house style, as far as a program can see it."""
+"""The part of the house style that a program can check."""
 
 import ast
 import pathlib
@@ -45,8 +45,8 @@ def test_no_file_is_named_for_having_no_subject():
   assert not [_name(path) for path in FILES if path.stem in names]
 
 
-def test_no_failure_is_caught_whatever_it_is():
-  wrong = [
+def test_no_handler_catches_every_exception():
+  handlers = [
       f'{_name(path)}:{node.lineno}'
       for path in SOURCES
       for node in ast.walk(ast.parse(path.read_text()))
@@ -54,4 +54,4 @@ def test_no_failure_is_caught_whatever_it_is():
       and (node.type is None or ast.unparse(node.type) == 'Exception')
       and not any(isinstance(below, ast.Raise) for below in ast.walk(node))
   ]
-  assert not wrong, wrong
+  assert not handlers, handlers

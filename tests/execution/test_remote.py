@@ -147,6 +147,7 @@ def test_execute_judges_on_the_cluster_that_the_config_names(cluster, tmp_path):
   assert [row.verdict.value for row in found] == ['AC', 'WA', 'RE', 'CE', 'AC']
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('loss', ['of the actor', 'of the host'])
 def test_a_loss_loses_no_judgement(cluster, loss):
   node = _add_node(cluster) if loss == 'of the host' else None
