@@ -80,9 +80,10 @@ class JudgementCache:
 
   def put_judgement(self, key: bytes, judgement: records.Judgement) -> None:
     is_our_failure = judgement.verdict is records.Verdict.INTERNAL_ERROR
-    if self._database is None or is_our_failure:
+    if self._database is None or is_our_failure:  # IE would be repeated for ever.
       return
     with self._lock, self._database as database:
+      # Another judge may have stored the same judgement meanwhile.
       query = 'INSERT OR REPLACE INTO judgements VALUES (?, ?)'
       database.execute(query, (key, records.to_json(judgement)))
 

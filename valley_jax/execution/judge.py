@@ -82,6 +82,7 @@ class WorkerPool:
         window.append(self._executor.submit(self._judge_pair, pair))
       if not window:
         return
+      # The oldest first: a slow program holds back results, but never more than the window.
       yield window.popleft().result()
 
   def _judge_pair(self, pair: Pair) -> records.Judgement:
@@ -98,7 +99,7 @@ class WorkerPool:
 
   def close(self) -> None:
     """Ends what is running, and removes what the workers have created."""
-    self._shared.is_closing.set()
+    self._shared.is_closing.set()  # First, or a killed sandbox would be replaced.
     for worker in list(self.workers):
       worker.kill_sandbox()
     self._executor.shutdown(cancel_futures=True)

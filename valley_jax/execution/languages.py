@@ -127,6 +127,7 @@ class Compilers:
           f'{language.compiler[0]} is not installed, so no {name} program can be judged;'
           ' `apt-get install g++` and run it again.'
       )
+    # In hex, as JSON has no bytes and a source need not be UTF-8.
     texts = sorted((file, text.hex()) for file, text in files.items())
     key = cache_lib.compute_digest(texts, language.compiler, version).hex()
     if recent := self._recent.get(key):
@@ -165,6 +166,7 @@ class Compilers:
         if not data:
           return ''
         jsonl.write_atomically(header, data)
+        # Programs run as other users, whom the umask might exclude.
         for path in (header.parent, folder, folder.parent):
           os.chmod(path, 0o755)
         os.chmod(header, 0o644)

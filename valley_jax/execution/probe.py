@@ -151,7 +151,7 @@ def find_failures(confinement: isolation_lib.Confinement) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as directory:
       canary = pathlib.Path(directory) / 'canary'
       canary.write_text(secrets.token_hex(16))
-      pathlib.Path(directory).chmod(0o777)
+      pathlib.Path(directory).chmod(0o777)  # So that only the sandbox hides the canary.
       own = pathlib.Path(__file__).resolve()
       hidden = [str(canary), '/etc/shadow', '/etc/hostname']
       visible = {'/usr', *itertools.chain(*confinement.isolation.binds)}
@@ -167,6 +167,7 @@ def find_failures(confinement: isolation_lib.Confinement) -> dict[str, str]:
     if greedy.stopped is not sandbox.StopReason.MEMORY:
       failures['memory'] = f'160 MiB where {_LIMITS.memory_mib} are allowed'
     loud = _run_probe(confinement, _LOUD)
+    # A little over the limit of 64 KiB, as a write may end beyond it.
     if loud.exit_code == 0 or len(loud.stdout) > 65 << 10:
       failures['output'] = f'{len(loud.stdout):,} bytes'
   except sandbox.SandboxError as e:
@@ -180,6 +181,7 @@ def find_failures(confinement: isolation_lib.Confinement) -> dict[str, str]:
 
 def _try_walls(confinement: isolation_lib.Confinement, hidden: list[str]) -> dict[str, str]:
   execution = _run_probe(confinement, _HOSTILE, ' '.join(hidden).encode())
+  # The last line proves that the probe has finished.
   *lines, last = execution.stdout.decode('utf-8', 'replace').splitlines() or ['']
   failures: dict[str, str] = {}
   for line in lines:

@@ -70,6 +70,7 @@ class Settings:
   def compute_limits(self, problem: records.Problem, language: str) -> records.Limits:
     """Returns the limits of a problem's tests, with the CPU limit filled in."""
     cpu_seconds = problem.limits.cpu_seconds or self.cpu_seconds
+    # A config may use any name of a language.
     factors = {languages.parse_language_name(name): factor for name, factor in self.multipliers}
     cpu_seconds *= factors.get(language, 1.0)
     for name, value, maximum in (

@@ -128,6 +128,7 @@ class SubmissionRun:
     """
     problem = _compute_problem_digest(_SameObject(self.problem))
     language = repr(languages.LANGUAGES[self.language])
+    # The statement, which a program never sees, is part of the problem's digest all the same.
     rules = (self.limits, self.profile, self.stop_at_failure, cache.describe_engine())
     code = self.submission.source
     return cache.compute_digest(problem, language, code, rules, machine)
@@ -160,7 +161,7 @@ class SubmissionRun:
     if self.problem.mode is _M.FUNCTION:
       return b'', _encode_arguments(test)
     if self.problem.mode is _M.ASSERT:
-      return b'', test.input.encode() + nonce
+      return b'', test.input.encode() + nonce  # The nonce is last: it is read last.
     return test.input.encode(), b''
 
   def add_execution(self, execution: sandbox.Execution) -> None:

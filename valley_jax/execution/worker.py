@@ -91,6 +91,7 @@ class Worker:
     """Returns the judgement by the profile, from the cache if it is there."""
     submission_run.check_pair(problem, submission)
     profile = self._shared.settings.profile
+    # Not with one run for both: programs see other streams, limits and modules in the other one.
     judgement = self._judge_by_profile(profile, problem, submission)
     if profile is records.Profile.STRICT:
       return judgement
@@ -107,6 +108,7 @@ class Worker:
     version = languages.find_compiler_version(languages.LANGUAGES[run.language])
     key = run.compute_key(tier, self._waivers, version) if shared.cache else b''
     if cached := shared.cache.get_judgement(key):
+      # The key knows only what was judged, so another sample may have stored it.
       return records.replace(
           cached, problem_id=problem.problem_id, sample_index=submission.sample_index
       )
@@ -139,7 +141,7 @@ class Worker:
     for index, test in enumerate(run.problem.tests):
       verdict, message = self._judge_test(run, test)
       if verdict is _V.COMPILE_ERROR:
-        return verdict, message
+        return verdict, message  # It concerns all tests, so none has failed first.
       if verdict is _V.ACCEPTED:
         run.num_passed += 1
         continue
@@ -187,7 +189,7 @@ class Worker:
       self.box = sandbox.Sandbox(self.confinement, run.limits)
       if message := self._load_submission(self.box, run):
         return _V.COMPILE_ERROR, None, message
-    nonce = os.urandom(harness.NONCE_BYTES)
+    nonce = os.urandom(harness.NONCE_BYTES)  # New in every test: an earlier one cannot leak it.
     execution = self.box.run_test(*run.build_input(test, nonce))
     verdict = verdicts.decide_verdict(execution, run, test, nonce)
     if verdict is _V.ACCEPTED and run.problem.checker == 'program':
@@ -266,7 +268,7 @@ class Worker:
     return verdict, execution, verdicts.extract_message(execution, verdict)
 
   def _close_box(self) -> None:
-    box, self.box = self.box, None
+    box, self.box = self.box, None  # First, so that `kill_sandbox` finds no closed one.
     if box is not None:
       box.close()
 

@@ -135,6 +135,7 @@ def _read_quota(directory: pathlib.Path, default: int) -> int:
     else:
       quota = (directory / 'cpu.cfs_quota_us').read_text()
       period = (directory / 'cpu.cfs_period_us').read_text()
+    # Rounded down: a part of a core would be taken away in the middle of a test.
     return int(quota) // int(period) if int(quota) > 0 else default
   except (OSError, ValueError):  # No such file, or `max`.
     return default

@@ -128,6 +128,7 @@ def prepare_isolation(
     IsolationError: no tier is available, or not the requested one.
   """
   tier = _choose_tier(tier)
+  # Not the virtual environment's, whose packages programs would see.
   interpreter = os.path.realpath(getattr(sys, '_base_executable'))  # noqa: B009
   prefix = os.path.realpath(sys.base_prefix)
   binds = [] if prefix.startswith('/usr') else [(prefix, prefix)]

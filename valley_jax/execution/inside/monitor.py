@@ -42,6 +42,7 @@ def sample_tree() -> tuple[float, int]:
   """Returns CPU seconds and resident bytes of all living processes."""
   ticks = pages = 0
   for stat in read_living('stat'):
+    # A process can put parentheses and spaces into its own name.
     fields = stat[stat.rindex(b')') + 2 :].split()
     ticks += sum(map(int, fields[11:15]))  # Its own, and those of children it has waited for.
     pages += int(fields[21])

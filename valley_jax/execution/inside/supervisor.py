@@ -50,7 +50,7 @@ def harden_process() -> None:
   if os.path.isdir('/packages'):  # numpy, where the host has it.
     sys.path.append('/packages')
   sys.set_int_max_str_digits(0)  # The CPU limit bounds conversions.
-  gc.disable()
+  gc.disable()  # A collection would copy the pages that children share.
 
 
 def read_exactly(size: int) -> bytes:
