@@ -131,7 +131,7 @@ def get_train_group() -> dict[str, Any]:
       lora_alpha=32.0,  # A B is scaled by alpha / rank.
       lora_matrices=('q', 'k', 'v', 'out', 'gate', 'up', 'down'),
       dtype='bfloat16',  # Compute.
-      remat='full',  # Or none, attention, qkv, offload: models/remat.py.
+      remat='full',  # Or none, attention, qkv, offload: models/transformer.py.
       loss_chunk_len=1024,
       z_loss=0.0,  # E.g. 1e-4 (PaLM); reported losses are without it.
       checkpoint_every=100,  # Steps.
