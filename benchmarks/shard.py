@@ -43,6 +43,7 @@ from valley_jax import shard
 from valley_jax.data.shards import shards
 from valley_jax.data.tokens import templates
 from valley_jax.data.tokens import tokenization
+from valley_jax.runtime import config_groups
 
 WAYS = ('shard', 'shard, decides', 'map', 'map, ids')
 _MEDIAN, _DEVIATION = 24_000, 0.8  # Characters; of the logarithm.
@@ -92,8 +93,12 @@ def _write(directory: pathlib.Path, sizes: list[int]) -> None:
 
 
 def _shard(directory: pathlib.Path, size: int, decides: bool) -> dict[str, Any]:
-  keep = {'questions': 'keep', 'traces': 'keep'}
-  first = {'questions': 'merge', 'traces': 'near'}
+  filters = config_groups.get_filters_group()
+  filters.update(think=decides, code_in_answer=False, parses=False)
+  filters.update(loop_characters=2000 if decides else 0)
+  duplicates = config_groups.get_duplicates_group()
+  if not decides:
+    duplicates.update(questions='keep', traces='keep')
   config = mlc.ConfigDict(
       dict(
           traces=f'jsonl:{directory}/{size}.jsonl',
@@ -102,8 +107,8 @@ def _shard(directory: pathlib.Path, size: int, decides: bool) -> dict[str, Any]:
           chat_template='',
           prompt='plain',
           data=dict(max_len=10**9, min_len=0, traces_per_shard=512, num_workers=0),
-          filters={'think': True, 'loop_characters': 2000} if decides else {},
-          duplicates=first if decides else keep,
+          filters=filters,
+          duplicates=duplicates,
           contamination={'problems': ()},
       )
   ).lock()

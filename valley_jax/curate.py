@@ -38,9 +38,10 @@ from collections.abc import Sequence
 import dataclasses
 import hashlib
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import ml_collections as mlc
+import msgspec
 import numpy as np
 
 from valley_jax import errors
@@ -53,48 +54,35 @@ from valley_jax.data.subsets import selections
 from valley_jax.data.tokens import tokenization
 from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
-
-_CHOICES = {
-    'unit': ('tokens', 'characters'),
-    'start': ('medoid', 'longest'),
-    'unjudged': ('refuse', 'drop'),
-}
+from valley_jax.runtime import settings as settings_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurateSettings:
-  """The group config.curate, and the number of workers."""
+  """The group config.curate."""
 
   judgements: str
   pool: str
   max_pass_rate: float
   unjudged: Literal['refuse', 'drop']
-  traces_per_question: int
+  traces_per_question: Annotated[int, msgspec.Meta(ge=1, description='1 or more')]
   unit: Literal['tokens', 'characters']
   start: Literal['medoid', 'longest']
-  num_workers: int  # Threads that compare traces; 0 for one a core.
 
   @classmethod
-  def from_config(cls, config: mlc.ConfigDict) -> 'CurateSettings':
-    """Returns the settings of a run's config.
+  def from_config(cls, group: mlc.ConfigDict) -> 'CurateSettings':
+    """Returns the settings of the group config.curate.
 
     Raises:
-      UserError: a value is out of range or unknown.
+      UserError: a value is out of range or unknown, or there is no file of judgements.
     """
-    settings = cls(**config.curate.to_dict(), num_workers=config.num_workers)
-    for name, known in _CHOICES.items():
-      if (value := getattr(settings, name)) not in known:
-        raise errors.UserError(f'curate.{name}={value!r}: want one of {[*known]}.')
-    if settings.traces_per_question < 1:
+    curate_settings = settings_lib.convert_group(group, 'curate', cls)
+    if not pathlib.Path(curate_settings.judgements).is_file():
       raise errors.UserError(
-          f'curate.traces_per_question={settings.traces_per_question}: want 1 or more.'
+          f'curate.judgements={curate_settings.judgements!r} is no file; let the student `sample`'
+          ' the questions and `execute` its programs, and name the judgements.jsonl of that.'
       )
-    if not pathlib.Path(settings.judgements).is_file():
-      raise errors.UserError(
-          f'curate.judgements={settings.judgements!r} is no file; let the student `sample` the'
-          ' questions and `execute` its programs, and name the judgements.jsonl of that.'
-      )
-    return settings
+    return curate_settings
 
 
 class Choice(records.Record):
@@ -149,6 +137,7 @@ def _choose_by_question(
     table: shards_lib.TraceTable,
     rows: Sequence[int],
     path: pathlib.Path,
+    num_workers: int,
 ) -> list[Choice]:
   """Chooses traces question by question, and resumes at the first question that is not done."""
   tokenizer = None
@@ -171,7 +160,7 @@ def _choose_by_question(
             read_responses(shards, own_rows, tokenizer),
             settings.traces_per_question,
             start=settings.start,
-            workers=settings.num_workers or -1,
+            workers=num_workers or -1,
         )
         done[name] = Choice(problem_id=name, farthest=tuple(far), nearest=tuple(near))
         appender.append(done[name])
@@ -187,11 +176,11 @@ def _refuse_file(path: str) -> Sequence[str]:
 
 def curate(config: mlc.ConfigDict, workdir: str) -> None:
   """Writes <workdir>/curated; see the module's docstring."""
-  settings = CurateSettings.from_config(config)
+  settings = CurateSettings.from_config(config.curate)
   shards = shards_lib.Shards(config.shards or f'{workdir}/shards')
   table = shards.read_table()
   subsets = config.subsets.to_dict()
-  pool = selections.select_rows(
+  pool: list[int] = selections.select_rows(
       table, subsets, settings.pool, seed=config.seed, read_ids=_refuse_file
   ).tolist()
   directory = pathlib.Path(workdir) / 'curated'
@@ -207,7 +196,8 @@ def curate(config: mlc.ConfigDict, workdir: str) -> None:
   }
   locks.claim_directory(directory / 'settings.json', claimed)
   hard, counts = _select_hard(settings, table, pool)
-  choices = _choose_by_question(settings, shards, table, hard, directory / 'choices.jsonl')
+  path = directory / 'choices.jsonl'
+  choices = _choose_by_question(settings, shards, table, hard, path, config.num_workers)
   row_of = {table.ids[row]: row for row in hard}
   curated = {
       'hard': hard,

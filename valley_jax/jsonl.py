@@ -11,6 +11,7 @@ off when the file is next opened for appending.
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
+import filecmp
 import gzip
 import json
 import os
@@ -56,10 +57,14 @@ def _read_lines(path: pathlib.Path) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def open_atomically(path: str | os.PathLike, keep_if_equal: bool = False) -> Iterator[BinaryIO]:
   """Opens a file for writing that replaces `path` only when the context ends without error.
 
   A reader sees the whole old file or the whole new one, also after a crash.
+
+  Args:
+    path: The file to write.
+    keep_if_equal: Whether a file with the same bytes is left alone, with its time of modification.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +75,10 @@ def open_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
       yield f
       f.flush()
       os.fsync(f.fileno())
-    os.replace(scratch, path)
+    if keep_if_equal and path.exists() and filecmp.cmp(path, scratch, shallow=False):
+      scratch.unlink()
+    else:
+      os.replace(scratch, path)
   except OSError:
     scratch.unlink(missing_ok=True)  # Frees the space if the disk is full.
     raise

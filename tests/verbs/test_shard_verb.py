@@ -20,6 +20,12 @@ from valley_jax.runtime import config_groups
 _FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures'
 OCR2 = _FIXTURES / 'ocr2'
 MAX_LEN = 384
+NO_FILTERS = {
+    **config_groups.get_filters_group(),
+    'think': False,
+    'code_in_answer': False,
+    'parses': False,
+}
 
 
 def _config(max_len=MAX_LEN, traces_per_shard=8, num_workers=0, **changes):
@@ -32,8 +38,8 @@ def _config(max_len=MAX_LEN, traces_per_shard=8, num_workers=0, **changes):
       data=dict(
           max_len=max_len, min_len=0, traces_per_shard=traces_per_shard, num_workers=num_workers
       ),
-      filters={},
-      duplicates=config_groups.get_duplicates_group() | dict(questions='keep', traces='keep'),
+      filters=NO_FILTERS,
+      duplicates={**config_groups.get_duplicates_group(), 'questions': 'keep', 'traces': 'keep'},
       contamination=dict(problems=()),
   )
   return mlc.ConfigDict({**values, **changes}).lock()
@@ -307,7 +313,7 @@ def test_what_a_user_can_get_wrong_is_said(tmp_path, changes, said):
         dict(questions=''),
         dict(tokenizer=''),
         dict(tokenizer='hf:nowhere'),
-        dict(filters=dict(thinks=True)),
+        dict(filters={**NO_FILTERS, 'thinks': True}),
         dict(duplicates=config_groups.get_duplicates_group() | dict(traces='none')),
     ],
 )
@@ -390,7 +396,7 @@ def test_both_passes_say_how_far_they_are_of_how_many(tmp_path, capsys):
 
 def test_a_refused_resume_names_the_very_setting(tmp_path):
   def config(**filters):
-    return _own(tmp_path, _trace(), filters={'think': False, **filters})
+    return _own(tmp_path, _trace(), filters={**NO_FILTERS, **filters})
 
   shard.shard(config(characters=()), str(tmp_path))
   with pytest.raises(ValueError, match=r'begun with filters.characters=\[\], now it is \[1, 9'):
