@@ -185,5 +185,5 @@ def copy_row(name: str, number: int) -> list[dict]:
 def list_changed_fields(trace) -> dict:
   """Returns a trace's fields that are not as by default."""
   fields = {f.name: f.default for f in msgspec.structs.fields(type(trace))}
-  found = msgspec.structs.asdict(trace)
-  return {k: v for k, v in found.items() if v != fields[k]}
+  values = msgspec.structs.asdict(trace)
+  return {k: v for k, v in values.items() if v != fields[k]}

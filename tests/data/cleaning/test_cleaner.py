@@ -13,28 +13,28 @@ from valley_jax import shard
 from valley_jax.data.shards import shards as shards_lib
 
 
-def _words(seed, count):
+def _make_words(seed, count):
   """Words of no language, others for each seed."""
   rng = random.Random(seed)
   word = lambda: ''.join(rng.choices(string.ascii_lowercase, k=6))
   return ' '.join(word() for _ in range(count))
 
 
-def _question(n):
-  return f'Read: {_words(n, 40)}.'
+def _make_question(n):
+  return f'Read: {_make_words(n, 40)}.'
 
 
-def _response(n, code=None):
+def _make_response(n, code=None):
   code = f'print({n})' if code is None else code
-  return f'<think>{_words(-n, 80)}</think>Here:\n```python\n{code}\n```'
+  return f'<think>{_make_words(-n, 80)}</think>Here:\n```python\n{code}\n```'
 
 
-def _trace(name, n, **changes):
+def _make_trace(name, n, **changes):
   values = dict(
       trace_id=name,
       problem_id=f'p{n}',
-      question=_question(n),
-      response=_response(n),
+      question=_make_question(n),
+      response=_make_response(n),
       source='taco',
       difficulty='MEDIUM_HARD',
   )
@@ -42,16 +42,16 @@ def _trace(name, n, **changes):
 
 
 TRACES = [
-    _trace('first', 1),
-    _trace('no thought', 2, response='```python\nprint(1)\n```'),
-    _trace('no program', 3, response='<think>Well.</think>It is 3.'),
-    _trace('no python', 4, response=_response(4, 'def (:')),
-    _trace('examined', 5),
-    _trace('again', 1, response=_response(1) + '\n'),
-    _trace('other name', 6, question=_question(1).upper()),
-    _trace('easy', 7, difficulty='EASY', is_correct=True),
-    _trace('unruly', 8, source='elsewhere', difficulty='7 stars'),
-    _trace('first', 9),
+    _make_trace('first', 1),
+    _make_trace('no thought', 2, response='```python\nprint(1)\n```'),
+    _make_trace('no program', 3, response='<think>Well.</think>It is 3.'),
+    _make_trace('no python', 4, response=_make_response(4, 'def (:')),
+    _make_trace('examined', 5),
+    _make_trace('again', 1, response=_make_response(1) + '\n'),
+    _make_trace('other name', 6, question=_make_question(1).upper()),
+    _make_trace('easy', 7, difficulty='EASY', is_correct=True),
+    _make_trace('unruly', 8, source='elsewhere', difficulty='7 stars'),
+    _make_trace('first', 9),
 ]
 
 
@@ -62,7 +62,7 @@ def directory(tmp_path_factory):
   jsonl.write_rows(path / 'traces.jsonl', TRACES)
   problem = records.Problem(
       problem_id='exam',
-      statement=f'<p>{_question(5)}</p>',
+      statement=f'<p>{_make_question(5)}</p>',
       tests=(records.TestCase(input='', expected='1'),),
   )
   jsonl.write_rows(path / 'exam.jsonl', [problem])
@@ -101,7 +101,7 @@ def test_what_matches_an_evaluation_is_shown_beside_it(directory):
   row = json.loads(line)
   assert (row['problem_id'], row['trace_ids']) == ('exam', ['examined'])
   for name in ('question_text', 'problem_text'):
-    assert _words(5, 40) in row[name]
+    assert _make_words(5, 40) in row[name]
 
 
 def test_a_question_under_two_names_is_one_problem(directory):

@@ -19,7 +19,7 @@ RESPONSE = planted.reasoning(RNG)
 OTHER_RESPONSE = planted.reasoning(RNG)
 
 
-def _trace(trace_id, problem_id='p', question=QUESTION, response=RESPONSE):
+def _make_trace(trace_id, problem_id='p', question=QUESTION, response=RESPONSE):
   return records.Trace(
       trace_id=trace_id, problem_id=problem_id, question=question, response=response
   )
@@ -37,25 +37,25 @@ def _check_traces(*traces, **changes):
 
 def test_the_first_one_stays_and_later_ones_name_it():
   edited = planted.edited(RESPONSE, RNG)
-  found = _check_traces(
-      _trace('a'),
-      _trace('b'),
-      _trace('c', response=planted.respaced(RESPONSE, RNG)),
-      _trace('d', response=edited),
-      _trace('e', response=edited),
+  results = _check_traces(
+      _make_trace('a'),
+      _make_trace('b'),
+      _make_trace('c', response=planted.respaced(RESPONSE, RNG)),
+      _make_trace('d', response=edited),
+      _make_trace('e', response=edited),
   )
-  assert found[0] is None
-  assert [(f.trace_id, f.kind.value, f.is_refused) for f in found[1:]] == [
+  assert results[0] is None
+  assert [(f.trace_id, f.kind.value, f.is_refused) for f in results[1:]] == [
       ('a', 'exact trace', True),
       ('a', 'exact trace', True),
       ('a', 'near trace', True),
       ('a', 'near trace', True),
   ]
-  assert found[1].similarity == 1 and 0.8 <= found[3].similarity < 1
+  assert results[1].similarity == 1 and 0.8 <= results[3].similarity < 1
 
 
 def test_traces_of_one_question_that_differ_all_stay():
-  assert _check_traces(_trace('a'), _trace('b', response=OTHER_RESPONSE)) == [None] * 2
+  assert _check_traces(_make_trace('a'), _make_trace('b', response=OTHER_RESPONSE)) == [None] * 2
 
 
 def test_a_refused_trace_represents_nothing():
@@ -64,87 +64,96 @@ def test_a_refused_trace_represents_nothing():
   new = [w.upper() + 'X' for w in words]
   b = ' '.join(new[:25] + words[25:])
   c = ' '.join(new[:75] + words[75:])
-  found = _check_traces(
-      _trace('a'), _trace('b', response=b), _trace('c', response=c), _trace('d', response=c)
+  results = _check_traces(
+      _make_trace('a'),
+      _make_trace('b', response=b),
+      _make_trace('c', response=c),
+      _make_trace('d', response=c),
   )
-  assert found[1].trace_id == 'a' and found[2] is None and found[3].trace_id == 'c'
+  assert results[1].trace_id == 'a' and results[2] is None and results[3].trace_id == 'c'
 
 
 @pytest.mark.parametrize(('choice', 'kept_as'), [('merge', 'p'), ('drop', None), ('keep', 'q')])
 def test_a_question_under_another_id_is_treated_as_chosen(choice, kept_as):
   twin = planted.reformatted(planted.edited(QUESTION, RNG), RNG)
   traces = [
-      _trace('a'),
-      _trace('b', 'q', twin, OTHER_RESPONSE),
-      _trace('c', 'q', twin, planted.reasoning(RNG)),
-      _trace('d', 'r', OTHER_QUESTION, planted.reasoning(RNG)),
+      _make_trace('a'),
+      _make_trace('b', 'q', twin, OTHER_RESPONSE),
+      _make_trace('c', 'q', twin, planted.reasoning(RNG)),
+      _make_trace('d', 'r', OTHER_QUESTION, planted.reasoning(RNG)),
   ]
-  for found in _check_traces(*traces, questions=choice)[1:3]:
-    if found is None:
+  for duplicate in _check_traces(*traces, questions=choice)[1:3]:
+    if duplicate is None:
       assert kept_as == 'q'
     else:
-      assert found.kind is duplicates.Kind.SAME_QUESTION and found.trace_id == 'a'
-      assert found.problem_id == (kept_as or '')
-      assert found.is_refused == (kept_as is None)
+      assert duplicate.kind is duplicates.Kind.SAME_QUESTION and duplicate.trace_id == 'a'
+      assert duplicate.problem_id == (kept_as or '')
+      assert duplicate.is_refused == (kept_as is None)
   assert _check_traces(*traces, questions=choice)[3] is None
 
 
 def test_a_trace_dropped_for_its_question_represents_nothing():
-  found = _check_traces(
-      _trace('a'),
-      _trace('b', 'q', QUESTION, OTHER_RESPONSE),
-      _trace('c', 'r', OTHER_QUESTION, OTHER_RESPONSE),
+  results = _check_traces(
+      _make_trace('a'),
+      _make_trace('b', 'q', QUESTION, OTHER_RESPONSE),
+      _make_trace('c', 'r', OTHER_QUESTION, OTHER_RESPONSE),
       questions='drop',
   )
-  assert found[1].kind is duplicates.Kind.SAME_QUESTION and found[2] is None
+  assert results[1].kind is duplicates.Kind.SAME_QUESTION and results[2] is None
 
 
 def test_traces_that_differ_in_signs_alone_are_near_not_exact():
-  found = _check_traces(_trace('a'), _trace('b', response=RESPONSE.replace('.', '!')))
-  assert found[1].kind is duplicates.Kind.NEAR_TRACE
+  results = _check_traces(_make_trace('a'), _make_trace('b', response=RESPONSE.replace('.', '!')))
+  assert results[1].kind is duplicates.Kind.NEAR_TRACE
 
 
 def test_a_short_answer_in_between_does_not_matter():
-  found = _check_traces(
-      _trace('a', response='yes'), _trace('b'), _trace('c', response=planted.edited(RESPONSE, RNG))
+  results = _check_traces(
+      _make_trace('a', response='yes'),
+      _make_trace('b'),
+      _make_trace('c', response=planted.edited(RESPONSE, RNG)),
   )
-  assert found[2].trace_id == 'b' and found[2].similarity > 0.8
+  assert results[2].trace_id == 'b' and results[2].similarity > 0.8
 
 
 def test_a_short_answer_repeats_only_one_to_the_same_question():
-  found = _check_traces(
-      _trace('a', response='It is 42.'),
-      _trace('b', 'q', OTHER_QUESTION, 'It is 42.'),
-      _trace('c', 'q', OTHER_QUESTION, 'It is 43.'),
-      _trace('d', 'r', QUESTION, 'It  is 42.'),
+  results = _check_traces(
+      _make_trace('a', response='It is 42.'),
+      _make_trace('b', 'q', OTHER_QUESTION, 'It is 42.'),
+      _make_trace('c', 'q', OTHER_QUESTION, 'It is 43.'),
+      _make_trace('d', 'r', QUESTION, 'It  is 42.'),
   )
-  assert found[:3] == [None] * 3
-  assert (found[3].trace_id, found[3].is_refused) == ('a', True)
+  assert results[:3] == [None] * 3
+  assert (results[3].trace_id, results[3].is_refused) == ('a', True)
 
 
 def test_signs_of_a_short_answer_count():
-  found = _check_traces(_trace('a', response='x < y'), _trace('b', response='x > y'))
-  assert found == [None, None]
+  results = _check_traces(_make_trace('a', response='x < y'), _make_trace('b', response='x > y'))
+  assert results == [None, None]
 
 
 def test_the_sketch_of_another_process_counts_as_the_response():
   settings = _build_settings()
   index = duplicates.Duplicates(settings)
   sketcher = pickle.loads(pickle.dumps(duplicates.build_response_sketcher(settings)))
-  assert index.check_trace(_trace('a'), sketcher(RESPONSE)) is None
-  assert index.check_trace(_trace('b', response=OTHER_RESPONSE)) is None
-  duplicate = index.check_trace(_trace('c', response='So.'), sketcher(RESPONSE))
+  assert index.check_trace(_make_trace('a'), sketcher(RESPONSE)) is None
+  assert index.check_trace(_make_trace('b', response=OTHER_RESPONSE)) is None
+  duplicate = index.check_trace(_make_trace('c', response='So.'), sketcher(RESPONSE))
   assert duplicate and (duplicate.trace_id, duplicate.kind.value) == ('a', 'exact trace')
 
 
 @pytest.mark.parametrize('question', ['', '-', '***'])
 def test_questions_that_say_nothing_are_not_the_same(question):
-  traces = [_trace('a', 'p', question), _trace('b', 'q', question, OTHER_RESPONSE)]
+  traces = [_make_trace('a', 'p', question), _make_trace('b', 'q', question, OTHER_RESPONSE)]
   assert _check_traces(*traces) == [None, None]
 
 
 def test_exact_lets_near_ones_pass_and_keep_lets_all():
-  traces = [_trace('a'), _trace('b', response=planted.edited(RESPONSE, RNG)), _trace('c')]
+  traces = [
+      _make_trace('a'),
+      _make_trace('b', response=planted.edited(RESPONSE, RNG)),
+      _make_trace('c'),
+  ]
   exact = _check_traces(*traces, traces='exact')
   assert exact[1] is None and exact[2].kind is duplicates.Kind.EXACT_TRACE
   assert _check_traces(*traces, traces='keep') == [None] * 3
@@ -156,8 +165,10 @@ def test_exact_lets_near_ones_pass_and_keep_lets_all():
     ids=['empty', 'space', 'word', 'loop', 'surrogate', 'NUL', 'ideograms'],
 )
 def test_odd_texts_repeat_themselves_and_nothing_else(text):
-  found = _check_traces(_trace('a'), _trace('b', response=text), _trace('c', response=text))
-  assert found[:2] == [None, None] and found[2].trace_id == 'b'
+  results = _check_traces(
+      _make_trace('a'), _make_trace('b', response=text), _make_trace('c', response=text)
+  )
+  assert results[:2] == [None, None] and results[2].trace_id == 'b'
 
 
 @pytest.mark.parametrize(
@@ -211,8 +222,8 @@ def test_of_several_near_ones_the_first_of_the_sources_is_named():
   for row in range(16):
     text = f'{near} so{row}' if row in (3, 8) else f'{row} has others'
     assert index.add_sketch(sketch(text)) == row
-  found = index.find_first(sketch(f'{near} and'))
-  assert found and found[0] == 3
+  results = index.find_first(sketch(f'{near} and'))
+  assert results and results[0] == 3
 
 
 def test_a_key_of_very_many_rows_keeps_the_first_ones():

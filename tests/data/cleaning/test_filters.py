@@ -18,7 +18,7 @@ CPP = '```cpp\nint main() { return 0; }\n```'
 GOOD = f'<think>\nI pass over it.\n</think>\n\nSo:\n\n{PYTHON}\n'
 
 
-def _trace(response=GOOD, **fields) -> records.Trace:
+def _make_trace(response=GOOD, **fields) -> records.Trace:
   return records.Trace(trace_id='t', problem_id='p', question='Why?', response=response, **fields)
 
 
@@ -26,13 +26,13 @@ def _build_filters(**settings):
   return filters.build_filters(filters.Settings.from_config(settings))
 
 
-def _keeps(trace, **settings) -> bool:
+def _is_kept(trace, **settings) -> bool:
   refused = filters.find_refusal(trace, _build_filters(**settings))
   assert refused in ('', *settings)
   return not refused
 
 
-def _config(arg: str):
+def _load_filters_group(arg: str):
   spec = importlib.util.spec_from_file_location('valley', CONFIG)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
@@ -41,20 +41,22 @@ def _config(arg: str):
 
 
 def test_the_papers_filters_keep_a_good_trace_that_says_pass():
-  made = _build_filters(**_config(''))
+  made = _build_filters(**_load_filters_group(''))
   assert [f.name for f in made] == ['think', 'code_in_answer', 'parses']
-  assert filters.find_refusal(_trace(), made) == ''
+  assert filters.find_refusal(_make_trace(), made) == ''
 
 
 def test_a_config_has_every_filter_and_mini_has_all_of_them_off():
-  assert set(_config('')) == {field.name for field in dataclasses.fields(filters.Settings)}
-  assert _build_filters(**_config('mini')) == ()
+  assert set(_load_filters_group('')) == {
+      field.name for field in dataclasses.fields(filters.Settings)
+  }
+  assert _build_filters(**_load_filters_group('mini')) == ()
 
 
 def test_the_first_filter_that_refuses_gives_its_name():
   made = _build_filters(parses=True, think=True, code_in_answer=True)
-  assert filters.find_refusal(_trace('x'), made) == 'think'
-  assert filters.find_refusal(_trace('<think>a</think>x'), made) == 'code_in_answer'
+  assert filters.find_refusal(_make_trace('x'), made) == 'think'
+  assert filters.find_refusal(_make_trace('<think>a</think>x'), made) == 'code_in_answer'
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_the_first_filter_that_refuses_gives_its_name():
     ],
 )
 def test_one_thought_comes_first_and_ends_once(response, kept):
-  assert _keeps(_trace(response), think=True) is kept
+  assert _is_kept(_make_trace(response), think=True) is kept
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_one_thought_comes_first_and_ends_once(response, kept):
     ],
 )
 def test_the_answer_has_a_program(response, kept):
-  assert _keeps(_trace(response), code_in_answer=True) is kept
+  assert _is_kept(_make_trace(response), code_in_answer=True) is kept
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_the_answer_has_a_program(response, kept):
 )
 def test_a_thought_has_no_code(thought, kept):
   response = f'<think>{thought}</think>{PYTHON}'
-  assert _keeps(_trace(response), no_code_in_think=True) is kept
+  assert _is_kept(_make_trace(response), no_code_in_think=True) is kept
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_a_thought_has_no_code(thought, kept):
 @pytest.mark.filterwarnings('error')
 def test_a_program_in_python_parses(source, kept):
   response = f'```python\n{source}\n```'
-  assert _keeps(_trace(response), parses=True) is kept
+  assert _is_kept(_make_trace(response), parses=True) is kept
 
 
 MACROS = (
@@ -170,20 +172,20 @@ MACROS = (
 )
 def test_a_program_in_cpp_parses(source, kept):
   response = f'```cpp\n{source}\n```'
-  assert _keeps(_trace(response), parses=True) is kept
+  assert _is_kept(_make_trace(response), parses=True) is kept
 
 
 def test_a_language_without_a_parser_does_not_parse():
-  trace = _trace('```java\nclass A {}\n```', language='java')
-  assert _keeps(trace, code_in_answer=True)
-  assert not _keeps(trace, parses=True)
+  trace = _make_trace('```java\nclass A {}\n```', language='java')
+  assert _is_kept(trace, code_in_answer=True)
+  assert not _is_kept(trace, parses=True)
 
 
 @pytest.mark.parametrize(
     ('response', 'kept'), [('a' * 2, False), ('a' * 3, True), ('é' * 5, False)]
 )
 def test_a_length_is_in_characters(response, kept):
-  assert _keeps(_trace(response), characters=(3, 4)) is kept
+  assert _is_kept(_make_trace(response), characters=(3, 4)) is kept
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_a_length_is_in_characters(response, kept):
     ids=lambda x: repr(x)[:20],
 )
 def test_a_loop_is_one_phrase_four_times_or_more(response, kept):
-  assert _keeps(_trace(response), loop_characters=100) is kept
+  assert _is_kept(_make_trace(response), loop_characters=100) is kept
 
 
 @hypothesis.example('aab', 10, 'aab')  # Three times, not four.
@@ -215,31 +217,31 @@ def test_loops_are_found_wherever_they_are(text, length, phrase):
 @pytest.mark.parametrize(
     ('trace', 'settings', 'kept'),
     [
-        (_trace(), {'languages': ('python',)}, True),
-        (_trace(), {'languages': ('cpp17', 'cpp20')}, False),
-        (_trace(CPP), {'languages': ('C++',)}, True),
-        (_trace(CPP, language='cpp20'), {'languages': ('cpp20',)}, True),
-        (_trace('none'), {'languages': ('python',)}, False),
-        (_trace(is_correct=True), {'judgement': ('right',)}, True),
-        (_trace(is_correct=False), {'judgement': ('right',)}, False),
-        (_trace(is_correct=False), {'judgement': ('wrong',)}, True),
-        (_trace(), {'judgement': ('right',)}, False),
-        (_trace(), {'judgement': ('right', 'unknown')}, True),
-        (_trace(pass_rate=0.5), {'pass_rate': (0.5, 1)}, True),
-        (_trace(pass_rate=0.4), {'pass_rate': (0.5, 1)}, False),
-        (_trace(), {'pass_rate': (0, 1)}, False),
-        (_trace(license='Apache-2.0'), {'licenses': ['apache-2.0']}, True),
-        (_trace(license='mit-0'), {'licenses': ('mit',)}, False),
-        (_trace(), {'licenses': ('mit',)}, False),
-        (_trace(source='taco'), {'sources': ('TACO',)}, True),
-        (_trace(source='apps'), {'sources': ('taco',)}, False),
-        (_trace(split='test'), {'not_splits': ('test', 'valid')}, False),
-        (_trace(split='latest'), {'not_splits': ('test',)}, True),
-        (_trace(), {'not_splits': ('test',)}, True),
+        (_make_trace(), {'languages': ('python',)}, True),
+        (_make_trace(), {'languages': ('cpp17', 'cpp20')}, False),
+        (_make_trace(CPP), {'languages': ('C++',)}, True),
+        (_make_trace(CPP, language='cpp20'), {'languages': ('cpp20',)}, True),
+        (_make_trace('none'), {'languages': ('python',)}, False),
+        (_make_trace(is_correct=True), {'judgement': ('right',)}, True),
+        (_make_trace(is_correct=False), {'judgement': ('right',)}, False),
+        (_make_trace(is_correct=False), {'judgement': ('wrong',)}, True),
+        (_make_trace(), {'judgement': ('right',)}, False),
+        (_make_trace(), {'judgement': ('right', 'unknown')}, True),
+        (_make_trace(pass_rate=0.5), {'pass_rate': (0.5, 1)}, True),
+        (_make_trace(pass_rate=0.4), {'pass_rate': (0.5, 1)}, False),
+        (_make_trace(), {'pass_rate': (0, 1)}, False),
+        (_make_trace(license='Apache-2.0'), {'licenses': ['apache-2.0']}, True),
+        (_make_trace(license='mit-0'), {'licenses': ('mit',)}, False),
+        (_make_trace(), {'licenses': ('mit',)}, False),
+        (_make_trace(source='taco'), {'sources': ('TACO',)}, True),
+        (_make_trace(source='apps'), {'sources': ('taco',)}, False),
+        (_make_trace(split='test'), {'not_splits': ('test', 'valid')}, False),
+        (_make_trace(split='latest'), {'not_splits': ('test',)}, True),
+        (_make_trace(), {'not_splits': ('test',)}, True),
     ],
 )  # fmt: skip
 def test_a_label_is_compared_as_a_whole(trace, settings, kept):
-  assert _keeps(trace, **settings) is kept
+  assert _is_kept(trace, **settings) is kept
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ texts = st.lists(pieces | anything).map(''.join)
 
 @hypothesis.given(texts, texts, texts)
 def test_no_filter_falls_over_any_text(response, word, language):
-  trace = _trace(response, source=word, split=word, license=word, language=language)
+  trace = _make_trace(response, source=word, split=word, license=word, language=language)
   made = _build_filters(**ALL)
   assert {f.name for f in made} == set(ALL)
   assert all(f.keeps(trace) in (True, False) for f in made)
@@ -301,4 +303,4 @@ def test_no_program_is_too_strange_to_be_parsed(source, language):
 
 def test_filters_travel_to_other_processes():
   made = pickle.loads(pickle.dumps(_build_filters(**ALL)))
-  assert filters.find_refusal(_trace(), made) == 'sources'
+  assert filters.find_refusal(_make_trace(), made) == 'sources'

@@ -102,11 +102,11 @@ def test_one_evaluation_is_not_contaminated_by_another(published):
   for problem in published:
     name = problem.problem_id.split('/')[0]
     sets.get(name, sets['contest']).append(problem)
-  found = []
+  matches = []
   for name, own in sets.items():
     index = _index_problems(own)
     for problem in published:
       if problem not in own and (match := index.find_problem(problem.statement)):
-        found.append((name, problem.problem_id, match))
+        matches.append((name, problem.problem_id, match))
         print(problem.problem_id, match)
-  assert len(found) <= 3
+  assert len(matches) <= 3

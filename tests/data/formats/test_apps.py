@@ -10,36 +10,36 @@ from valley_jax.data.formats import apps
 from valley_jax.data.formats import problems
 
 
-def _read(tmp_path, inputs, outputs, fn_name=None, starter_code=''):
-  found = {'inputs': inputs, 'outputs': outputs}
+def _read_problem(tmp_path, inputs, outputs, fn_name=None, starter_code=''):
+  pairs = {'inputs': inputs, 'outputs': outputs}
   if fn_name:
-    found['fn_name'] = fn_name
+    pairs['fn_name'] = fn_name
   (problem,) = foreign_rows.read_changed_row(
-      tmp_path, 'apps', input_output=json.dumps(found), starter_code=starter_code
+      tmp_path, 'apps', input_output=json.dumps(pairs), starter_code=starter_code
   )
   return problem
 
 
 def test_texts_go_through_standard_input_and_output(tmp_path):
-  problem = _read(tmp_path, ['1\n', '2\r\n'], ['2\n', '3\n'])
+  problem = _read_problem(tmp_path, ['1\n', '2\r\n'], ['2\n', '3\n'])
   assert problem.mode is records.Mode.STDIN
   assert [t.input for t in problem.tests] == ['1\n', '2\r\n']
   assert [t.expected for t in problem.tests] == ['2\n', '3\n']
 
 
 def test_a_text_may_be_a_list_of_lines_or_a_bare_number(tmp_path):
-  problem = _read(tmp_path, [['1', '2'], 5], [['3'], 6])
+  problem = _read_problem(tmp_path, [['1', '2'], 5], [['3'], 6])
   assert [t.input for t in problem.tests] == ['1\n2', '5']
   assert [t.expected for t in problem.tests] == ['3', '6']
 
 
 def test_a_list_of_lists_is_no_text(tmp_path):
   with pytest.raises(records.BadRowError, match='`input_output`: .*a text'):
-    _read(tmp_path, [[['1']]], ['1'])
+    _read_problem(tmp_path, [[['1']]], ['1'])
 
 
 def test_inputs_of_a_function_are_lists_of_arguments(tmp_path):
-  problem = _read(tmp_path, [[[1, 2], 'a'], []], [3, 'b'], 'f', 'def f(x, y):\n\t')
+  problem = _read_problem(tmp_path, [[[1, 2], 'a'], []], [3, 'b'], 'f', 'def f(x, y):\n\t')
   assert problem.mode is records.Mode.FUNCTION
   assert problem.entry_point == 'f'
   assert [json.loads(t.input) for t in problem.tests] == [[[1, 2], 'a'], []]
@@ -48,7 +48,7 @@ def test_inputs_of_a_function_are_lists_of_arguments(tmp_path):
 
 
 def test_a_function_without_starter_code_is_named(tmp_path):
-  problem = _read(tmp_path, [[1]], [3], 'f')
+  problem = _read_problem(tmp_path, [[1]], [3], 'f')
   assert '`f`' in problem.statement and not problem.stub
 
 
@@ -61,7 +61,7 @@ def test_a_value_that_is_too_deep_is_refused(tmp_path):
 
 
 def test_arguments_may_be_one_a_line(tmp_path):
-  problem = _read(tmp_path, ['[1, 2]\n3'], [4], 'f')
+  problem = _read_problem(tmp_path, ['[1, 2]\n3'], [4], 'f')
   assert json.loads(problem.tests[0].input) == [[1, 2], 3]
 
 
@@ -95,22 +95,22 @@ def test_outputs_are_unwrapped_only_if_all_of_them_are_wrapped(
     tmp_path, outputs, starter_code, meant
 ):
   inputs = [[1]] * len(outputs)
-  problem = _read(tmp_path, inputs, outputs, 'f', starter_code)
+  problem = _read_problem(tmp_path, inputs, outputs, 'f', starter_code)
   assert [json.loads(t.expected) for t in problem.tests] == meant
 
 
 @pytest.mark.parametrize(
-    ('found', 'reason'),
+    ('pairs', 'reason'),
     [
         ({'inputs': [], 'outputs': []}, 'no tests'),
         ({'inputs': ['N = 5'], 'outputs': ['1'], 'fn_name': 'f'}, 'no arguments'),
         ({'inputs': [[{1: 'a'}]], 'outputs': [1], 'fn_name': 'f'}, 'integer keys'),
     ],
 )
-def test_what_cannot_be_judged_is_left_out_loudly(tmp_path, found, reason):
+def test_what_cannot_be_judged_is_left_out_loudly(tmp_path, pairs, reason):
   rows = [
       foreign_rows.ROWS['apps'],
-      foreign_rows.ROWS['apps'] | {'problem_id': 6, 'input_output': json.dumps(found)},
+      foreign_rows.ROWS['apps'] | {'problem_id': 6, 'input_output': json.dumps(pairs)},
   ]
   path = foreign_rows.write_rows(tmp_path / 'train.jsonl', *rows)
   with pytest.warns(UserWarning, match=f'1 left out: .*{reason}.*/6'):

@@ -13,7 +13,7 @@ CORRECT = {
 }
 
 
-def _run(problem: records.Problem, submission: str) -> None:
+def _run_submission(problem: records.Problem, submission: str) -> None:
   for test in problem.tests:
     namespace = {}
     for code in (problem.starter_code, submission, test.input):
@@ -24,9 +24,9 @@ def _run(problem: records.Problem, submission: str) -> None:
 def test_a_right_program_passes_and_a_wrong_one_fails(tmp_path, name):
   (problem,) = foreign_rows.read_changed_row(tmp_path, name)
   assert problem.mode is records.Mode.ASSERT
-  _run(problem, CORRECT[name])
+  _run_submission(problem, CORRECT[name])
   with pytest.raises(AssertionError):
-    _run(problem, CORRECT[name].replace('x + 1', 'x'))
+    _run_submission(problem, CORRECT[name].replace('x + 1', 'x'))
 
 
 @pytest.mark.parametrize('name', CORRECT)
@@ -55,7 +55,7 @@ def test_the_sanitized_mbpp_has_a_prompt_and_imports(tmp_path):
   )
   assert problem.statement.startswith('Add one, please.')
   assert problem.entry_point == 'f'
-  _run(problem, CORRECT['mbpp'])
+  _run_submission(problem, CORRECT['mbpp'])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_leetcode_provides_its_node_and_the_imports(tmp_path):
   (problem,) = foreign_rows.read_changed_row(
       tmp_path, 'leetcode', test='assert Solution().last(ListNode(1, ListNode(2))) == 2'
   )
-  _run(
+  _run_submission(
       problem,
       'class Solution:\n'
       '  def last(self, node: Optional[ListNode]) -> int:\n'

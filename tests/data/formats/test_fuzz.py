@@ -55,10 +55,10 @@ def test_any_value_in_any_column(scratch, data, name):
   column = data.draw(st.sampled_from(sorted(row)))
   row[column] = data.draw(values)
   path = foreign_rows.write_rows(scratch / 'rows.jsonl', row)
-  _reads_or_names(f'{name}:{path}', f'{path}, line 1', spec_of(name, path))
+  _reads_or_names(f'{name}:{path}', f'{path}, line 1', quote_spec(name, path))
 
 
-def spec_of(name: str, path: pathlib.Path) -> str:
+def quote_spec(name: str, path: pathlib.Path) -> str:
   return repr(f'{name}:{path}')
 
 
@@ -75,7 +75,7 @@ def test_any_json_in_a_column_of_json(scratch, place, value):
   name, column = place
   row = foreign_rows.ROWS[name] | {column: json.dumps(value)}
   path = foreign_rows.write_rows(scratch / 'rows.jsonl', row)
-  _reads_or_names(f'{name}:{path}', f'{path}, line 1: `{column}`', spec_of(name, path))
+  _reads_or_names(f'{name}:{path}', f'{path}, line 1: `{column}`', quote_spec(name, path))
 
 
 @hypothesis.given(
@@ -85,13 +85,13 @@ def test_any_json_in_a_column_of_json(scratch, place, value):
     starter_code=texts | st.just('def f(x) -> List[int]:'),
 )
 def test_any_tests_of_apps(scratch, inputs, outputs, fn_name, starter_code):
-  found = {'inputs': inputs, 'outputs': outputs, 'fn_name': fn_name}
+  pairs = {'inputs': inputs, 'outputs': outputs, 'fn_name': fn_name}
   row = foreign_rows.ROWS['apps'] | {
-      'input_output': json.dumps(found),
+      'input_output': json.dumps(pairs),
       'starter_code': starter_code,
   }
   path = foreign_rows.write_rows(scratch / 'rows.jsonl', row)
-  _reads_or_names(f'apps:{path}', f'{path}, line 1: `', spec_of('apps', path))
+  _reads_or_names(f'apps:{path}', f'{path}, line 1: `', quote_spec('apps', path))
 
 
 @hypothesis.given(

@@ -19,7 +19,7 @@ CUSTOM = b'validation: custom\n'
 CHECK = {'output_validators/check.py': b'import sys\nsys.exit(42)\n'}
 
 
-def _package(path: pathlib.Path, files: dict[str, bytes | None]):
+def _write_package(path: pathlib.Path, files: dict[str, bytes | None]):
   """Writes FILES and these; None leaves one out."""
   for name, data in (FILES | files).items():
     if data is not None:
@@ -28,15 +28,15 @@ def _package(path: pathlib.Path, files: dict[str, bytes | None]):
   return path
 
 
-def _read(tmp_path, **files) -> records.Problem:
+def _read_package(tmp_path, **files) -> records.Problem:
   changed = files.pop('files', {})
-  package = _package(tmp_path / 'add', changed)
+  package = _write_package(tmp_path / 'add', changed)
   (problem,) = problems.read_problems(f'kattis:{package}')
   return problem
 
 
 def test_samples_come_first_and_secret_tests_by_path(tmp_path):
-  problem = _read(
+  problem = _read_package(
       tmp_path,
       files={
           'data/secret/b/1.in': b'4\n',
@@ -61,12 +61,12 @@ def test_samples_come_first_and_secret_tests_by_path(tmp_path):
 @pytest.mark.parametrize('data', [b'', b'1\r\n2\r\n', b'1', b'\n\n', b'\0\r'])
 def test_the_bytes_of_tests_are_kept(tmp_path, data):
   files = {'data/secret/1.in': data, 'data/secret/1.ans': data}
-  test = _read(tmp_path, files=files).tests[-1]
+  test = _read_package(tmp_path, files=files).tests[-1]
   assert test.input.encode() == test.expected.encode() == data
 
 
 def test_the_statement_has_the_samples_but_no_secret(tmp_path):
-  problem = _read(tmp_path, files={'data/secret/1.in': b'777\n'})
+  problem = _read_package(tmp_path, files={'data/secret/1.in': b'777\n'})
   assert problem.statement.startswith('Add one.')
   assert 'Sample Input 1\n\n1\n\nSample Output 1\n\n2\n' in problem.statement
   assert '777' not in problem.statement
@@ -84,40 +84,40 @@ def test_the_statement_has_the_samples_but_no_secret(tmp_path):
 )
 def test_a_statement_is_found_in_any_language(tmp_path, name):
   files = {'problem_statement/problem.en.tex': None, name: b'Here.'}
-  assert _read(tmp_path, files=files).statement.startswith('Here.')
+  assert _read_package(tmp_path, files=files).statement.startswith('Here.')
 
 
 def test_english_is_preferred(tmp_path):
   files = {'problem_statement/problem.tex': b'Hm.', 'problem_statement/problem.da.tex': b'Nej.'}
-  assert _read(tmp_path, files=files).statement.startswith('Add one.')
+  assert _read_package(tmp_path, files=files).statement.startswith('Add one.')
 
 
 def test_limits_come_from_the_package(tmp_path):
   yaml = b'limits:\n  memory: 512\n  output: 8\n  time_limit: 1.5\n'
-  assert _read(tmp_path, files={'problem.yaml': yaml}).limits == records.Limits(
+  assert _read_package(tmp_path, files={'problem.yaml': yaml}).limits == records.Limits(
       cpu_seconds=1.5, memory_mib=512, output_kib=8192
   )
 
 
 def test_limits_that_are_not_said_are_the_configs(tmp_path):
   yaml = b'limits:\n  memory:\nname:\n'
-  limits = _read(tmp_path, files={'problem.yaml': yaml}).limits
+  limits = _read_package(tmp_path, files={'problem.yaml': yaml}).limits
   assert limits == records.Limits()
 
 
 def test_yaml_is_read_as_texts(tmp_path):
   yaml = b'difficulty: 2.80\nsource: 2024-99-99\nvalidator_flags: 1e-6\n'
-  problem = _read(tmp_path, files={'problem.yaml': yaml})
+  problem = _read_package(tmp_path, files={'problem.yaml': yaml})
   assert (problem.difficulty, problem.flags) == ('2.80', ('1e-6',))
 
 
 def test_a_timelimit_file_is_read(tmp_path):
-  problem = _read(tmp_path, files={'.timelimit': b'3\n'})
+  problem = _read_package(tmp_path, files={'.timelimit': b'3\n'})
   assert problem.limits.cpu_seconds == 3.0
 
 
 def test_flags_of_the_package_and_of_its_tests_go_to_the_validator(tmp_path):
-  problem = _read(
+  problem = _read_package(
       tmp_path,
       files={
           'problem.yaml': b'validator_flags: case_sensitive\n',
@@ -135,11 +135,11 @@ def test_groups_with_different_flags_are_refused(tmp_path):
       'data/secret/a/testdata.yaml': b'output_validator_flags: a\n',
   }
   with pytest.raises(records.BadRowError, match='add: `testdata.yaml`: groups'):
-    _read(tmp_path, files=files)
+    _read_package(tmp_path, files=files)
 
 
 def test_a_python_validator_comes_with_the_problem(tmp_path):
-  problem = _read(tmp_path, files={'problem.yaml': CUSTOM, **CHECK})
+  problem = _read_package(tmp_path, files={'problem.yaml': CUSTOM, **CHECK})
   assert problem.checker == 'program'
   assert problem.program == records.Program(
       language='python',
@@ -156,7 +156,7 @@ def test_a_cpp_validator_has_its_main_file_first(tmp_path, folder):
       f'{folder}/b.cc': b'//\n',
       f'{folder}/main.cpp': b'//\n',
   }
-  program = _read(tmp_path, files=files).program
+  program = _read_package(tmp_path, files=files).program
   assert program is not None
   assert program.language == 'cpp17'
   assert list(program.files) == ['main.cpp', 'b.cc', 'a.h']
@@ -164,7 +164,7 @@ def test_a_cpp_validator_has_its_main_file_first(tmp_path, folder):
 
 @pytest.mark.parametrize('yaml', [b'validation: custom interactive\n', b'type: [interactive]\n'])
 def test_an_interactive_problem_brings_its_interactor(tmp_path, yaml):
-  problem = _read(tmp_path, files={'problem.yaml': yaml, **CHECK})
+  problem = _read_package(tmp_path, files={'problem.yaml': yaml, **CHECK})
   assert problem.mode is records.Mode.INTERACTIVE
   assert problem.program is not None
   assert 'Sample Input' not in problem.statement
@@ -172,13 +172,13 @@ def test_an_interactive_problem_brings_its_interactor(tmp_path, yaml):
 
 def test_a_validator_beside_default_validation_is_not_used(tmp_path):
   yaml = b'validation: default\n'
-  problem = _read(tmp_path, files={'problem.yaml': yaml, **CHECK})
+  problem = _read_package(tmp_path, files={'problem.yaml': yaml, **CHECK})
   assert (problem.checker, problem.program) == ('kattis', None)
 
 
 def test_a_missing_validator_is_said(tmp_path):
   with pytest.warns(UserWarning, match='1 kept: it lacks its validator.*add'):
-    problem = _read(tmp_path, files={'problem.yaml': CUSTOM})
+    problem = _read_package(tmp_path, files={'problem.yaml': CUSTOM})
   assert problem.checker == 'kattis'
 
 
@@ -202,14 +202,14 @@ def test_a_link_that_was_turned_to_text_is_followed_and_said(tmp_path, text, rea
       'data/secret/x.ans': b'3\n',
   }
   with pytest.warns(UserWarning, match='1 kept: tests that are links.*add'):
-    tests = _read(tmp_path, files=files).tests
+    tests = _read_package(tmp_path, files=files).tests
   assert [t.expected for t in tests] == ['2\n', '3\n', '5\n', '2\n', '3\n']
   assert tests[-1].input == read
   assert not tests[-1].is_sample
 
 
 def test_a_symbolic_link_is_followed_and_what_it_says_is_meant_from_there(tmp_path):
-  _package(tmp_path / 'add', {'data/sample/1.in': b'../secret/b/3.in'})
+  _write_package(tmp_path / 'add', {'data/sample/1.in': b'../secret/b/3.in'})
   (tmp_path / 'add/data/secret/b').mkdir()
   (tmp_path / 'add/data/secret/b/3.in').write_bytes(b'4\n')
   (tmp_path / 'add/data/secret/b/3.ans').symlink_to('../1.ans')
@@ -226,7 +226,7 @@ def test_a_symbolic_link_is_followed_and_what_it_says_is_meant_from_there(tmp_pa
 
 
 def test_symbolic_links_alone_are_nothing_to_warn_of(tmp_path):
-  _package(tmp_path / 'add', {})
+  _write_package(tmp_path / 'add', {})
   for name in ('2.in', '2.ans'):
     (tmp_path / 'add/data/secret' / name).symlink_to(f'../sample/1{name[1:]}')
   (problem,) = problems.read_problems(f'kattis:{tmp_path}')
@@ -253,7 +253,7 @@ def test_symbolic_links_alone_are_nothing_to_warn_of(tmp_path):
 )
 def test_what_only_resembles_a_link_is_a_test(tmp_path, text):
   (tmp_path / 'outside.in').write_bytes(b'?')
-  problem = _read(tmp_path, files={'data/secret/1.in': text})
+  problem = _read_package(tmp_path, files={'data/secret/1.in': text})
   assert problem.tests[-1].input.encode() == text
 
 
@@ -263,7 +263,7 @@ def test_links_lead_to_others_to_a_depth(tmp_path, depth, is_read):
   files |= {f'data/secret/{i}.link.in': f'{i - 1}.link.in'.encode() for i in range(2, depth + 1)}
   files |= {f'data/secret/{i}.link.ans': b'' for i in range(1, depth + 1)}
   files['data/secret/1.link.in'] = b'4\n'
-  _package(tmp_path / 'add', files)
+  _write_package(tmp_path / 'add', files)
   if is_read:
     with pytest.warns(UserWarning, match='links'):
       (problem,) = problems.read_problems(f'kattis:{tmp_path}')
@@ -277,7 +277,7 @@ def test_links_lead_to_others_to_a_depth(tmp_path, depth, is_read):
 def test_a_link_to_a_file_outside_of_data_is_refused(tmp_path, text):
   (tmp_path / 'outside.in').write_bytes(b'kept to itself')
   files = {'problem.in': b'', 'data/secret/1.in': text}
-  (_package(tmp_path / 'add', files) / 'data/away').symlink_to(tmp_path)
+  (_write_package(tmp_path / 'add', files) / 'data/away').symlink_to(tmp_path)
   (tmp_path / '1.in').write_bytes(b'kept to itself')
   with pytest.raises(records.BadRowError, match=r'data/secret/1.in. .*\.in.*no such file') as e:
     problems.read_problems(f'kattis:{tmp_path}')
@@ -296,8 +296,8 @@ def test_a_link_to_a_file_outside_of_data_is_refused(tmp_path, text):
     ],
 )
 def test_a_package_that_cannot_be_judged_is_left_out_loudly(tmp_path, files, reason):
-  _package(tmp_path / 'good', {})
-  _package(tmp_path / 'odd', files)
+  _write_package(tmp_path / 'good', {})
+  _write_package(tmp_path / 'odd', files)
   with pytest.warns(UserWarning, match=f'1 left out: .*{reason}.*odd'):
     read = problems.read_problems(f'kattis:{tmp_path}')
   assert [p.problem_id for p in read] == ['good']
@@ -332,7 +332,7 @@ def test_a_package_that_cannot_be_judged_is_left_out_loudly(tmp_path, files, rea
 )
 def test_a_broken_package_is_named_with_its_file(tmp_path, files, reason):
   with pytest.raises(records.BadRowError, match=f'add: .*{reason}.*Mend'):
-    _read(tmp_path, files=files)
+    _read_package(tmp_path, files=files)
 
 
 def test_a_test_with_flags_of_its_own_is_refused(tmp_path):
@@ -342,11 +342,11 @@ def test_a_test_with_flags_of_its_own_is_refused(tmp_path):
       'data/secret/2.yaml': b'output_validator_args: [case_sensitive]\n',
   }
   with pytest.raises(records.BadRowError, match='or tests with different flags'):
-    _read(tmp_path, files=files)
+    _read_package(tmp_path, files=files)
 
 
 def test_a_folder_of_tests_that_is_a_link_is_refused(tmp_path):
-  package = _package(tmp_path / 'add', {'data/more/2.in': b'1\n'})
+  package = _write_package(tmp_path / 'add', {'data/more/2.in': b'1\n'})
   (package / 'data/secret/more').symlink_to('../more')
   with pytest.raises(records.BadRowError, match='secret/more. is a link to a'):
     problems.read_problems(f'kattis:{package}')
@@ -357,15 +357,15 @@ def test_a_bomb_of_aliases_is_refused(tmp_path):
   levels += [b'a%d: &a%d {x: *a%d, y: *a%d}\n' % (i, i, i - 1, i - 1) for i in range(1, 40)]
   yaml = b''.join(levels) + b'type: [*a39]\n'
   with pytest.raises(records.BadRowError, match='problem.yaml'):
-    _read(tmp_path, files={'problem.yaml': yaml})
+    _read_package(tmp_path, files={'problem.yaml': yaml})
 
 
 def test_a_tree_is_read_by_path_and_one_name_twice_is_refused(tmp_path):
   for name in ('b/x', 'a/y', 'a/z/w'):
-    _package(tmp_path / name, {})
+    _write_package(tmp_path / name, {})
   read = problems.read_problems(f'kattis:{tmp_path}')
   assert [p.problem_id for p in read] == ['y', 'w', 'x']
-  _package(tmp_path / 'c/x', {})
+  _write_package(tmp_path / 'c/x', {})
   with pytest.raises(ValueError, match="'x' occurs twice"):
     problems.read_problems(f'kattis:{tmp_path}')
 

@@ -19,16 +19,16 @@ from valley_jax.data.formats import problems
 encode_lcb_tests = foreign_rows.encode_lcb_tests
 
 
-def _read(tmp_path, **changes):
+def _read_problems(tmp_path, **changes):
   return foreign_rows.read_changed_row(tmp_path, 'livecodebench', **changes)
 
 
-def _pack(data: bytes) -> str:
+def _pack_bytes(data: bytes) -> str:
   return base64.b64encode(zlib.compress(data)).decode()
 
 
 def test_public_tests_come_first_and_are_samples(tmp_path):
-  (problem,) = _read(tmp_path)
+  (problem,) = _read_problems(tmp_path)
   assert [(t.input, t.expected, t.is_sample) for t in problem.tests] == [
       ('1\n', '2\n', True),
       ('2\n', '3\n', False),
@@ -41,13 +41,13 @@ def test_public_tests_come_first_and_are_samples(tmp_path):
 
 
 def test_private_tests_may_also_be_plain_json(tmp_path):
-  plain = _read(tmp_path, private_test_cases=encode_lcb_tests(('2\n', '3\n')))
-  assert plain == _read(tmp_path)
+  plain = _read_problems(tmp_path, private_test_cases=encode_lcb_tests(('2\n', '3\n')))
+  assert plain == _read_problems(tmp_path)
 
 
-def _functional(tmp_path, given: str, expected: str) -> records.Problem:
+def _read_functional_problem(tmp_path, given: str, expected: str) -> records.Problem:
   tests = encode_lcb_tests((given, expected), testtype='functional')
-  (problem,) = _read(
+  (problem,) = _read_problems(
       tmp_path,
       public_test_cases='[]',
       private_test_cases=tests,
@@ -58,7 +58,7 @@ def _functional(tmp_path, given: str, expected: str) -> records.Problem:
 
 
 def test_a_functional_input_becomes_a_list_of_arguments(tmp_path):
-  problem = _functional(tmp_path, '[1, 2]\n"a"\n{"b": null}', '[1.50]')
+  problem = _read_functional_problem(tmp_path, '[1, 2]\n"a"\n{"b": null}', '[1.50]')
   assert problem.mode is records.Mode.FUNCTION
   assert problem.entry_point == 'addOne'
   assert json.loads(problem.tests[0].input) == [[1, 2], 'a', {'b': None}]
@@ -66,21 +66,21 @@ def test_a_functional_input_becomes_a_list_of_arguments(tmp_path):
 
 
 def test_the_starter_code_of_a_function_is_its_stub(tmp_path):
-  problem = _functional(tmp_path, '1', '2')
+  problem = _read_functional_problem(tmp_path, '1', '2')
   assert problem.statement == 'Add one.'
   assert problem.stub == 'class Solution:\n    def addOne(self, x):\n        '
 
 
 def test_what_leetcode_provides_runs(tmp_path):
   namespace = {}
-  exec(_functional(tmp_path, '1', '2').starter_code, namespace)
+  exec(_read_functional_problem(tmp_path, '1', '2').starter_code, namespace)
   assert namespace['pow'](2, 10, 7) == 2  # Not that of math.
   assert {'List', 'inf', 'deque', 'heappush', 'ListNode'} <= set(namespace)
 
 
 def test_an_integer_of_any_length_survives(tmp_path):
   digits = '7' * 10_000
-  problem = _functional(tmp_path, f'[{digits}]', digits)
+  problem = _read_functional_problem(tmp_path, f'[{digits}]', digits)
   assert problem.tests[0].input == f'[[{digits}]]'
   assert problem.tests[0].expected == digits
 
@@ -97,12 +97,12 @@ def test_an_integer_of_any_length_survives(tmp_path):
 )
 def test_a_functional_input_that_is_no_json_is_named(tmp_path, given, reason):
   with pytest.raises(records.BadRowError, match=f'line 1: `private_test_cases`: .*{reason}'):
-    _functional(tmp_path, given, '1')
+    _read_functional_problem(tmp_path, given, '1')
 
 
 def test_many_brackets_are_not_deep(tmp_path):
   text = '[' + ', '.join(['["[[", "\\\\", {"a": []}]'] * 2_000) + ']'
-  assert _functional(tmp_path, text, text).tests[0].expected == text
+  assert _read_functional_problem(tmp_path, text, text).tests[0].expected == text
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_a_directory_is_read_release_by_release(tmp_path):
 def test_tests_of_two_kinds_in_one_problem_are_refused(tmp_path):
   tests = encode_lcb_tests(('1', '1'), testtype='functional')
   with pytest.raises(records.BadRowError, match='`testtype`'):
-    _read(tmp_path, private_test_cases=tests)
+    _read_problems(tmp_path, private_test_cases=tests)
 
 
 def test_a_functional_problem_without_a_name_is_refused(tmp_path):
   tests = encode_lcb_tests(('1', '1'), testtype='functional')
   with pytest.raises(records.BadRowError, match='line 1: `entry_point`'):
-    _read(tmp_path, private_test_cases=tests, public_test_cases='[]')
+    _read_problems(tmp_path, private_test_cases=tests, public_test_cases='[]')
 
 
 # --- The pickle. --------------------------------------------------------------
@@ -160,7 +160,7 @@ class _Touch:
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path, protocol):
   data = pickle.dumps(_Touch(tmp_path / 'run'), protocol)
   with pytest.raises(records.BadRowError, match='opcode .* not loaded'):
-    _read(tmp_path, private_test_cases=_pack(data))
+    _read_problems(tmp_path, private_test_cases=_pack_bytes(data))
   assert not (tmp_path / 'run').exists()
   pickle.loads(data)
   assert (tmp_path / 'run').exists()  # It would have.
@@ -181,7 +181,7 @@ def test_two_strings_or_none_are_refused():
 
 
 def test_a_bomb_is_refused_before_it_bursts():
-  bomb = _pack(pickle.dumps('a' * 10**7))
+  bomb = _pack_bytes(pickle.dumps('a' * 10**7))
   assert len(bomb) < 20_000
   with pytest.raises(ValueError, match='more than max_bytes=1,000,000'):
     livecodebench.unpack_tests(bomb, max_bytes=10**6)
@@ -193,7 +193,7 @@ def test_a_stream_that_is_cut_off_is_refused(tmp_path, cut):
   data = base64.b64decode(foreign_rows.pack_tests(encode_lcb_tests(('1', '2'))))
   text = base64.b64encode(data[:cut]).decode()
   with pytest.raises(records.BadRowError, match='`private_test_cases`'):
-    _read(tmp_path, private_test_cases=text)
+    _read_problems(tmp_path, private_test_cases=text)
 
 
 @hypothesis.given(data=st.binary(max_size=200))
@@ -222,7 +222,7 @@ def test_a_changed_pickle_unpickles_to_a_string_or_a_value_error(value, protocol
     pass
 
 
-@hypothesis.given(text=st.text() | st.binary().map(_pack))
+@hypothesis.given(text=st.text() | st.binary().map(_pack_bytes))
 def test_any_text_unpacks_or_is_refused(text):
   try:
     assert isinstance(livecodebench.unpack_tests(text), str)

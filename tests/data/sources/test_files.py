@@ -23,21 +23,21 @@ SUFFIXES = ['jsonl', 'jsonl.gz', 'jsonl.zst', 'parquet']
 ROWS = source_rows.copy_row('table', 5)
 
 
-def _read(*sources, copies=''):
+def _read_source(*sources, copies=''):
   quarantine = []
   return list(traces.read_traces(sources, copies, quarantine)), quarantine
 
 
-def _numbers(found):
-  return [int(trace.response[-5:]) for trace in found]
+def _list_numbers(parsed):
+  return [int(trace.response[-5:]) for trace in parsed]
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
 def test_a_file_is_read_by_its_suffix(tmp_path, suffix):
   path = source_rows.write_rows(tmp_path / f'x.{suffix}', *ROWS)
-  found, quarantine = _read(f'table:{path}')
+  parsed, quarantine = _read_source(f'table:{path}')
   assert not quarantine
-  assert _numbers(found) == [0, 1, 2, 3, 4]
+  assert _list_numbers(parsed) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize('path', ['', '*', 'p*.jsonl', '**/part-*'])
@@ -48,16 +48,16 @@ def test_files_of_a_directory_or_a_glob_are_read_by_name(tmp_path, path):
     (tmp_path / 'README.md').write_text('{}')
     (tmp_path / '.part-3.jsonl').write_text('{}')
     source_rows.write_rows(tmp_path / 'below' / 'part-4.jsonl', ROWS[4])
-  found, quarantine = _read(f'table:{tmp_path}/{path}')
+  parsed, quarantine = _read_source(f'table:{tmp_path}/{path}')
   assert not quarantine
-  assert _numbers(found) == [0, 1, 2]
+  assert _list_numbers(parsed) == [0, 1, 2]
 
 
 def test_sources_are_read_in_the_order_in_which_they_are_given(tmp_path):
   a = source_rows.write_rows(tmp_path / 'a.jsonl', *ROWS[:2])
   b = source_rows.write_rows(tmp_path / 'b.parquet', *ROWS[2:])
-  found, _ = _read(f'table:{b}', f'table:{a}')
-  assert _numbers(found) == [2, 3, 4, 0, 1]
+  parsed, _ = _read_source(f'table:{b}', f'table:{a}')
+  assert _list_numbers(parsed) == [2, 3, 4, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -86,18 +86,18 @@ def test_remote_files_are_read_like_local_ones(tmp_path, scheme, suffix):
   root = f'{scheme}://{tmp_path}/remote'
   with fsspec.open(f'{root}/x-1.{suffix}', 'wb', auto_mkdir=True) as f:
     f.write(local.read_bytes())
-  wanted, _ = _read(f'table:{local}')
+  wanted, _ = _read_source(f'table:{local}')
   for path in (f'{root}/x-1.{suffix}', f'{root}/x-*', root, f'{root}/'):
-    found, quarantine = _read(f'table:{path}')
+    parsed, quarantine = _read_source(f'table:{path}')
     assert not quarantine
-    assert found == wanted
+    assert parsed == wanted
     assert traces.hash_source(f'table:{path}') == traces.hash_source(f'table:{local}')
 
 
 def test_a_bad_remote_row_is_named_with_its_address():
   with fsspec.open('memory://bad/x.jsonl', 'wb') as f:
     f.write(b'{\n')
-  _, (bad,) = _read('table:memory://bad/*.jsonl')
+  _, (bad,) = _read_source('table:memory://bad/*.jsonl')
   assert (bad['file'], bad['line']) == ('memory:///bad/x.jsonl', 1)
 
 
@@ -106,13 +106,13 @@ def test_a_bad_remote_row_is_named_with_its_address():
 )
 def test_what_is_not_there_is_said(path):
   with pytest.raises(ValueError, match='no file|cannot be reached: .*nowhere'):
-    _read(f'table:{path}')
+    _read_source(f'table:{path}')
 
 
 def test_a_directory_without_data_is_said(tmp_path):
   (tmp_path / 'README.md').write_text('{}')
   with pytest.raises(ValueError, match=r'no file .* end in \.jsonl, .*parquet'):
-    _read(f'table:{tmp_path}')
+    _read_source(f'table:{tmp_path}')
 
 
 def test_a_format_and_its_path_are_split():
@@ -146,7 +146,7 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path, suffix):
   else:
     source_rows.write_rows(path, *given)
   assert path.stat().st_size > 4.5e6
-  _read(f'table:{path}')  # What is imported on the way is no part of it.
+  _read_source(f'table:{path}')  # What is imported on the way is no part of it.
   tracemalloc.start()
   try:
     assert sum(1 for _ in traces.read_traces([f'table:{path}'], '', [])) == 250
@@ -156,7 +156,7 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path, suffix):
   assert peak < 3.5e6, peak
 
 
-def _cut(path, share):
+def _cut_file(path, share):
   data = path.read_bytes()
   path.write_bytes(data[: int(len(data) * share)])
 
@@ -166,20 +166,20 @@ def _cut(path, share):
 def test_rows_before_the_cut_are_kept_and_the_cut_is_named(tmp_path, suffix, share):
   given = source_rows.copy_row('table', 20_000)
   path = source_rows.write_rows(tmp_path / f'x.{suffix}', *given)
-  _cut(path, share)
-  found, (bad,) = _read(f'table:{path}')
-  assert len(found) >= 20_000 * (share - 0.1)
-  assert _numbers(found) == list(range(len(found)))
-  assert (bad['file'], bad['line']) == (str(path), len(found) + 1)
+  _cut_file(path, share)
+  parsed, (bad,) = _read_source(f'table:{path}')
+  assert len(parsed) >= 20_000 * (share - 0.1)
+  assert _list_numbers(parsed) == list(range(len(parsed)))
+  assert (bad['file'], bad['line']) == (str(path), len(parsed) + 1)
   assert 'cut off' in bad['reason']
 
 
 def test_a_cut_parquet_file_is_one_bad_row(tmp_path):
   path = source_rows.write_rows(tmp_path / 'a.parquet', *ROWS)
-  _cut(path, 0.9)
+  _cut_file(path, 0.9)
   source_rows.write_rows(tmp_path / 'b.parquet', *ROWS)
-  found, (bad,) = _read(f'table:{tmp_path}')
-  assert _numbers(found) == [0, 1, 2, 3, 4]
+  parsed, (bad,) = _read_source(f'table:{tmp_path}')
+  assert _list_numbers(parsed) == [0, 1, 2, 3, 4]
   assert (bad['file'], bad['line']) == (str(path), 1)
   assert 'all rows are lost' in bad['reason']
 
@@ -190,16 +190,16 @@ def test_undamaged_row_groups_of_a_parquet_file_are_kept(tmp_path):
   place = data.index(b'00002')  # The third row's response.
   data[place - 150 : place + 5] = bytes(155)
   path.write_bytes(data)
-  found, (bad,) = _read(f'table:{path}')
-  assert _numbers(found) == [0, 1, 3, 4]
+  parsed, (bad,) = _read_source(f'table:{path}')
+  assert _list_numbers(parsed) == [0, 1, 3, 4]
   assert (bad['file'], bad['line']) == (str(path), 3)
   assert 'rows 3 to 3 are lost' in bad['reason']
 
 
 def test_a_parquet_file_of_other_columns_is_one_bad_row(tmp_path):
   path = source_rows.write_rows(tmp_path / 'x.parquet', *ROWS)
-  found, (bad,) = _read(f'ocr1:{path}')
-  assert not found
+  parsed, (bad,) = _read_source(f'ocr1:{path}')
+  assert not parsed
   assert bad['reason'] == 'all rows lack the column dataset, id, input, output'
 
 
@@ -209,9 +209,9 @@ def test_one_packed_stream_behind_another_is_one_file(tmp_path, suffix):
   path = tmp_path / f'x.jsonl.{suffix}'
   parts = [pack(source_rows.encode_row(row) + b'\n') for row in ROWS]
   path.write_bytes(b''.join(parts) + bytes(512))
-  found, quarantine = _read(f'table:{path}')
+  parsed, quarantine = _read_source(f'table:{path}')
   assert not quarantine
-  assert _numbers(found) == [0, 1, 2, 3, 4]
+  assert _list_numbers(parsed) == [0, 1, 2, 3, 4]
 
 
 def test_lines_of_any_length_are_put_together_and_endless_ones_refused():
@@ -227,7 +227,7 @@ def test_lines_of_any_length_are_put_together_and_endless_ones_refused():
 def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
   first = b'\xef\xbb\xbf' + source_rows.encode_row(ROWS[0])
   path = source_rows.write_rows(tmp_path / 'x.jsonl', first, ROWS[1])
-  assert _numbers(_read(f'table:{path}')[0]) == [0, 1]
+  assert _list_numbers(_read_source(f'table:{path}')[0]) == [0, 1]
 
 
 STATEMENTS = [{'question': f'Question {i}.'} for i in range(4)]
@@ -260,9 +260,9 @@ def test_local_copies_come_in_every_form(tmp_path, names, is_remote):
 def test_a_damaged_local_copy_is_refused(tmp_path, suffix):
   path = tmp_path / 'taco' / f'train.{suffix}'
   source_rows.write_rows(path, *STATEMENTS)
-  _cut(path, 0.9)
+  _cut_file(path, 0.9)
   with pytest.raises(records.BadRowError, match=rf'train\.{suffix}, line \d'):
-    _read(f'ocr2:{OCR2}/python.jsonl', copies=str(tmp_path))
+    _read_source(f'ocr2:{OCR2}/python.jsonl', copies=str(tmp_path))
 
 
 def test_a_row_without_a_statement_answers_no_question(tmp_path):
@@ -297,8 +297,8 @@ def test_a_source_that_is_named_twice_is_refused(given):
 def test_a_directory_with_files_only_below_it_is_refused_with_a_remedy(tmp_path):
   source_rows.write_rows(tmp_path / 'train' / 'x.jsonl', *ROWS)
   with pytest.raises(ValueError, match=r'a glob \(\*\* searches subdir'):
-    _read(f'table:{tmp_path}')
-  assert _numbers(_read(f'table:{tmp_path}/**/*.jsonl')[0]) == [0, 1, 2, 3, 4]
+    _read_source(f'table:{tmp_path}')
+  assert _list_numbers(_read_source(f'table:{tmp_path}/**/*.jsonl')[0]) == [0, 1, 2, 3, 4]
 
 
 def test_a_page_whose_checksum_is_wrong_is_damage_and_no_text(tmp_path):
@@ -309,6 +309,6 @@ def test_a_page_whose_checksum_is_wrong_is_damage_and_no_text(tmp_path):
   text = ROWS[2]['response'].encode()
   assert data.count(text) == 1
   path.write_bytes(data.replace(text, text[:-1] + b'9'))
-  found, (damage,) = _read(f'table:{path}')
-  assert not found
+  parsed, (damage,) = _read_source(f'table:{path}')
+  assert not parsed
   assert 'rows 1 to 5 are lost' in damage['reason']

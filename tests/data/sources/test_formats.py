@@ -121,13 +121,13 @@ _WANTED['ocr2 cpp'] = _WANTED['ocr2'] | {
 del _WANTED['ocr2 cpp']['pass_rate']  # "-1"
 
 
-def _read(source, questions=QUESTIONS):
+def _read_source(source, questions=QUESTIONS):
   quarantine = []
   return list(traces.read_traces([source], questions, quarantine)), quarantine
 
 
-def _one(source):
-  (trace,), quarantine = _read(source)
+def _read_one_trace(source):
+  (trace,), quarantine = _read_source(source)
   assert not quarantine
   return trace
 
@@ -136,19 +136,19 @@ def _one(source):
 @pytest.mark.parametrize('name', source_rows.ROWS)
 def test_the_columns_become_the_fields_of_a_trace(tmp_path, name, suffix):
   path = source_rows.write_rows(tmp_path / f'x.{suffix}', source_rows.ROWS[name])
-  found = source_rows.list_changed_fields(_one(f'{name.split()[0]}:{path}'))
+  parsed = source_rows.list_changed_fields(_read_one_trace(f'{name.split()[0]}:{path}'))
   wanted = dict(_WANTED[name])
   for field in ('trace_id', 'problem_id'):
     if wanted[field].endswith('-') or not wanted[field]:
-      hashed = found.pop(field).removeprefix(wanted.pop(field))
+      hashed = parsed.pop(field).removeprefix(wanted.pop(field))
       assert len(bytes.fromhex(hashed)) == 8
-  assert found == wanted
+  assert parsed == wanted
 
 
 def test_gemini_is_read_of_both_s1ks_when_it_is_asked_for(tmp_path):
   for name in ('s1k', 's1k 1.1'):
     path = source_rows.write_rows(tmp_path / 'x.jsonl', source_rows.ROWS[name])
-    trace = _one(f's1k_gemini:{path}')
+    trace = _read_one_trace(f's1k_gemini:{path}')
     assert trace.teacher == 'Gemini-Flash-Thinking'
     assert trace.response == '<think>\nOne and one are two.\n</think>\n\n2'
     assert trace.is_correct is (True if name == 's1k 1.1' else None)
@@ -160,10 +160,10 @@ def test_a_hashed_id_tells_responses_apart_wherever_they_stand(tmp_path, name):
   other = source_rows.encode_row(row).replace(b'```', b'~~~').replace(b'One ', b'1 ')
   a = source_rows.write_rows(tmp_path / 'a.jsonl', row, other, row)
   b = source_rows.write_rows(tmp_path / 'b.parquet', row)
-  first, second, again = _read(f'{name}:{a}')[0]
+  first, second, again = _read_source(f'{name}:{a}')[0]
   assert first.problem_id == second.problem_id
   assert first.trace_id != second.trace_id
-  assert first.trace_id == again.trace_id == _one(f'{name}:{b}').trace_id
+  assert first.trace_id == again.trace_id == _read_one_trace(f'{name}:{b}').trace_id
 
 
 @pytest.mark.parametrize(
@@ -182,19 +182,19 @@ def test_a_table_has_the_columns_that_it_is_said_to_have(tmp_path, spec):
   row = dict(q='Why?', a='<think>x</think>So.', t='x', b='So.', n=3, l='mit')
   path = source_rows.write_rows(tmp_path / 'x.jsonl', row)
   if 'id=n' in spec:
-    trace = _one(f'{spec}:{path}')
+    trace = _read_one_trace(f'{spec}:{path}')
     assert trace.response == '<think>\nx\n</think>\n\nSo.'
     assert (trace.trace_id, trace.license) == ('3', 'mit')
   elif spec.endswith('response=a'):
-    assert _one(f'{spec}:{path}').response == row['a']
+    assert _read_one_trace(f'{spec}:{path}').response == row['a']
   else:
     with pytest.raises(ValueError, match=f"'{spec}:.*(want FIELD|one a field)"):
-      _read(f'{spec}:{path}')
+      _read_source(f'{spec}:{path}')
 
 
 def test_a_column_serves_one_field(tmp_path):
   path = source_rows.write_rows(tmp_path / 'x.jsonl', {'prompt': 'a', 'response': 'b', 'id': 'p'})
-  trace = _one(f'table/problem=id:{path}')
+  trace = _read_one_trace(f'table/problem=id:{path}')
   assert trace.problem_id == 'p'
   assert trace.trace_id.startswith('table-')
 
@@ -203,9 +203,9 @@ def test_the_mini_world_is_read_by_its_directory(tmp_path):
   trace = records.Trace(trace_id='a', problem_id='p', question='Why?', response='So.')
   jsonl.write_rows(tmp_path / 'train_traces.jsonl', [trace])
   jsonl.write_rows(tmp_path / 'base_traces.jsonl', [trace, trace])
-  assert _one(f'mini:{tmp_path}') == trace
+  assert _read_one_trace(f'mini:{tmp_path}') == trace
   file = tmp_path / 'train_traces.jsonl'
-  assert _one(f'mini:{file}') == trace
+  assert _read_one_trace(f'mini:{file}') == trace
   assert traces.hash_source(f'mini:{tmp_path}') == traces.hash_source(f'mini:{file}')
 
 
@@ -213,7 +213,7 @@ def test_a_null_of_parquet_is_a_column_that_is_left_out(tmp_path):
   row = source_rows.ROWS['jsonl']
   short = {k: v for k, v in row.items() if k != 'language'}
   path = source_rows.write_rows(tmp_path / 'x.parquet', row, short)
-  (first, second), quarantine = _read(f'jsonl:{path}')
+  (first, second), quarantine = _read_source(f'jsonl:{path}')
   assert not quarantine
   assert (first.language, second.language) == ('cpp17', '')
 
@@ -258,8 +258,8 @@ _UNUSABLE = {
 def test_a_row_that_is_no_trace_is_named(tmp_path, name, changes, reason):
   row = source_rows.ROWS[name] | changes
   path = source_rows.write_rows(tmp_path / 'x.jsonl', row)
-  found, (bad,) = _read(f'{name.split()[0]}:{path}')
-  assert not found
+  parsed, (bad,) = _read_source(f'{name.split()[0]}:{path}')
+  assert not parsed
   assert reason in bad['reason']
   assert (bad['file'], bad['line']) == (str(path), 1)
 
@@ -268,8 +268,8 @@ def test_a_row_that_is_no_trace_is_named(tmp_path, name, changes, reason):
 def test_texts_that_no_student_could_read_are_refused(tmp_path, chars):
   row = source_rows.ROWS['table'] | {'response': 'x' * chars}
   path = source_rows.write_rows(tmp_path / 'x.jsonl', row, source_rows.ROWS['table'])
-  found, quarantine = _read(f'table:{path}')
-  assert len(found) + len(quarantine) == 2
+  parsed, quarantine = _read_source(f'table:{path}')
+  assert len(parsed) + len(quarantine) == 2
   if chars > traces.MAX_CHARS:
     (bad,) = quarantine
     assert '10,000,000 characters, over 4,000,000' in bad['reason']
@@ -291,7 +291,7 @@ _PYTHON = '```python\nprint(1)\n```'
 def test_a_trace_s_language_is_that_of_the_program_that_is_judged(tmp_path, response, language):
   row = {'prompt': 'Why?', 'response': response}
   path = source_rows.write_rows(tmp_path / 'x.jsonl', row)
-  trace = _one(f'table:{path}')
+  trace = _read_one_trace(f'table:{path}')
   assert trace.language == language
   assert programs.extract_from_trace(trace)[0] == (language or 'python')
 
@@ -300,7 +300,7 @@ def test_a_language_has_the_names_that_blocks_have(tmp_path):
   names = ('Python3', 'pypy3', 'C', 'C++20', 'cpp', 'java')
   rows = [{'prompt': 'Why?', 'response': 'So.', 'language': name} for name in names]
   path = source_rows.write_rows(tmp_path / 'x.jsonl', *rows)
-  found, _ = _read(f'table:{path}')
-  assert [trace.language for trace in found] == [
+  parsed, _ = _read_source(f'table:{path}')
+  assert [trace.language for trace in parsed] == [
       'python', 'python', 'c', 'cpp20', 'cpp17', ''
   ]  # fmt: skip

@@ -34,18 +34,18 @@ def scratch(tmp_path_factory) -> pathlib.Path:
   return tmp_path_factory.mktemp('fuzz')
 
 
-def _read(name, path):
+def _read_source(name, path):
   """Reads; what is bad must be named with file, row and reason."""
   quarantine = []
   source = f'{name.split()[0]}:{path}'
-  found = list(traces.read_traces([source], QUESTIONS, quarantine))
-  assert all(isinstance(trace, records.Trace) for trace in found)
+  parsed = list(traces.read_traces([source], QUESTIONS, quarantine))
+  assert all(isinstance(trace, records.Trace) for trace in parsed)
   for bad in quarantine:
     assert bad['file'] == str(path)
     assert bad['line'] >= 1
     assert bad['reason']
     json.dumps(bad, ensure_ascii=False).encode()  # It can be written down.
-  return found, quarantine
+  return parsed, quarantine
 
 
 @hypothesis.given(name=any_form, data=st.binary(max_size=100))
@@ -53,7 +53,7 @@ def _read(name, path):
 def test_any_bytes(scratch, suffix, name, data):
   path = scratch / f'any.{suffix}'
   path.write_bytes(data)
-  _read(name, path)
+  _read_source(name, path)
 
 
 @hypothesis.settings(max_examples=60)
@@ -65,10 +65,10 @@ def test_any_value_in_any_column_between_two_good_rows(scratch, data, name):
   for column in data.draw(st.sets(st.sampled_from(sorted(good)), max_size=1)):
     del bad[column]
   path = source_rows.write_rows(scratch / 'value.jsonl', good, bad, good)
-  (wanted,), _ = _read(name, source_rows.write_rows(scratch / 'x.jsonl', good))
-  found, quarantine = _read(name, path)
-  assert len(found) + len(quarantine) == 3
-  assert found[0] == found[-1] == wanted
+  (wanted,), _ = _read_source(name, source_rows.write_rows(scratch / 'x.jsonl', good))
+  parsed, quarantine = _read_source(name, path)
+  assert len(parsed) + len(quarantine) == 3
+  assert parsed[0] == parsed[-1] == wanted
   assert [bad['line'] for bad in quarantine] in ([], [2])
 
 
@@ -94,8 +94,8 @@ def test_any_type_in_any_column_of_parquet(tmp_path, name, kind):
     table = good.set_column(i, column, _COLUMNS[kind])
     path = tmp_path / f'{column}.parquet'
     pq.write_table(table, path)
-    found, quarantine = _read(name, path)
-    assert len(found) + len(quarantine) == 2
+    parsed, quarantine = _read_source(name, path)
+    assert len(parsed) + len(quarantine) == 2
 
 
 @hypothesis.settings(max_examples=60)
@@ -111,8 +111,8 @@ def test_damage_anywhere_in_a_file(scratch, suffix, seed, flips, cut):
     if data:
       data[chance.randrange(len(data))] = chance.randrange(256)
   path.write_bytes(data)
-  found, quarantine = _read('table', path)
-  assert len(found) == 12 or quarantine or not data
+  parsed, quarantine = _read_source('table', path)
+  assert len(parsed) == 12 or quarantine or not data
 
 
 BAD_ROWS = {
@@ -137,9 +137,9 @@ def test_each_planted_row_is_named_and_each_good_one_kept(tmp_path, suffix):
   for place, bad in planted.items():
     rows.insert(place - 1, bad)
   path = source_rows.write_rows(tmp_path / f'x.{suffix}', *rows)
-  found, quarantine = _read('table', path)
+  parsed, quarantine = _read_source('table', path)
   assert [bad['line'] for bad in quarantine] == list(planted)
-  assert [int(trace.response[-5:]) for trace in found] == list(range(60))
+  assert [int(trace.response[-5:]) for trace in parsed] == list(range(60))
 
 
 def _not_utf8(texts: list[bytes]) -> pa.Array:
@@ -156,9 +156,9 @@ def test_each_planted_row_of_parquet_is_named(tmp_path):
   table = pa.table({'prompt': prompts, 'response': _not_utf8(responses)})
   path = tmp_path / 'x.parquet'
   pq.write_table(table, path, row_group_size=50)
-  found, quarantine = _read('table', path)
+  parsed, quarantine = _read_source('table', path)
   assert [bad['line'] for bad in quarantine] == [8, 21, 41, 71, 100]
-  assert len(found) == 95
+  assert len(parsed) == 95
 
 
 def test_no_byte_of_a_footer_hides_a_row(tmp_path):
@@ -172,5 +172,5 @@ def test_no_byte_of_a_footer_hides_a_row(tmp_path):
     changed = bytearray(data)
     changed[place] ^= 2
     path.write_bytes(changed)
-    found, quarantine = _read('table', path)
-    assert len(found) == 2 or quarantine, place
+    parsed, quarantine = _read_source('table', path)
+    assert len(parsed) == 2 or quarantine, place

@@ -17,19 +17,19 @@ QUESTIONS = str(OCR2 / 'questions')
 ROWS = [json.loads(line) for line in (OCR2 / 'python.jsonl').read_text().splitlines()[:3]]
 
 
-def _write(path, *lines):
+def _write_file(path, *lines):
   """Writes rows, as JSON if they are not bytes."""
   data = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
   path.write_bytes(b'\n'.join(data) + b'\n')
   return path
 
 
-def _read(source, copies=QUESTIONS):
+def _read_source(source, copies=QUESTIONS):
   quarantine = []
   return list(traces.read_traces(source, copies, quarantine)), quarantine
 
 
-def _trace(**changes):
+def _make_trace(**changes):
   values = dict(trace_id='a', problem_id='p', question='Why?', response='So.')
   return records.Trace(**{**values, **changes})
 
@@ -37,8 +37,8 @@ def _trace(**changes):
 def test_each_row_of_the_file_is_read_or_quarantined_with_its_line():
   path = OCR2 / 'python.jsonl'
   lines = path.read_text().splitlines()
-  found, quarantine = _read(f'ocr2:{path}')
-  assert len(found) + len(quarantine) == sum(map(bool, lines))
+  parsed, quarantine = _read_source(f'ocr2:{path}')
+  assert len(parsed) + len(quarantine) == sum(map(bool, lines))
   assert {bad['file'] for bad in quarantine} == {str(path)}
   bad = {row['line'] for row in quarantine}
   kept = [
@@ -46,7 +46,7 @@ def test_each_row_of_the_file_is_read_or_quarantined_with_its_line():
       for number, line in enumerate(lines, start=1)
       if line and number not in bad
   ]
-  assert [trace.trace_id for trace in found] == kept
+  assert [trace.trace_id for trace in parsed] == kept
 
 
 def test_a_codeforces_statement_is_put_together_as_ocr2_does():
@@ -75,8 +75,8 @@ def test_a_question_is_looked_up_in_its_own_set(dataset, index, start):
 
 
 def test_a_question_that_is_there_is_not_looked_up(tmp_path):
-  path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'question': 'Why?'})
-  (trace,), _ = _read(f'ocr2:{path}', copies='')
+  path = _write_file(tmp_path / 'x.jsonl', {**ROWS[0], 'question': 'Why?'})
+  (trace,), _ = _read_source(f'ocr2:{path}', copies='')
   assert trace.question == 'Why?'
 
 
@@ -85,8 +85,8 @@ def test_a_question_that_is_there_is_not_looked_up(tmp_path):
     [('0.98', 0.98), ('1', 1.0), (' 0 ', 0.0), ('-1', None), ('-1.00', None), ('', None)],
 )
 def test_the_pass_rate_is_the_number_that_stands_there(tmp_path, said, rate):
-  path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'pass_rate': said})
-  (trace,), _ = _read(f'ocr2:{path}')
+  path = _write_file(tmp_path / 'x.jsonl', {**ROWS[0], 'pass_rate': said})
+  (trace,), _ = _read_source(f'ocr2:{path}')
   assert trace.pass_rate == rate
 
 
@@ -102,8 +102,8 @@ def test_the_pass_rate_is_the_number_that_stands_there(tmp_path, said, rate):
     ],
 )
 def test_the_judgement_is_kept(tmp_path, judgement, is_correct):
-  path = _write(tmp_path / 'x.jsonl', {**ROWS[0], 'judgement': judgement})
-  (trace,), _ = _read(f'ocr2:{path}')
+  path = _write_file(tmp_path / 'x.jsonl', {**ROWS[0], 'judgement': judgement})
+  (trace,), _ = _read_source(f'ocr2:{path}')
   assert trace.is_correct is is_correct
 
 
@@ -134,9 +134,9 @@ _BAD = {
 
 @pytest.mark.parametrize(('bad', 'reason'), _BAD.values(), ids=_BAD)
 def test_a_bad_row_is_quarantined_and_the_good_ones_are_kept(tmp_path, bad, reason):
-  path = _write(tmp_path / 'x.jsonl', ROWS[1], b'', bad, ROWS[2])
-  found, (named,) = _read(f'ocr2:{path}')
-  assert [t.trace_id for t in found] == [ROWS[1]['id'], ROWS[2]['id']]
+  path = _write_file(tmp_path / 'x.jsonl', ROWS[1], b'', bad, ROWS[2])
+  parsed, (named,) = _read_source(f'ocr2:{path}')
+  assert [t.trace_id for t in parsed] == [ROWS[1]['id'], ROWS[2]['id']]
   assert named['file'] == str(path)
   assert named['line'] == 3
   assert re.search(reason, named['reason'], re.IGNORECASE)
@@ -146,33 +146,33 @@ def test_a_bad_row_is_quarantined_and_the_good_ones_are_kept(tmp_path, bad, reas
 @pytest.mark.parametrize('copies', ['', 'nowhere'])
 def test_without_local_copies_the_first_row_says_what_to_name(copies):
   with pytest.raises(ValueError, match=f"questions='{copies}' is no directory"):
-    _read(f'ocr2:{OCR2}/python.jsonl', copies=copies)
+    _read_source(f'ocr2:{OCR2}/python.jsonl', copies=copies)
 
 
 def test_rows_with_questions_of_their_own_need_no_local_copies(tmp_path):
-  path = _write(tmp_path / 'x.jsonl', ROWS[1] | {'question': 'Why?'})
-  (trace,), _ = _read(f'ocr2:{path}', copies='')
+  path = _write_file(tmp_path / 'x.jsonl', ROWS[1] | {'question': 'Why?'})
+  (trace,), _ = _read_source(f'ocr2:{path}', copies='')
   assert trace.question == 'Why?'
 
 
 def test_a_local_copy_with_a_bad_row_is_refused_as_a_whole(tmp_path):
   (tmp_path / 'taco').mkdir()
-  _write(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'}, b'{', b'{}')
+  _write_file(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'}, b'{', b'{}')
   with pytest.raises(records.BadRowError, match='train.jsonl, line 2'):
-    _read(f'ocr2:{OCR2}/python.jsonl', copies=str(tmp_path))
+    _read_source(f'ocr2:{OCR2}/python.jsonl', copies=str(tmp_path))
 
 
 def test_our_own_traces_come_back_as_they_were_written(tmp_path):
-  rows = [_trace(), _trace(trace_id='b', response=' \n<think>é', teacher='T')]
+  rows = [_make_trace(), _make_trace(trace_id='b', response=' \n<think>é', teacher='T')]
   jsonl.write_rows(tmp_path / 'x.jsonl', rows)
-  assert _read(f'jsonl:{tmp_path}/x.jsonl') == (rows, [])
+  assert _read_source(f'jsonl:{tmp_path}/x.jsonl') == (rows, [])
 
 
 def test_a_bad_row_of_our_own_is_quarantined_too(tmp_path):
-  good = records.to_json(_trace())
-  path = _write(tmp_path / 'x.jsonl', b'{}', good, {'trace_id': 1})
-  found, quarantine = _read(f'jsonl:{path}')
-  assert found == [_trace()]
+  good = records.to_json(_make_trace())
+  path = _write_file(tmp_path / 'x.jsonl', b'{}', good, {'trace_id': 1})
+  parsed, quarantine = _read_source(f'jsonl:{path}')
+  assert parsed == [_make_trace()]
   assert [bad['line'] for bad in quarantine] == [1, 3]
   assert '`trace_id`' in quarantine[0]['reason']
 
@@ -180,12 +180,12 @@ def test_a_bad_row_of_our_own_is_quarantined_too(tmp_path):
 @pytest.mark.parametrize('source', ['', 'x.jsonl', 'csv:x', 'OCR2:x', 'ocr2', 'ocr2/id=x:x'])
 def test_an_unknown_format_names_the_known_ones(source):
   with pytest.raises(ValueError, match='want FORMAT:PATH .* ocr1, ocr2'):
-    _read(source)
+    _read_source(source)
 
 
 def test_an_index_just_behind_the_last_row_is_unusable(tmp_path):
   (tmp_path / 'taco').mkdir()
-  _write(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'})
+  _write_file(tmp_path / 'taco' / 'train.jsonl', {'question': 'A'})
   copies = ocr.QuestionCopies(str(tmp_path))
   assert copies.look_up('taco', 'train', '0') == 'A'
   with pytest.raises(rows.UnusableRowError, match="index '1' is none of the 1 "):
