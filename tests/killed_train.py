@@ -2,9 +2,9 @@
 
   python killed_train.py OPERATION SECONDS FLAGS...
 
-So many seconds after its n-th file operation, or after its start if n is 0. An operation is an
-open, a rename or a removal under the workdir, seen by an audit hook, so that nothing of the program
-is replaced.
+The kill comes SECONDS after the file operation of number OPERATION, or after the start if that is
+0. A file operation is an open, a rename or a removal under the workdir, seen by an audit hook, so
+that nothing of the program is replaced.
 """
 
 import os
