@@ -3,7 +3,7 @@
     ocr              OpenCodeReasoning's, with an empty system message
     livecodebench    LiveCodeBench's
     plain            the question as it is
-    file:PATH        your own; copy one of valley_jax/prompts/*.toml
+    file:PATH        your own; copy one of valley_jax/data/prompts/*.toml
 
 A file is TOML with a name, a source, and these texts:
 
