@@ -30,7 +30,6 @@ setuptools.setup(
         'flax>=0.12.7,<0.13',
         'fsspec>=2025.3',
         'grain>=0.2.16,<0.3',
-        'httpx2>=2,<3',  # huggingface_hub brings it too.
         'jax>=0.10.1,<0.13',
         'jinja2>=3.1.4',  # Chat templates; transformers does not pull it.
         'markupsafe>=2.1',
@@ -38,6 +37,7 @@ setuptools.setup(
         'ml-collections>=1.1,<2',
         'msgspec>=0.19,<1',
         'numpy>=2.1,<3',
+        'openai>=3.54,<4',  # The client of a server that samples.
         'optax>=0.2.8,<0.3',
         'orbax-checkpoint>=0.12.8,<0.13',
         'pyarrow>=20',
@@ -73,15 +73,8 @@ setuptools.setup(
             'ruff>=0.17,<0.18',
         ],
         # The reference of the parity tests. Not part of `test`: its usual
-        # wheel pulls gigabytes of CUDA. The others are what `transformers
-        # serve` wants.
-        'parity': [
-            'accelerate>=1.15',
-            'fastapi>=0.165',
-            'openai>=3.54',
-            'torch>=2.13,<2.14',
-            'uvicorn>=0.54',
-        ],
+        # wheel pulls gigabytes of CUDA.
+        'parity': ['torch>=2.13,<2.14'],
         'dev': ['valley_jax[test]', 'nbstripout>=0.9', 'pre-commit>=4'],
     },
 )

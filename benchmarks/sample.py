@@ -49,7 +49,7 @@ from valley_jax.runtime import partitioning
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.sampling import stages
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -103,7 +103,7 @@ def make_student(args: argparse.Namespace) -> student_lib.Student:
 
 def make_requests(
     args: argparse.Namespace, vocab_size: int, median: int
-) -> list[request_lib.Request]:
+) -> list[samples_lib.Request]:
   """Returns prompts, each with the length at which its completion ends."""
   rng = np.random.default_rng(0)
   draw = lambda median, low, high: np.clip(
@@ -112,7 +112,7 @@ def make_requests(
   prompts = draw(args.prompt, 4, 4 * args.prompt)
   completions = draw(median, 4, _CAP * median)
   return [
-      request_lib.Request(f'p{i}', 0, tuple(rng.integers(0, vocab_size, n).tolist()), int(m))
+      samples_lib.Request(f'p{i}', 0, tuple(rng.integers(0, vocab_size, n).tolist()), int(m))
       for i, (n, m) in enumerate(zip(prompts, completions, strict=True))
   ]
 
@@ -127,7 +127,7 @@ class Ours:
     with jax.set_mesh(self._mesh):
       params = pretrained.load_params(directory, self.student)
       self._params = cache.unstack_layers(self.student, params, args.dtype, give_up=True)
-    self.settings = lanes.Settings(
+    self.settings = lanes.DecodeSettings(
         student=self.student,
         params=self._params,
         method=methods.Greedy(),
@@ -137,10 +137,10 @@ class Ours:
         dtype=jnp.dtype(args.dtype),
     )
 
-  def run(self, requests: list[request_lib.Request], cap: int) -> dict[str, list[int]]:
+  def run(self, requests: list[samples_lib.Request], cap: int) -> dict[str, list[int]]:
     args = self._args
     with jax.set_mesh(self._mesh):
-      steps = stages.plan(
+      steps = stages.plan_stages(
           self.student,
           lengths=(),
           longest_prompt=max(len(r.prompt) for r in requests),
@@ -149,12 +149,12 @@ class Ours:
           dtype=args.dtype,
       )
       engine = engine_lib.Engine(self.settings, steps, end_token=-1, max_new_tokens=cap)
-      return {s.request.problem_id: s.tokens for s in engine.run(requests)}
+      return {s.request.problem_id: s.tokens for s in engine.draw_samples(requests)}
 
   def seconds_a_step(self, length: int, num_slots: int) -> float:
     """Returns what a step takes with all slots filled to a length."""
     with jax.set_mesh(self._mesh):
-      width = lanes.width(num_slots)
+      width = lanes.compute_lane_width(num_slots)
       firsts = range(0, num_slots, width)
       all_lanes = [
           lanes.Lane(self.settings, length + 512, width, min(width, num_slots - first))
@@ -162,16 +162,16 @@ class Ours:
       ]
       prompt = tuple(range(length))
       for first, lane in zip(firsts, all_lanes, strict=True):
-        lane.fill(
+        lane.fill_slots(
             [
-                request_lib.Sample(request_lib.Request('p', first + i, prompt))
+                samples_lib.Sample(samples_lib.Request('p', first + i, prompt))
                 for i in range(lane.num_free)
             ]
         )
       times = []
       for _ in range(6):
         start = time.perf_counter()
-        jax.block_until_ready([lane.step() for lane in all_lanes])
+        jax.block_until_ready([lane.start_chunk() for lane in all_lanes])
         times.append((time.perf_counter() - start) / self._args.chunk)
     return float(np.median(times[1:]))
 
@@ -191,7 +191,7 @@ class Theirs:
     self._static_model, self._model = self._load(), self._load()
 
   @torch.no_grad()
-  def static(self, requests: list[request_lib.Request], cap: int) -> dict[str, list[int]]:
+  def static(self, requests: list[samples_lib.Request], cap: int) -> dict[str, list[int]]:
     del cap
     found = {}
     for first in range(0, len(requests), self._args.slots):
@@ -215,7 +215,7 @@ class Theirs:
         found[request.problem_id] = row[: request.max_new_tokens]
     return found
 
-  def continuous(self, requests: list[request_lib.Request], cap: int) -> dict[str, list[int]]:
+  def continuous(self, requests: list[samples_lib.Request], cap: int) -> dict[str, list[int]]:
     args = self._args
     page = 32 if DEVICE == 'cpu' else 256
     longest = max(len(r.prompt) for r in requests) + cap

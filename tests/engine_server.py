@@ -22,8 +22,7 @@ from valley_jax.data.tokens import tokenization
 from valley_jax.models import pretrained
 from valley_jax.records import FinishReason
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
-from valley_jax.sampling import stops as stops_lib
+from valley_jax.sampling import samples as samples_lib
 
 FIXED = {
     'n': 1,
@@ -40,14 +39,21 @@ FIXED = {
     'logprobs': 1,
     'return_token_ids': True,
     'return_tokens_as_token_ids': True,
-    'model': 'tiny',
 }
 FREE = {'prompt', 'max_tokens', 'temperature', 'top_p', 'top_k', 'min_p'}
-FREE |= {'seed', 'stop', 'stop_token_ids'}
+FREE |= {'model', 'seed', 'stop', 'stop_token_ids'}
 
 
 class Refusal(Exception):
   """What the server does not do."""
+
+  status = 400
+
+
+class NoModel(Refusal):
+  """A model that it does not have."""
+
+  status = 404
 
 
 class Completions:
@@ -65,16 +71,18 @@ class Completions:
     return tiny.engine(
         self._student,
         self._params,
-        method=methods.of(*numbers),
+        method=methods.make_method(*numbers),
         seed=seed,
         end_token=end_token,
         max_new_tokens=max_tokens,
-        stops=stops_lib.Stops(decode=decode, strings=strings),
+        stops=samples_lib.Stops(decode=decode, strings=strings),
     )
 
   def answer(self, body: dict, path: str) -> dict:
     unknown = set(body) - set(FIXED) - FREE
     wrong = [name for name in FIXED if body.get(name) != FIXED[name]]
+    if body['model'] != 'tiny':
+      raise NoModel(f'There is no model {body["model"]}.')
     if unknown or wrong:
       raise Refusal(f'Unexpected fields: {sorted(unknown)}, values: {wrong}')
     if 'no_seeds' in path and 'seed' in body:
@@ -87,11 +95,11 @@ class Completions:
     strings = tuple(body['stop'])
     with self._lock, tiny.mesh():
       engine = self._engine(numbers, body['max_tokens'], end_token, strings, body.get('seed', 0))
-      request = request_lib.Request('', 0, tuple(body['prompt']))
-      (sample,) = engine.run([request])
+      request = samples_lib.Request('', 0, tuple(body['prompt']))
+      (sample,) = engine.draw_samples([request])
     return self._json(sample, end_token, has_ids='no_ids' not in path)
 
-  def _json(self, sample: request_lib.Sample, end_token: int, has_ids: bool) -> dict:
+  def _json(self, sample: samples_lib.Sample, end_token: int, has_ids: bool) -> dict:
     is_eos = sample.finish_reason is FinishReason.EOS
     is_whole = sample.finish_reason is FinishReason.LENGTH
     tokens = sample.tokens + [end_token] * is_eos
@@ -133,7 +141,7 @@ class Handler(server.BaseHTTPRequestHandler):
     try:
       self._say(200, self.completions.answer(body, self.path))
     except Refusal as e:
-      self._say(400, {'error': {'message': str(e), 'code': 400}})
+      self._say(e.status, {'error': {'message': str(e), 'code': e.status}})
 
 
 @contextlib.contextmanager

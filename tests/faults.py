@@ -14,16 +14,17 @@ class FaultyProxy:
 
   Attributes:
     plan: One entry per completion; after the last there are no faults. A number is the status to
-      answer with, (number, headers) one with headers, 'close' hangs up, a float is the seconds to
-      wait first, None is no fault.
+      answer with, (number, headers) one with headers, 'close' hangs up, '<html>' answers
+      with a page, a float is the seconds to wait first, None is no fault.
     bodies: Bodies of the requests, in the order of arrival.
+    keys: Authorization header of each.
     times: When each arrived.
     most_live: Largest number of requests in flight at once.
   """
 
   def __init__(self, upstream: str, plan=()):
     self.upstream, self.plan = upstream, list(plan)
-    self.bodies, self.times = [], []
+    self.bodies, self.keys, self.times = [], [], []
     self.live = self.most_live = 0
     self.lock = threading.Lock()
     self.url = ''
@@ -67,6 +68,7 @@ class _FaultHandler(server.BaseHTTPRequestHandler):
   def do_POST(self):
     data = self.rfile.read(int(self.headers['Content-Length']))
     proxy = self.proxy
+    proxy.keys.append(self.headers['Authorization'])
     fault = proxy.take_next_fault(json.loads(data))
     with proxy.lock:
       proxy.live += 1
@@ -82,6 +84,8 @@ class _FaultHandler(server.BaseHTTPRequestHandler):
   def _apply_fault(self, fault, data):
     if fault == 'close':
       self.close_connection = True
+    elif fault == '<html>':
+      self._send_response(200, b'<html>', {'Content-Type': 'text/html'})
     elif isinstance(fault, float):
       time.sleep(fault)
       self._forward_request(data)

@@ -85,7 +85,7 @@ def engine(student: student_lib.Student, params: Any = None, **changes: Any) -> 
   of_engine = ('end_token', 'max_new_tokens', 'stops')
   rest = {name: s.pop(name) for name in of_engine}
   stages = s.pop('stages')
-  settings = lanes_lib.Settings(
+  settings = lanes_lib.DecodeSettings(
       student=student, params=cache_lib.unstack_layers(student, params, s['dtype']), **s
   )
   return engine_lib.Engine(settings, stages, **rest)

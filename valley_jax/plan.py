@@ -171,16 +171,18 @@ def plan_decode_chunk(config: mlc.ConfigDict, topology: chips.Topology) -> Candi
   student = dataclasses.replace(preset_student(config), lora=None)
   with jax.set_mesh(mesh):
     params = programs.describe_decode_params(student, settings.dtype)
-    stage = stages.plan(
+    stage = stages.plan_stages(
         student,
         lengths=settings.stages,
         longest_prompt=_PROMPT_LEN,
         max_new_tokens=settings.max_new_tokens,
         num_slots=settings.num_slots,
         dtype=settings.dtype,
-        free=topology.chip.hbm_bytes - programs.count_device_bytes(params),
+        free_bytes=topology.chip.hbm_bytes - programs.count_device_bytes(params),
     )[-1]
-    method = methods.of(settings.temperature, settings.top_p, settings.top_k, settings.min_p)
+    method = methods.make_method(
+        settings.temperature, settings.top_p, settings.top_k, settings.min_p
+    )
     needs = programs.measure_decode_chunk(
         student, params, method, stage, settings.chunk_len, jnp.dtype(settings.dtype)
     )

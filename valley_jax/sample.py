@@ -5,45 +5,45 @@
         --config.shards=DATA/shards
 
 Reads   config.problems    FORMAT:PATH; the statements
-        config.prompt      the words in which they are put: ocr, livecodebench,
-                           plain, or file:PATH of your own; those that the
-                           student was trained with
-        config.checkpoint  (default RUN/checkpoints) the student, which says
-                           itself what it is
+        config.prompt      the prompt around them: ocr, livecodebench, plain, or
+                           file:PATH of your own; the one that the student was
+                           trained with
+        config.checkpoint  (default RUN/checkpoints) the student, with its own
+                           description
         config.shards      (default RUN/shards) its tokenizer
 Writes  RUN/completions.jsonl  text, finish reason and tokens of
                                config.sample.num_samples samples a problem
-        RUN/sampling.json      of which student and how; others are refused
-        RUN/samples            while it works: each process's own samples
+        RUN/sampling.json      which student, and how; other settings are refused
+        RUN/samples            during the run: each process's own samples
         RUN/tensorboard        lengths, and some texts
 
-How it is drawn, config.sample: temperature (0: greedy), and of the tokens those
-that pass top_k, top_p and min_p, in this order. How it ends: by the student's
-end token (finish reason eos); at one of the strings stop, behind stop_after
-(stop); at max_new_tokens (length), which is a truncated sample; or, with
-loop_tokens, when it says the same over and over (loop).
+How tokens are drawn, config.sample: at a temperature (0: greedy), from those
+that pass top_k, top_p and min_p, in this order. How a sample ends: by the
+student's end token (finish reason eos); at one of the strings of stop, after
+stop_after (stop); at max_new_tokens (length), which is a truncated sample; or,
+with loop_tokens, when it repeats one phrase (loop).
 
 All samples begin in slots as long as the first of config.sample.stages; those
-that outgrow them go on in longer and fewer ones. Slots are num_slots, or as
-many as fit the memory, which is printed.
+that outgrow them go on in longer and fewer slots. There are num_slots slots, or
+as many as fit the memory, which is printed.
 
 A sample depends on the student, the problem, its index, config.seed and the
 stages' lengths, not on what else is sampled. Finished samples are appended as
-they come; killed, the next run draws the missing ones, and the file ends up in
-the problems' order, the same as without the interruption. What was on its way
-goes on from its last stage (resume=exact: the same bits), or from the last of
-the flushes, flush_seconds apart (resume=fast: as likely, but other bits).
+they come; after a kill, the next run draws the missing ones, and the file ends
+up in the problems' order, the same as without the interruption. An unfinished
+sample resumes from its last stage (resume=exact: the same bits), or from the
+last flush, every flush_seconds (resume=fast: as likely, but other bits).
 
 Several processes (JAX_COORDINATOR_ADDRESS, …; or a TPU pod) share the samples
-by a hash; each has an engine of its own on its own devices, and the file is the
-same as one process writes. RUN has to be where all of them see it.
+by a hash; each has its own engine on its own devices, and the file is the same
+as one process writes. All of them must see RUN.
 
-With --config.sample.server=http://HOST:8000/v1 a server draws them (vLLM and
-its like): no checkpoint is read, and config.shards, or hf:DIR in its place,
-names the tokenizer of what is served. sampling.json says which model it was,
-whether requests were seeded, and whether tokens came as ids or were made of
-text; valley_jax/sampling/remote.py how to start one. VALLEY_API_KEY in the
-environment is its key, if it wants one.
+With --config.sample.server=http://HOST:8000/v1 a server such as vLLM draws the
+samples: no checkpoint is read, and config.shards, or hf:DIR in its place, names
+the tokenizer of the served model. sampling.json records the model, whether
+requests were seeded, and whether tokens came as ids or were made from text;
+valley_jax/sampling/remote.py tells how to start a server. VALLEY_API_KEY in the
+environment is its key, if it needs one.
 """
 
 from valley_jax.runtime import entry
@@ -53,6 +53,7 @@ if __name__ == '__main__':
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import functools
 import hashlib
@@ -66,6 +67,7 @@ import ml_collections as mlc
 from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
+from valley_jax import rollouts
 from valley_jax.data.formats import problems
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import templates
@@ -74,50 +76,52 @@ from valley_jax.models import initial
 from valley_jax.runtime import checkpoints
 from valley_jax.runtime import hosts
 from valley_jax.runtime import locks
-from valley_jax.sampling import begin
-from valley_jax.sampling import files as files_lib
+from valley_jax.sampling import engine as engine_lib
+from valley_jax.sampling import output
+from valley_jax.sampling import protocol
 from valley_jax.sampling import remote
-from valley_jax.sampling import request as request_lib
-from valley_jax.sampling import show
+from valley_jax.sampling import samples as samples_lib
+from valley_jax.sampling import settings as settings_lib
 
-Requests = list[request_lib.Request]
+# Settings that samples of a student and of a server both depend on.
+_METHOD_FIELDS = (
+    'temperature',
+    'top_p',
+    'top_k',
+    'min_p',
+    'max_new_tokens',
+    'stop_after',
+    'loop_tokens',
+)
 
-
-def _requests(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> Requests:
-  """Returns every sample of the run, in the order of the file."""
-  requests, prompt = [], prompts.load_prompt(config.prompt)
-  for problem in problems.read_problems(config.problems):
-    text = prompts.render_problem(prompt, problem)
-    tokens = tokenization.encode_prompt(tokenizer, text, prompt.system)
-    requests += [
-        request_lib.Request(problem.problem_id, i, tuple(tokens))
-        for i in range(config.sample.num_samples)
-    ]
-  return requests
+DrawSamples = Callable[[output.SampleProgress], Iterator[samples_lib.Sample]]
 
 
-def _part(request: request_lib.Request, num_parts: int) -> int:
-  """Returns which of the processes draws a sample."""
+def _assign_process(request: samples_lib.Request, num_processes: int) -> int:
+  """Returns the index of the process that draws a sample."""
   text = f'{request.problem_id}\0{request.sample_index}'.encode()
   digest = hashlib.blake2b(text, digest_size=8).digest()
-  return int.from_bytes(digest, 'little') % num_parts
+  return int.from_bytes(digest, 'little') % num_processes
 
 
-def _opened(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
+def _find_opened_think(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> str:
   """Returns the `<think>` that prompts end with, if the template opens it."""
   system = prompts.load_prompt(config.prompt).system
   return templates.find_opened_think(templates.render_prompt(tokenizer, 'Why?', system))
 
 
-def _completion(
-    sample: request_lib.Sample, tokenizer: tokenization.Tokenizer, prompt_sha256: str, opened: str
+def _make_completion(
+    sample: samples_lib.Sample,
+    tokenizer: tokenization.Tokenizer,
+    prompt_sha256: str,
+    opened_think: str,
 ) -> records.Completion:
   assert sample.finish_reason is not None
   return records.Completion(
       problem_id=sample.request.problem_id,
       sample_index=sample.request.sample_index,
-      # Thinking that the prompt has opened is thinking.
-      text=opened + str(tokenizer.decode(sample.tokens)),
+      # Thinking that the prompt has opened belongs to the completion.
+      text=opened_think + str(tokenizer.decode(sample.tokens)),
       finish_reason=sample.finish_reason,
       num_prompt_tokens=len(sample.request.prompt),
       tokens=tuple(sample.tokens),
@@ -127,88 +131,91 @@ def _completion(
   )
 
 
-def _method_settings(config: mlc.ConfigDict, template_sha256: str) -> dict[str, Any]:
-  kept = ('temperature', 'top_p', 'top_k', 'min_p', 'max_new_tokens')
-  kept += ('stop_after', 'loop_tokens')
+def _describe_method(config: mlc.ConfigDict, template_sha256: str) -> dict[str, Any]:
   prompt = prompts.load_prompt(config.prompt)
   return {
       'seed': config.seed,
       'prompt': prompt.name,
       'prompt_sha256': prompts.hash_prompt(prompt, template_sha256),
-      **{f'sample.{name}': config.sample[name] for name in kept},
+      **{f'sample.{name}': config.sample[name] for name in _METHOD_FIELDS},
       'sample.stop': list(config.sample.stop),
   }
 
 
-def _settings(config: mlc.ConfigDict, directory: str, shards: pathlib.Path) -> dict[str, Any]:
-  """Returns what samples depend on, besides the problems.
+def _describe_student_run(
+    config: mlc.ConfigDict, checkpoint_dir: str, shards_dir: pathlib.Path
+) -> dict[str, Any]:
+  """Returns what an engine's samples depend on, besides the problems.
 
   Raises:
-    ValueError: the student was not trained to the end, or it was trained with
-      another prompt, template or tokenizer than it would be sampled with.
+    UserError: the student was not trained to the end, or was trained with another prompt, template
+      or tokenizer than it would be sampled with.
   """
-  student = checkpoints.read_finished_identity(directory)
-  manifest = jsonl.read_json(shards / 'manifest.json')
-  asked = _method_settings(config, manifest['template_sha256'])
-  now = {**manifest, **asked}
-  # The last: it is another, too, where the template is.
+  student = checkpoints.read_finished_identity(checkpoint_dir)
+  manifest = jsonl.read_json(shards_dir / 'manifest.json')
+  method = _describe_method(config, manifest['template_sha256'])
+  current = {**manifest, **method}
+  # prompt_sha256 comes last: it differs, too, where the template does.
   for name in ('template_sha256', 'tokenizer_sha256', 'prompt_sha256'):
-    if student.get(name) != now[name]:
+    if student.get(name) != current[name]:
       raise errors.UserError(
-          f'The student of {directory} was trained with {name}='
-          f'{student.get(name)!r} (prompt={student.get("prompt")!r}), and would'
-          f' be sampled with {now[name]!r} (prompt={now["prompt"]!r}); change'
-          ' config.prompt, or name the shards that it was trained on'
+          f'The student of {checkpoint_dir} was trained with {name}={student.get(name)!r} (prompt='
+          f'{student.get("prompt")!r}), but would be sampled with {current[name]!r} (prompt='
+          f'{current["prompt"]!r}); change config.prompt, or name the shards that it was trained on'
           ' (config.shards).'
       )
   return {
       'student': student,
-      **asked,
+      **method,
       'sample.dtype': config.sample.dtype,
       'sample.stages': list(config.sample.stages),
   }
 
 
-def _server_settings(
-    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer, facts: remote.Facts
+def _describe_server_run(
+    config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer, facts: protocol.ServerFacts
 ) -> dict[str, Any]:
   """Returns what a server's samples depend on, besides the problems.
 
-  Its address is not among it: the same model may be served elsewhere.
+  Its address is not part of it: the same model may be served elsewhere.
   """
   template_sha256 = tokenization.hash_chat_template(tokenizer)
   return {
       **{f'server.{k}': v for k, v in dataclasses.asdict(facts).items()},
-      **_method_settings(config, template_sha256),
+      **_describe_method(config, template_sha256),
       'template_sha256': template_sha256,
       'tokenizer_sha256': tokenization.hash_tokenizer(tokenizer),
   }
 
 
-def _check(
+def _check_done_samples(
     path: pathlib.Path,
-    rows: list[records.Completion],
-    requests: Requests,
+    rows: Sequence[records.Completion],
+    requests: Sequence[samples_lib.Request],
     max_new_tokens: int | None,
     prompt_sha256: str,
 ) -> None:
-  """Refuses to go on with samples that this config would not draw.
+  """Refuses to continue with samples that this config would not draw.
 
-  Where tokens were made of text, their number says nothing: `max_new_tokens`
-  is None.
+  Args:
+    path: The file, for the message.
+    rows: The samples that are done.
+    requests: All samples of the run.
+    max_new_tokens: None where tokens were made from text, so that their number says nothing.
+    prompt_sha256: Hash of the run's prompt.
+
+  Raises:
+    UserError: a sample is not one of the run.
   """
-  lengths = {(r.problem_id, r.sample_index): len(r.prompt) for r in requests}
+  lengths = {request.key: len(request.prompt) for request in requests}
 
-  def fault(row: records.Completion) -> str:
+  def find_fault(row: records.Completion) -> str:
     if (key := records.sample_key(row)) not in lengths:
       return 'is not asked for by config.problems and config.sample.num_samples'
     if row.num_prompt_tokens != lengths[key]:
-      return f'has a prompt of {row.num_prompt_tokens} tokens, now it has' f' {lengths[key]}'
+      return f'has a prompt of {row.num_prompt_tokens} tokens, now it has {lengths[key]}'
     if row.prompt_sha256 != prompt_sha256:
-      return (
-          f'was asked in words of prompt_sha256={row.prompt_sha256!r}, now they'
-          f' have {prompt_sha256!r}'
-      )
+      return f'was asked with prompt_sha256={row.prompt_sha256!r}, now it is {prompt_sha256!r}'
     if max_new_tokens is None:
       return ''
     is_truncated = row.finish_reason is records.FinishReason.LENGTH
@@ -217,151 +224,175 @@ def _check(
     return ''
 
   for row in rows:
-    if reason := fault(row):
+    if fault := find_fault(row):
       raise errors.UserError(
-          f'{path}: sample {records.sample_key(row)} {reason}; take another --workdir,'
-          ' or remove that file.'
+          f'{path}: sample {records.sample_key(row)} {fault}; take another --workdir, or remove'
+          ' that file.'
       )
 
 
-def _begun(
-    config: mlc.ConfigDict, files: files_lib.Files, missing: Requests
-) -> tuple[list[request_lib.Sample], Requests]:
-  """Returns the missing samples that can go on, and those that begin."""
+def _resume_samples(
+    config: mlc.ConfigDict, files: output.SampleFiles, missing: Sequence[samples_lib.Request]
+) -> tuple[list[samples_lib.Sample], list[samples_lib.Request]]:
+  """Returns the missing samples that can resume, and the requests of those that begin."""
   if config.sample.resume not in ('exact', 'fast'):
-    raise errors.UserError(f'config.sample.resume={config.sample.resume!r}: want exact or fast.')
-  partials = files.read_begun(config.sample.resume == 'exact')
+    raise errors.UserError(f'config.sample.resume={config.sample.resume!r} is not exact or fast.')
+  partials = files.read_partials(config.sample.resume == 'exact')
   begun, new = [], []
   for request in missing:
-    row = partials.get((request.problem_id, request.sample_index))
+    row = partials.get(request.key)
     if row is None or not row.tokens:
       new.append(request)
       continue
-    sample = request_lib.Sample(request, list(row.tokens))
+    sample = samples_lib.Sample(request, list(row.tokens))
     sample.log_prob = row.log_prob
     sample.log_prob_tempered = row.log_prob_tempered
     begun.append(sample)
   return begun, new
 
 
-Draw = Callable[[show.Progress], Iterator[request_lib.Sample]]
-
-
-def _engine(
+def _prepare_engine(
     config: mlc.ConfigDict,
-    directory: str,
+    checkpoint_dir: str,
     tokenizer: tokenization.Tokenizer,
-    files: files_lib.Files,
+    files: output.SampleFiles,
     longest_prompt: int,
-    missing: Requests,
-) -> Draw:
-  """Returns what draws the missing samples on this process's devices."""
-  begun, new = _begun(config, files, missing)
+    missing: Sequence[samples_lib.Request],
+) -> DrawSamples:
+  """Returns a function that draws the missing samples on this process's devices."""
+  settings = settings_lib.SampleSettings.from_config(config.sample, config.seed)
+  begun, new = _resume_samples(config, files, missing)
 
-  def draw(progress: show.Progress) -> Iterator[request_lib.Sample]:
-    with jax.set_mesh(begin.mesh(config.sample.tp)):
-      student, params = initial.load_trained(directory)
-      engine = begin.engine(
-          config, student, params, tokenizer, longest_prompt=longest_prompt, give_up=True
+  def draw_samples(progress: output.SampleProgress) -> Iterator[samples_lib.Sample]:
+    with jax.set_mesh(engine_lib.make_local_mesh(settings.tp)):
+      student, params = initial.load_trained(checkpoint_dir)
+      engine = engine_lib.build_engine(
+          settings, student, params, tokenizer, longest_prompt=longest_prompt, delete_params=True
       )
-      progress.say(engine.describe(new))
+      progress.print_line(engine.describe_stages(new))
 
-      def watch() -> None:
-        progress.look(engine.state)
-        if progress.is_due(config.sample.flush_seconds):
-          files.write_live(engine.live())
+      def flush_live() -> None:
+        progress.show_state(engine.state)
+        if progress.is_flush_due(config.sample.flush_seconds):
+          files.write_live(engine.list_live())
 
-      yield from engine.run(new, begun, watch)
+      yield from engine.draw_samples(new, begun, flush_live)
 
-  return draw
+  return draw_samples
 
 
-def _draw(
-    draw: Draw,
-    files: files_lib.Files,
-    complete: Callable[[request_lib.Sample], records.Completion],
+def _write_samples(
+    draw_samples: DrawSamples,
+    files: output.SampleFiles,
+    make_completion: Callable[[samples_lib.Sample], records.Completion],
     num_done: int,
     num_missing: int,
 ) -> None:
   """Writes samples as they come."""
-  progress = show.Progress(num_done, num_done + num_missing)
+  progress = output.SampleProgress(num_done, num_done + num_missing)
   with files:
-    for sample in draw(progress):
+    for sample in draw_samples(progress):
       if sample.finish_reason is None:
         files.append_grown(sample)
         continue
-      files.append(complete(sample))
-      progress.count(sample)
+      files.append_done(make_completion(sample))
+      progress.count_sample(sample)
   progress.close()
 
 
 def read_tokenizer(config: mlc.ConfigDict, workdir: str) -> tuple[pathlib.Path, Any]:
-  """Returns the shards, and the tokenizer that belongs to them."""
+  """Returns the directory of the shards, and their tokenizer."""
   if config.sample.server and config.shards.startswith('hf:'):
     directory = config.shards.removeprefix('hf:')
     return pathlib.Path(directory), tokenization.load_tokenizer(directory)
-  shards = pathlib.Path(config.shards or f'{workdir}/shards')
-  return shards, tokenization.load_tokenizer(shards / 'tokenizer')
+  shards_dir = pathlib.Path(config.shards or f'{workdir}/shards')
+  return shards_dir, tokenization.load_tokenizer(shards_dir / 'tokenizer')
+
+
+def _connect_server(config: mlc.ConfigDict, tokenizer: tokenization.Tokenizer) -> remote.Server:
+  return remote.Server(
+      settings_lib.ServerSettings.from_config(config.sample),
+      settings_lib.SampleSettings.from_config(config.sample, config.seed),
+      tokenizer,
+      os.environ.get('VALLEY_API_KEY', ''),
+  )
 
 
 def sample(config: mlc.ConfigDict, workdir: str) -> None:
   """Draws the missing samples; see the module's docstring.
 
   Raises:
-    ValueError: completions.jsonl holds samples of another config or student.
-    remote.ServerError: a server is away; what is there stays.
+    UserError: completions.jsonl holds samples of another config or student.
+    ServerError: a server is unreachable; samples that are done stay.
   """
-  directory = config.checkpoint or f'{workdir}/checkpoints'
-  shards, tokenizer = read_tokenizer(config, workdir)
-  requests = _requests(config, tokenizer)
-  me, num_parts = jax.process_index(), jax.process_count()
+  checkpoint_dir = config.checkpoint or f'{workdir}/checkpoints'
+  shards_dir, tokenizer = read_tokenizer(config, workdir)
+  requests = rollouts.write_requests(
+      problems.read_problems(config.problems),
+      tokenizer,
+      prompts.load_prompt(config.prompt),
+      config.sample.num_samples,
+  )
   max_new_tokens = config.sample.max_new_tokens
+  server = None
   if config.sample.server:
-    key = os.environ.get('VALLEY_API_KEY', '')
-    server = begin.server(config, tokenizer, key)
-    facts = server.learn(requests[0])
-    settings = _server_settings(config, tokenizer, facts)
+    server = _connect_server(config, tokenizer)
+    facts = server.learn_facts(requests[0])
+    description = _describe_server_run(config, tokenizer, facts)
     max_new_tokens = max_new_tokens if facts.tokens_from == 'ids' else None
   else:
-    server = None
-    settings = _settings(config, directory, shards)
-  place = pathlib.Path(workdir)
-  files = files_lib.Files(place, me)
-  if me == 0:
-    locks.claim_directory(place / 'sampling.json', settings)
-    files.repair()
-  hosts.wait_for_processes('samples are being read')
-  locks.claim_directory(place / 'sampling.json', settings)
-  rows = files.read()
-  prompt_sha256 = settings['prompt_sha256']
-  _check(files.completions, rows, requests, max_new_tokens, prompt_sha256)
-  complete = functools.partial(
-      _completion,
-      tokenizer=tokenizer,
-      prompt_sha256=prompt_sha256,
-      opened=_opened(config, tokenizer),
+    description = _describe_student_run(config, checkpoint_dir, shards_dir)
+  files = _claim_files(workdir, description)
+  rows = files.read_done()
+  _check_done_samples(
+      files.completions, rows, requests, max_new_tokens, description['prompt_sha256']
   )
   done = {records.sample_key(row) for row in rows}
-  missing = [
-      request for request in requests if (request.problem_id, request.sample_index) not in done
+  missing = [request for request in requests if request.key not in done]
+  own = [
+      request
+      for request in missing
+      if _assign_process(request, jax.process_count()) == jax.process_index()
   ]
-  mine = [request for request in missing if _part(request, num_parts) == me]
   if server:
-    draw: Draw = lambda progress: server.run(mine)
+    draw_samples: DrawSamples = lambda progress: server.draw_samples(own)
   else:
     longest = max(len(request.prompt) for request in requests)
-    draw = _engine(config, directory, tokenizer, files, longest, mine)
+    draw_samples = _prepare_engine(config, checkpoint_dir, tokenizer, files, longest, own)
   hosts.wait_for_processes('samples are drawn')
-  if missing:  # Of whomever: to read the student takes all processes.
-    _draw(draw, files, complete, len(done), len(mine))
+  # A process without a sample of its own takes part: reading the student takes all processes.
+  if missing:
+    make_completion = functools.partial(
+        _make_completion,
+        tokenizer=tokenizer,
+        prompt_sha256=description['prompt_sha256'],
+        opened_think=_find_opened_think(config, tokenizer),
+    )
+    _write_samples(draw_samples, files, make_completion, len(done), len(own))
   hosts.wait_for_processes('samples are put together')
-  if me == 0:
-    keys = [(r.problem_id, r.sample_index) for r in requests]
-    rows = files.put_together(files.read(), {k: n for n, k in enumerate(keys)})
+  if jax.process_index() == 0:
+    rows = files.merge_done(files.read_done(), {r.key: n for n, r in enumerate(requests)})
     if missing:
-      show.write_tensorboard(place, rows)
-    print(show.summary(rows))
+      output.write_tensorboard(workdir, rows)
+    print(output.summarize_samples(rows))
   hosts.wait_for_processes('samples are there')
+
+
+def _claim_files(workdir: str, description: dict[str, Any]) -> output.SampleFiles:
+  """Returns the files of a run that has been begun with this description, or begins now.
+
+  Raises:
+    UserError: the run was begun with another description.
+  """
+  path = pathlib.Path(workdir) / 'sampling.json'
+  files = output.SampleFiles(path.parent, jax.process_index())
+  if jax.process_index() == 0:
+    locks.claim_directory(path, description)
+    files.repair_torn_lines()
+  # No process reads while process 0 repairs.
+  hosts.wait_for_processes('samples are being read')
+  locks.claim_directory(path, description)
+  return files
 
 
 if __name__ == '__main__':

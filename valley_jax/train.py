@@ -86,7 +86,7 @@ from valley_jax.runtime import hosts
 from valley_jax.runtime import partitioning
 from valley_jax.runtime import storage
 from valley_jax.training import program as program_lib
-from valley_jax.watching import begin as begin_lib
+from valley_jax.watching import watch as watch_lib
 
 
 def open_shards(config: mlc.ConfigDict, workdir: str) -> shards_lib.Shards:
@@ -205,6 +205,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     if checkpoints.find_latest_step(directory) == num_steps:
       print(f'train: {workdir} is complete ({num_steps} steps).')
       return
+    watch_settings = watch_lib.WatchSettings.from_config(config)
     is_first = hosts.is_first_process()
     files = stack.enter_context(storage.RunFiles(workdir, is_first))
     if is_first:
@@ -221,9 +222,9 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
         f'train: {parameters.count_params(learning):,} of {parameters.count_params(state.params):,}'
         f' parameters, {len(corpus.rows):,} traces, {num_steps:,} steps, rows {fill:.1%} full.'
     )
-    begin_watch = functools.partial(
-        begin_lib.begin,
-        config,
+    build_watch = functools.partial(
+        watch_lib.build_watch,
+        watch_settings,
         files.directory,
         shards,
         corpus.held_out,
@@ -234,7 +235,7 @@ def train(config: mlc.ConfigDict, workdir: str) -> None:
     )
     save = functools.partial(_upload_and_save, files, identity=identity, num_steps=num_steps)
     done = _run_steps(
-        config, workdir, batches, state, program.step, schedule, begin_watch, save, notice
+        config, workdir, batches, state, program.step, schedule, build_watch, save, notice
     )
   if done < num_steps:
     hosts.exit_for_restart(workdir, done, num_steps)
@@ -247,7 +248,7 @@ def _upload_and_save(files, *args, **kwargs) -> None:
 
 
 def _run_steps(
-    config, workdir, batches, state, train_step, schedule, begin_watch, save, notice
+    config, workdir, batches, state, train_step, schedule, build_watch, save, notice
 ) -> int:
   """The order of a run: restore; then batch, step, look, report, save.
 
@@ -264,24 +265,24 @@ def _run_steps(
     )
     state = checkpoints.restore_latest(saver, state, batches)
     first = int(state.step)
-    watch = stack.enter_context(contextlib.closing(begin_watch(first)))
+    watch = stack.enter_context(contextlib.closing(build_watch(first)))
     pending = None
     for step in range(first, num_steps):
       batch = partitioning.put_batch(next(batches))
-      with watch.begin(step + 1):
+      with watch.start_step(step + 1):
         state, values = train_step(state, batch, schedule(step))
       if pending:  # The device is busy with `step`; read the step before it.
-        watch.report(*pending)
-      pending = step + 1, {**values, **watch.look(step + 1, state.params)}
+        watch.report_step(*pending)
+      pending = step + 1, {**values, **watch.measure_student(step + 1, state.params)}
       is_last = step + 1 == num_steps
       is_due = (step + 1) % config.train.checkpoint_every == 0
       is_preempted = notice.must_stop(step + 1)
       if is_last or is_due or is_preempted:
         # The steps of a checkpoint must be in metrics.jsonl.
-        watch.report(*pending)
+        watch.report_step(*pending)
         pending = None
         save(saver, step + 1, state, batches)
-        watch.pause()
+        watch.pause_timing()
       if is_preempted:
         return step + 1
     if num_steps == 0:  # The student as it is.

@@ -20,7 +20,7 @@ from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
 from valley_jax.runtime import partitioning
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.training import flops
 from valley_jax.training import losses
 from valley_jax.training import optimizer
@@ -197,11 +197,11 @@ def test_what_is_frozen_has_no_gradient_in_memory():
 
 @pytest.mark.parametrize('mesh', MESHES, ids=str)
 def test_an_adapted_student_is_sampled_as_the_merged_one(mesh):
-  requests = [request_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(8)]
+  requests = [samples_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(8)]
 
   def samples(student, params, **mesh):
     with tiny.mesh(**mesh):
-      samples = tiny.engine(student, params()).run(requests)
+      samples = tiny.engine(student, params()).draw_samples(requests)
       return {s.request.problem_id: s.tokens for s in samples}
 
   adapted = lambda: tiny.put_params(STUDENT)

@@ -22,7 +22,7 @@ from valley_jax.models import hf_weights
 from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.sampling import stages as stages_lib
 from valley_jax.training import losses
 
@@ -116,7 +116,7 @@ def test_greedy_samples_are_those_of_transformers(case):
   path, model, student = case
   rng = np.random.default_rng(1)
   requests = [
-      request_lib.Request(f'p{n}', 0, tuple(rng.integers(0, 96, rng.integers(1, 90)).tolist()))
+      samples_lib.Request(f'p{n}', 0, tuple(rng.integers(0, 96, rng.integers(1, 90)).tolist()))
       for n in range(48)
   ]
   with tiny.mesh():
@@ -124,7 +124,7 @@ def test_greedy_samples_are_those_of_transformers(case):
     engine = tiny.engine(
         student, params, end_token=5, max_new_tokens=40, stages=(stages_lib.Stage(128, 16),)
     )
-    samples = list(engine.run(requests))
+    samples = list(engine.draw_samples(requests))
   assert len(samples) == 48
   for sample in samples:
     prompt, tokens = list(sample.request.prompt), list(sample.tokens)
@@ -228,7 +228,7 @@ def test_sampling_filters_are_those_of_transformers(filters, temperature):
   theirs = theirs.softmax(-1).numpy()
   method = methods.Sampling(temperature=temperature, **filters)
   probs_BV = jax.nn.softmax(logits_BV / temperature)
-  ours = jax.vmap(functools.partial(methods.filtered, method))(probs_BV)
+  ours = jax.vmap(functools.partial(methods.filter_probs, method))(probs_BV)
   ours /= ours.sum(axis=-1, keepdims=True)
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
   assert 0 < (theirs == 0).mean() < 1

@@ -12,7 +12,7 @@ from tests import tiny
 from valley_jax.models import parameters
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.training import losses
 from valley_jax.training import optimizer
 from valley_jax.training import program as program_lib
@@ -194,13 +194,13 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
   assert partitioning.make_mesh(data=2, fsdp=-1).devices.shape == (2, 4, 1, 1)
 
 
-REQUESTS = [request_lib.Request(f'p{i}', 0, tuple(range(1 + i, 9 + 2 * i))) for i in range(11)]
+REQUESTS = [samples_lib.Request(f'p{i}', 0, tuple(range(1 + i, 9 + 2 * i))) for i in range(11)]
 
 
 def _sample(mesh, method):
   with tiny.mesh(**mesh):
     engine = tiny.engine(STUDENT, method=method, end_token=0)
-    samples = list(engine.run(REQUESTS))
+    samples = list(engine.draw_samples(REQUESTS))
   return {s.request.problem_id: (s.tokens, s.finish_reason, s.log_prob) for s in samples}
 
 

@@ -20,7 +20,7 @@ NUM_DRAWS = 20_000
 def _counts(method, logits=LOGITS):
   keys = jax.random.split(jax.random.key(7), NUM_DRAWS)
   rows = np.broadcast_to(logits.astype(np.float32), (NUM_DRAWS, len(logits)))
-  tokens = jax.jit(functools.partial(methods.draw, method))(rows, keys)
+  tokens = jax.jit(functools.partial(methods.draw_tokens, method))(rows, keys)
   return np.bincount(tokens, minlength=len(logits))
 
 
@@ -98,7 +98,7 @@ def test_a_large_vocabulary_loses_no_token_and_gains_none(filters):
   method = methods.Sampling(**filters)
   logits_V = jnp.asarray(logits.astype(np.float32))
   keys = jax.random.split(jax.random.key(0), num_draws)
-  one = lambda key: methods.draw(method, logits_V[None], key[None])[0]
+  one = lambda key: methods.draw_tokens(method, logits_V[None], key[None])[0]
   tokens = jax.device_get(jax.jit(lambda keys: jax.lax.map(one, keys))(keys))
   exact = _exact(method, logits)
   assert (exact[tokens] > 0).all()
@@ -118,9 +118,9 @@ def test_no_number_between_0_and_1_leads_outside(filters):
   logits = rng.normal(size=151_936).astype(np.float32)
   method = methods.Sampling(**filters)
   probs_V = jax.nn.softmax(jnp.asarray(logits))
-  _, kept_V, num_passing = methods._sort(method, probs_V)
+  _, kept_V, num_passing = methods.sort_and_filter(method, probs_V)
   keys = jax.random.split(jax.random.key(1), 20_000)
-  at = jax.jit(jax.vmap(lambda key: methods._inverse_cdf(kept_V, key)))(keys)
+  at = jax.jit(jax.vmap(lambda key: methods.draw_by_inverse_cdf(kept_V, key)))(keys)
   outside = np.mean(np.asarray(at) >= int(num_passing))
   assert outside < 1e-3  # And then the last of them is taken.
   # Every token has its share: the 20 % least likely are drawn as often.
@@ -157,19 +157,19 @@ def test_a_certain_token_is_drawn_and_nothing_is_nan():
 
 
 def test_temperature_zero_means_greedy():
-  assert methods.of(0.0, 0.95) == methods.Greedy()
+  assert methods.make_method(0.0, 0.95) == methods.Greedy()
   expected = methods.Sampling(temperature=0.6, top_p=0.95, top_k=5, min_p=0.1)
-  assert methods.of(0.6, 0.95, 5, 0.1) == expected
+  assert methods.make_method(0.6, 0.95, 5, 0.1) == expected
 
 
 @pytest.mark.parametrize(
     'changes, said',
     [
-        ({'top_p': 0.0}, 'top_p=0.0.*want 0 < top_p <= 1'),
-        ({'top_p': 1.1}, 'want 0 < top_p <= 1'),
+        ({'top_p': 0.0}, 'top_p=0.0.*within 0 < top_p <= 1'),
+        ({'top_p': 1.1}, 'within 0 < top_p <= 1'),
         ({'top_k': -1}, 'top_k=-1'),
         ({'min_p': 1.5}, 'min_p=1.5'),
-        ({'temperature': -1.0}, 'temperature=-1.0: want more than 0'),
+        ({'temperature': -1.0}, 'temperature=-1.0 is not above 0'),
     ],
 )
 def test_a_method_that_means_nothing_is_refused(changes, said):

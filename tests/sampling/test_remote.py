@@ -19,12 +19,11 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax.data.tokens import tokenization
-from valley_jax.sampling import connection
-from valley_jax.sampling import dialects
 from valley_jax.sampling import methods
+from valley_jax.sampling import protocol
 from valley_jax.sampling import remote
-from valley_jax.sampling import request as request_lib
-from valley_jax.sampling import stops
+from valley_jax.sampling import samples as samples_lib
+from valley_jax.sampling import settings as settings_lib
 
 
 def _config(world, **changes):
@@ -50,11 +49,6 @@ def url(world):
     yield url
 
 
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch):
-  monkeypatch.setattr(connection, '_FIRST_WAIT', 0.01)
-
-
 @pytest.fixture(scope='module')
 def whole(world):
   """The workdir of the engine's own samples; leave it as it is."""
@@ -67,29 +61,35 @@ def _rows(workdir):
   return list(jsonl.read_rows(path, records.Completion))
 
 
-def _server(world, url, **changes):
-  tokenizer = tokenization.load_tokenizer(world / 'hf')
-  encode = lambda text: tokenizer(text)['input_ids']
-  names = ('method', 'stops', 'max_new_tokens', 'seed')
-  asked = {name: changes.pop(name) for name in names if name in changes}
+def _sampling(**changes):
   default = {'method': methods.Greedy(), 'max_new_tokens': 16, 'seed': 0}
-  asked = dialects.Asked(
-      end_token=tokenizer.eos_token_id,
-      encode=encode,
-      decode=lambda tokens: str(tokenizer.decode(tokens)),
-      encode_prompt=encode,
-      **{**default, **asked},
+  return settings_lib.SampleSettings(**{**default, **changes})
+
+
+def _server(world, url, sampling=None, **changes):
+  settings = {'concurrency': 4, 'retries': 3, 'timeout_seconds': 60.0, **changes}
+  return remote.Server(
+      settings_lib.ServerSettings(url=url, **settings),
+      sampling or _sampling(),
+      tokenization.load_tokenizer(world / 'hf'),
   )
-  settings = {'concurrency': 4, 'retries': 3, 'timeout_seconds': 60.0}
-  return remote.Server(url, asked, **{**settings, **changes})
+
+
+def _parse_answer(world, answer):
+  """Parses the answer of a server that returns token ids."""
+  tokenizer = tokenization.load_tokenizer(world / 'hf')
+  facts = protocol.ServerFacts(model='tiny', seeded=True, tokens_from='ids')
+  return protocol.CompletionsProtocol(_sampling(), tokenizer).parse_sample(
+      facts, _requests(1)[0], answer
+  )
 
 
 def _requests(n, length=20):
-  return [request_lib.Request(f'p{i}', 0, (5 + i,) * length) for i in range(n)]
+  return [samples_lib.Request(f'p{i}', 0, (5 + i,) * length) for i in range(n)]
 
 
 def _by_problem(server, requests):
-  return {s.request.problem_id: s for s in server.run(requests)}
+  return {s.request.problem_id: s for s in server.draw_samples(requests)}
 
 
 def test_greedy_samples_are_those_of_the_engine(world, whole, url, tmp_path):
@@ -133,7 +133,7 @@ def test_a_hugging_face_directory_is_enough(world, whole, url, tmp_path):
 def test_every_parameter_is_said(world, url):
   with faults.run_proxy(url) as proxy:
     method = methods.Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.1)
-    list(_server(world, proxy.url, method=method).run(_requests(2)))
+    list(_server(world, proxy.url, _sampling(method=method)).draw_samples(_requests(2)))
   body = proxy.bodies[-1]
   assert body['temperature'] == 0.5 and body['top_p'] == 0.9
   assert body['top_k'] == 7 and body['min_p'] == 0.1
@@ -146,7 +146,9 @@ def test_a_seed_draws_the_same_again_in_any_order(world, url):
   requests = _requests(4)
   draw = lambda order, seed: {
       problem: tuple(s.tokens)
-      for problem, s in _by_problem(_server(world, url, method=method, seed=seed), order).items()
+      for problem, s in _by_problem(
+          _server(world, url, _sampling(method=method, seed=seed)), order
+      ).items()
   }
   first = draw(requests, 0)
   assert draw(requests[::-1], 0) == first
@@ -154,10 +156,10 @@ def test_a_seed_draws_the_same_again_in_any_order(world, url):
 
 
 def test_no_two_samples_of_a_problem_share_a_seed():
-  requests = [request_lib.Request('p', i, (1,)) for i in range(1000)]
-  seeds = {dialects.seed_of(3, request) for request in requests}
+  requests = [samples_lib.Request('p', i, (1,)) for i in range(1000)]
+  seeds = {protocol.make_request_seed(3, request) for request in requests}
   assert len(seeds) == 1000 and max(seeds) < 2**31
-  assert dialects.seed_of(4, requests[0]) not in seeds
+  assert protocol.make_request_seed(4, requests[0]) not in seeds
 
 
 def test_without_seeds_a_run_says_so(world, url, tmp_path):
@@ -181,16 +183,16 @@ def test_stops_are_those_of_the_engine(world, url, has_after):
   tokenizer, requests = tokenization.load_tokenizer(world / 'hf'), _requests(3)
   free = _by_problem(_server(world, url), requests)
   decode = lambda tokens: str(tokenizer.decode(tokens))
-  stop = stops.Stops(
-      decode=decode,
-      strings=tuple(decode(free['p0'].tokens[i : i + 1]) for i in (0, 9)),
-      after=decode(free['p0'].tokens[2:4]) if has_after else '',
+  sampling = _sampling(
+      stop=tuple(decode(free['p0'].tokens[i : i + 1]) for i in (0, 9)),
+      stop_after=decode(free['p0'].tokens[2:4]) if has_after else '',
   )
-  cut = _by_problem(_server(world, url, stops=stop), requests)
+  stops = sampling.make_stops(tokenizer)
+  cut = _by_problem(_server(world, url, sampling), requests)
   for problem, s in cut.items():
     tokens = free[problem].tokens
-    opened = stop.opened(tokens, 0)
-    end = None if opened is None else stop.string_end(tokens, 0, opened)
+    opening = stops.find_opening(tokens, 0)
+    end = None if opening is None else stops.find_string_end(tokens, 0, opening)
     assert s.tokens == tokens[:end]
     assert (s.finish_reason is records.FinishReason.STOP) == bool(end)
   assert cut['p0'].finish_reason is records.FinishReason.STOP
@@ -209,51 +211,46 @@ def test_what_goes_wrong_is_asked_again(world, url, fault):
 
 def test_retry_after_is_waited_for(world, url):
   with faults.run_proxy(url, [None, (429, {'Retry-After': '1'})]) as proxy:
-    list(_server(world, proxy.url).run(_requests(1)))
+    list(_server(world, proxy.url).draw_samples(_requests(1)))
   assert proxy.times[2] - proxy.times[1] >= 1.0
 
 
 def test_a_request_that_takes_too_long_is_asked_again(world, url):
   with faults.run_proxy(url, [None, 60.0]) as proxy:
     server = _server(world, proxy.url, timeout_seconds=2.0, retries=8)
-    assert len(list(server.run(_requests(1)))) == 1
+    assert len(list(server.draw_samples(_requests(1)))) == 1
   assert proxy.bodies[2] == proxy.bodies[1]
 
 
 def test_after_all_retries_the_run_ends_and_counts(world, url):
   with faults.run_proxy(url, [None, None, None, 500, 500]) as proxy:
     server = _server(world, proxy.url, retries=1, concurrency=1)
-    samples = server.run(_requests(5))
+    samples = server.draw_samples(_requests(5))
     assert next(samples) and next(samples)
-    with pytest.raises(remote.ServerError, match=r'failed 2 times.*injected.* 2 of 5 samples'):
+    with pytest.raises(
+        protocol.ServerError, match=r'sample.retries=1: .*injected.* 2 of 5 samples'
+    ):
       next(samples)
 
 
 def test_a_refusal_ends_the_run_in_the_servers_words(world, url):
-  requests = [*_requests(1), request_lib.Request('long', 0, (5,) * 120)]
+  requests = [*_requests(1), samples_lib.Request('long', 0, (5,) * 120)]
   with pytest.raises(ValueError, match='HTTP 400.*context is 128 tokens'):
-    list(_server(world, url).run(requests))
-
-
-def test_a_parameter_that_the_server_does_not_know_is_named(world, url):
-  method = methods.Sampling(temperature=1.0)
-  with pytest.raises(ValueError, match='generation_config.*dialect'):
-    _server(world, url, method=method, dialect='transformers').learn(_requests(1)[0])
+    list(_server(world, url).draw_samples(requests))
 
 
 def test_a_server_that_is_down_is_one_error(world):
   with socket.socket() as s:  # Nobody listens, and nobody else gets the port.
     s.bind(('127.0.0.1', 0))
     url = f'http://127.0.0.1:{s.getsockname()[1]}/v1'
-    with pytest.raises(remote.ServerError, match='No server answers at http'):
-      list(_server(world, url).run(_requests(3)))
+    with pytest.raises(protocol.ServerError, match='No server answers at http'):
+      list(_server(world, url).draw_samples(_requests(3)))
 
 
 def test_another_students_tokenizer_is_found_out(world):
-  asked = _server(world, 'http://nowhere')._asked
   answer = {'usage': {'prompt_tokens': 3}, 'choices': [{}]}
-  with pytest.raises(remote.ServerError, match='read 3 tokens .* has 20'):
-    dialects.to_sample(asked, _requests(1)[0], answer, has_ids=True)
+  with pytest.raises(protocol.ServerError, match='read 3 tokens .* has 20'):
+    _parse_answer(world, answer)
 
 
 @pytest.mark.parametrize(
@@ -266,10 +263,9 @@ def test_another_students_tokenizer_is_found_out(world):
     ],
 )
 def test_what_is_no_sample_is_an_error(world, choice, word):
-  asked = _server(world, 'http://nowhere')._asked
   answer = {'choices': [{'token_ids': [5, 6], **choice}]}
-  with pytest.raises(remote.ServerError, match=word):
-    dialects.to_sample(asked, _requests(1)[0], answer, has_ids=True)
+  with pytest.raises(protocol.ServerError, match=word):
+    _parse_answer(world, answer)
 
 
 def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
@@ -285,7 +281,7 @@ def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
 
       proxy.next_fault = die
       config = _config(world, server=proxy.url, retries=1, concurrency=1)
-      with pytest.raises(remote.ServerError, match='of 12 samples'):
+      with pytest.raises(protocol.ServerError, match='of 12 samples'):
         sample.sample(config, str(tmp_path))
   drawn = tmp_path / 'samples' / 'done-00000.jsonl'
   done = len(drawn.read_bytes().splitlines())
@@ -310,7 +306,7 @@ def test_so_many_requests_are_on_their_way_and_no_more(world, url):
         yield request
 
   with faults.run_proxy(url, [None] + [0.05] * 20) as proxy:
-    samples = _server(world, proxy.url).run(Many(_requests(20)))
+    samples = _server(world, proxy.url).draw_samples(Many(_requests(20)))
     for n, _ in enumerate(samples, start=1):
       assert taken <= n + 4
   assert n == 20 and proxy.most_live == 4
@@ -318,7 +314,7 @@ def test_so_many_requests_are_on_their_way_and_no_more(world, url):
 
 def test_nothing_goes_on_when_nobody_iterates(world, url):
   with faults.run_proxy(url, [None, None] + [60.0] * 8) as proxy:
-    samples = _server(world, proxy.url).run(_requests(9))
+    samples = _server(world, proxy.url).draw_samples(_requests(9))
     next(samples)
     started = time.monotonic()
     samples.close()
@@ -328,7 +324,7 @@ def test_nothing_goes_on_when_nobody_iterates(world, url):
 
 def test_an_interrupt_ends_a_run_at_once(world, url):
   with faults.run_proxy(url, [None] + [60.0] * 8) as proxy:
-    samples = _server(world, proxy.url).run(_requests(4))
+    samples = _server(world, proxy.url).draw_samples(_requests(4))
     main = threading.main_thread().ident
     assert main is not None
     interrupted = []
@@ -348,9 +344,8 @@ def test_an_interrupt_ends_a_run_at_once(world, url):
 
 
 def test_an_answer_without_a_choice_is_an_error(world):
-  asked = _server(world, 'http://nowhere')._asked
-  with pytest.raises(remote.ServerError, match='has 0 choices, not one'):
-    dialects.to_sample(asked, _requests(1)[0], {'choices': []}, has_ids=True)
+  with pytest.raises(protocol.ServerError, match='has 0 choices, not one'):
+    _parse_answer(world, {'choices': []})
 
 
 def test_an_address_without_http_is_refused(world):
@@ -358,6 +353,22 @@ def test_an_address_without_http_is_refused(world):
     _server(world, 'localhost:8000/v1')
 
 
-def test_a_dialect_that_is_not_there_is_refused(world):
-  with pytest.raises(ValueError, match='want one of vllm, transformers'):
-    _server(world, 'http://nowhere', dialect='chat')
+def test_a_model_that_the_server_does_not_have_is_refused_with_its_remedy(world, url):
+  with pytest.raises(ValueError, match='HTTP 404.*no model other.*config.sample.model'):
+    _server(world, url, model='other').learn_facts(_requests(1)[0])
+
+
+def test_an_answer_that_is_not_json_is_an_error(world, url):
+  with faults.run_proxy(url, ['<html>']) as proxy:
+    with pytest.raises(ValueError, match='other than JSON.*<html>.*config.sample.server'):
+      _server(world, proxy.url).learn_facts(_requests(1)[0])
+
+
+def test_the_key_is_sent_and_not_taken_from_the_environment_of_openai(world, url, monkeypatch):
+  monkeypatch.setenv('OPENAI_API_KEY', 'wrong')
+  tokenizer = tokenization.load_tokenizer(world / 'hf')
+  with faults.run_proxy(url) as proxy:
+    settings = settings_lib.ServerSettings(url=proxy.url)
+    remote.Server(settings, _sampling(), tokenizer, 'right').learn_facts(_requests(1)[0])
+    remote.Server(settings, _sampling(), tokenizer).learn_facts(_requests(1)[0])
+  assert proxy.keys == ['Bearer right', 'Bearer none']

@@ -13,7 +13,7 @@ from valley_jax.models import cache as cache_lib
 from valley_jax.models import parameters
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.sampling import stages as stages_lib
 
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
@@ -22,10 +22,10 @@ TOP_P = methods.Sampling(top_p=0.9, temperature=1.0)
 
 
 PROGRAMS = (
-    decode.empty_slots,
-    decode._embed,
-    decode._prefill_layer,
-    decode._put_heads,
+    decode.allocate_slots,
+    decode.embed_prompts,
+    decode.prefill_layer,
+    decode.write_heads,
     decode.decode_chunk,
 )
 # Wide enough that XLA rounds a product of 1 row, of 16 and of 64 otherwise.
@@ -35,7 +35,7 @@ WIDE = tiny.student(embed_dim=256, mlp_dim=512, vocab_size=512)
 def _request(name, length, sample_index=0):
   rng = np.random.default_rng(length)
   prompt = tuple(rng.integers(0, 40, length).tolist())
-  return request_lib.Request(name, sample_index, prompt)
+  return samples_lib.Request(name, sample_index, prompt)
 
 
 # More than there are slots; the last prompt is of another bucket.
@@ -46,7 +46,7 @@ def _samples(requests, student=STUDENT, params=None, **changes):
   few = {'stages': (stages_lib.Stage(128, 4),), 'prefill_tokens': 128}
   with tiny.mesh():
     engine = tiny.engine(student, params, **{**few, **changes})
-    return list(engine.run(requests))
+    return list(engine.draw_samples(requests))
 
 
 def _by_request(samples):
@@ -160,7 +160,7 @@ def test_an_engine_used_again_gives_the_same_samples():
 
 def test_samples_differ_by_index_problem_and_seed():
   prompt = _request('p', 5).prompt
-  requests = [request_lib.Request(name, index, prompt) for name in ('p', 'q') for index in range(4)]
+  requests = [samples_lib.Request(name, index, prompt) for name in ('p', 'q') for index in range(4)]
   found = [
       tuple(sample.tokens)
       for seed in (0, 1)
@@ -179,7 +179,7 @@ def test_every_position_is_drawn_anew():
 
 def test_greedy_samples_do_not_differ():
   prompt = _request('p', 5).prompt
-  requests = [request_lib.Request('p', index, prompt) for index in range(6)]
+  requests = [samples_lib.Request('p', index, prompt) for index in range(6)]
   samples = _samples(requests)
   assert len({tuple(s.tokens) for s in samples}) == 1
   assert len({s.log_prob for s in samples}) == 1
@@ -197,7 +197,7 @@ def test_the_end_token_ends_a_sample_and_is_not_part_of_it():
     assert sample.tokens == tokens[:n]
     assert sample.finish_reason is records.FinishReason.EOS
     # The end token is drawn like any other: it counts.
-    log_probs_LV = _full_forward(STUDENT, request_lib.Sample(sample.request, tokens[: n + 1]))
+    log_probs_LV = _full_forward(STUDENT, samples_lib.Sample(sample.request, tokens[: n + 1]))
     expected = log_probs_LV.max(axis=1).sum()
     np.testing.assert_allclose(sample.log_prob, expected, atol=1e-4)
 
@@ -213,7 +213,7 @@ def test_a_sample_of_the_greatest_length_is_truncated(length):
 def test_the_cache_holds_the_longest_prompt_and_its_completion():
   requests = [_request('long', 60), _request('short', 2), _request('x', 3)]
   with tiny.mesh():
-    stages = stages_lib.plan(
+    stages = stages_lib.plan_stages(
         STUDENT, lengths=(), longest_prompt=60, max_new_tokens=68, num_slots=2, dtype=jnp.float32
     )
   assert stages == (stages_lib.Stage(128, 2),)
@@ -305,8 +305,10 @@ def test_stages_with_other_slots_and_chunks_give_the_same_bits(changes):
 def test_a_sample_that_is_handed_in_again_ends_with_the_same_bits():
   with tiny.mesh():
     few = {'prefill_tokens': 128, **STAGED}
-    begun = [s for s in tiny.engine(STUDENT, **few).run(REQUESTS) if s.finish_reason is None]
-    ended = list(tiny.engine(STUDENT, **few).run((), begun))
+    begun = [
+        s for s in tiny.engine(STUDENT, **few).draw_samples(REQUESTS) if s.finish_reason is None
+    ]
+    ended = list(tiny.engine(STUDENT, **few).draw_samples((), begun))
   assert len(ended) == len(begun) == 4
   for sample in ended:
     tokens, log_prob, reason = _staged()[sample.request.problem_id, 0]
@@ -321,9 +323,9 @@ def test_a_prompt_that_no_stage_holds_is_refused():
 
 def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
   prompt = _request('p', 9).prompt
-  requests = [request_lib.Request('p', index, prompt) for index in range(6)]
+  requests = [samples_lib.Request('p', index, prompt) for index in range(6)]
   calls = []
-  prefill = decode.prefill
+  prefill = decode.prefill_slots
 
   def count(*args):
     calls.append(args)
@@ -347,8 +349,8 @@ def test_as_many_programs_are_compiled_as_predicted(student):
     program.clear_cache()  # Of other tests.
   with tiny.mesh():
     engine = tiny.engine(student, **{**STAGED, 'stages': STAGES})
-    predicted = engine.programs(requests)
-    list(engine.run(requests))
+    predicted = engine.count_programs(requests)
+    list(engine.draw_samples(requests))
   assert {f.__name__: f._cache_size() for f in PROGRAMS} == predicted
   # Prompts of 64, in the first stage; of 128, in the last; and those that
   # come with 64 from the first.
@@ -360,7 +362,7 @@ def test_the_cache_is_written_in_place():
   student = tiny.student()
   with tiny.mesh():
     params = cache_lib.unstack_layers(student, tiny.put_params(student), jnp.float32)
-    slots = decode.empty_slots(student, 16, 8192, jnp.float32)
+    slots = decode.allocate_slots(student, 16, 8192, jnp.float32)
     compiled = decode.decode_chunk.lower(
         student, params, slots, np.ones(16, bool), TOP_P, 8
     ).compile()

@@ -21,7 +21,7 @@ def _plan(**changes):
       'num_slots': 0,
       'dtype': jnp.float32,
   }
-  return stages.plan(STUDENT, **{**asked, **changes})
+  return stages.plan_stages(STUDENT, **{**asked, **changes})
 
 
 def _slots(found):
@@ -31,15 +31,15 @@ def _slots(found):
 def test_slots_fill_most_of_the_memory_that_is_left():
   free = 100 * 64 * BYTES_A_TOKEN  # 85 slots of 64, as .85 of it are taken.
   with tiny.mesh():
-    assert _slots(_plan(free=free)) == [(64, 85), (128, 42), (256, 21)]
+    assert _slots(_plan(free_bytes=free)) == [(64, 85), (128, 42), (256, 21)]
 
 
 def test_devices_hold_slots_each_and_tp_cuts_them():
   free = 100 * 64 * BYTES_A_TOKEN
   with tiny.mesh(data=2, fsdp=2):
-    assert _plan(free=free)[0].num_slots == 4 * 85
+    assert _plan(free_bytes=free)[0].num_slots == 4 * 85
   with tiny.mesh(tp=2):
-    assert _plan(free=free)[0].num_slots == 170
+    assert _plan(free_bytes=free)[0].num_slots == 170
 
 
 def test_longer_slots_have_the_memory_of_the_number_that_was_asked_for():
@@ -57,7 +57,7 @@ def test_stages_longer_than_the_longest_sample_are_left_out():
 
 def test_a_slot_that_does_not_fit_is_an_error_with_both_figures():
   with tiny.mesh(), pytest.raises(ValueError, match=re.escape('2,097,664 positions')) as e:
-    _plan(free=1e8, max_new_tokens=1 << 21)
+    _plan(free_bytes=1e8, max_new_tokens=1 << 21)
   assert 'takes 0.5 GB' in str(e.value)
   assert '0.1 GB left' in str(e.value)
 
@@ -69,5 +69,5 @@ def test_memory_that_nobody_knows_is_an_error_with_its_remedy():
 
 def test_a_plan_is_described_in_a_line():
   with tiny.mesh():
-    said = stages.describe(STUDENT, _plan(num_slots=4), jnp.float32)
+    said = stages.describe_stages(STUDENT, _plan(num_slots=4), jnp.float32)
   assert said.startswith('4 slots of 64 positions (0.00 GB a device) → 2 slots')

@@ -8,9 +8,8 @@ import pytest
 from tests import tiny
 from valley_jax import records
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.sampling import stages as stages_lib
-from valley_jax.sampling import stops as stops_lib
 
 STUDENT = tiny.student(qk_norm=True)
 _WORDS = ['`', '```', '\n', 'a', 'b', 'é', '</th', 'ink>', '</think>', 'end']
@@ -26,13 +25,13 @@ def _tokens(*words):
 
 def _find(stops, tokens, sizes):
   """The end of a sample whose tokens come in pieces of these sizes."""
-  before, opened = 0, None
+  before, opening = 0, None
   for size in sizes:
     so_far = tokens[: before + size]
-    if opened is None:
-      opened = stops.opened(so_far, before)
-    if opened is not None:
-      if end := stops.string_end(so_far, before, opened):
+    if opening is None:
+      opening = stops.find_opening(so_far, before)
+    if opening is not None:
+      if end := stops.find_string_end(so_far, before, opening):
         return end
     before += size
   return None
@@ -59,7 +58,7 @@ def test_a_string_is_found_at_its_token_whatever_the_pieces(string, after):
     sizes = []
     while sum(sizes) < len(tokens):
       sizes.append(rng.randint(1, 12))
-    stops = stops_lib.Stops(decode=_decode, strings=(string,), after=after)
+    stops = samples_lib.Stops(decode=_decode, strings=(string,), after=after)
     expected = _expected(tokens, string, after)
     assert _find(stops, tokens, sizes) == expected
     found += expected is not None
@@ -68,38 +67,38 @@ def test_a_string_is_found_at_its_token_whatever_the_pieces(string, after):
 
 def test_the_first_of_several_strings_counts():
   tokens = _tokens('a', 'b', 'end', 'a', 'a')
-  stops = stops_lib.Stops(decode=_decode, strings=('aa', 'bend'))
+  stops = samples_lib.Stops(decode=_decode, strings=('aa', 'bend'))
   assert _find(stops, tokens, [5]) == 3
 
 
 def test_a_loop_is_found_every_64_tokens():
-  stops = stops_lib.Stops(loop_tokens=96)
+  stops = samples_lib.Stops(loop_tokens=96)
   start = list(np.random.default_rng(0).permutation(150))
   phrase = [7, 1, 2, 2, 9]
   tokens = start + phrase * 100
   # 150 tokens and 96 in the loop: 246; looked for at 256.
-  assert stops.loop_end(tokens, 0) == 256
-  assert stops.loop_end(tokens, 200) == 256
-  assert stops.loop_end(tokens[:255], 0) is None
-  assert stops.loop_end(start + [*range(25)] * 20, 0) is None  # 3.8 times.
-  assert stops.loop_end(start + [*range(24)] * 20, 0) == 256
-  assert stops_lib.Stops().loop_end(tokens, 0) is None
+  assert stops.find_loop_end(tokens, 0) == 256
+  assert stops.find_loop_end(tokens, 200) == 256
+  assert stops.find_loop_end(tokens[:255], 0) is None
+  assert stops.find_loop_end(start + [*range(25)] * 20, 0) is None  # 3.8 times.
+  assert stops.find_loop_end(start + [*range(24)] * 20, 0) == 256
+  assert samples_lib.Stops().find_loop_end(tokens, 0) is None
 
 
 @pytest.mark.parametrize(
     'changes, said',
     [
-        ({'strings': ('',), 'decode': _decode}, 'strings that are not empty'),
+        ({'strings': ('',), 'decode': _decode}, 'holds an empty string'),
         ({'after': 'x'}, "stop_after='x'.*names no string"),
-        ({'loop_tokens': 3}, 'loop_tokens=3: want 64 or more'),
+        ({'loop_tokens': 3}, 'loop_tokens=3 is below 64'),
     ],
 )
 def test_what_means_nothing_is_refused(changes, said):
   with pytest.raises(ValueError, match=said):
-    stops_lib.Stops(**changes)
+    samples_lib.Stops(**changes)
 
 
-REQUESTS = [request_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(6)]
+REQUESTS = [samples_lib.Request(f'p{n}', 0, tuple(range(n + 1))) for n in range(6)]
 
 
 def _samples(chunk_len, stops=None, end_token=-1):
@@ -114,13 +113,13 @@ def _samples(chunk_len, stops=None, end_token=-1):
         prefill_tokens=128,
         stops=stops,
     )
-    samples = engine.run(REQUESTS)
+    samples = engine.draw_samples(REQUESTS)
     return sorted(samples, key=lambda s: s.request.problem_id)
 
 
 @pytest.mark.parametrize('chunk_len', [1, 7, 32])
 def test_the_engine_cuts_a_sample_at_its_stop(chunk_len):
-  stops = stops_lib.Stops(decode=_decode, strings=('ab', 'ba'), after='end')
+  stops = samples_lib.Stops(decode=_decode, strings=('ab', 'ba'), after='end')
   ended = _samples(chunk_len, stops)
   reasons = [s.finish_reason for s in ended]
   assert reasons.count(records.FinishReason.STOP) > 1
@@ -144,7 +143,7 @@ def test_a_stop_before_the_end_token_comes_first():
   assert ended.finish_reason is records.FinishReason.EOS
   assert ended.tokens == whole.tokens[:at]
   text = _decode(whole.tokens[:3])
-  stops = stops_lib.Stops(decode=_decode, strings=(text,))
+  stops = samples_lib.Stops(decode=_decode, strings=(text,))
   stopped = _samples(7, stops, end_token=whole.tokens[3])[0]
   assert whole.tokens[3] not in whole.tokens[:3]
   assert stopped.finish_reason is records.FinishReason.STOP
@@ -161,9 +160,9 @@ def test_a_looping_sample_is_cut_off():
         max_new_tokens=200,
         stages=(stages_lib.Stage(256, 1),),
         chunk_len=50,
-        stops=stops_lib.Stops(loop_tokens=64),
+        stops=samples_lib.Stops(loop_tokens=64),
     )
-    [sample] = engine.run(REQUESTS[:1])
+    [sample] = engine.draw_samples(REQUESTS[:1])
   assert sample.finish_reason is records.FinishReason.LOOP
   assert sample.tokens == [0] * 64
   assert sample.log_prob == pytest.approx(-64 * np.log(40), rel=1e-5)

@@ -11,7 +11,7 @@ from tests import tiny
 from valley_jax.models import parameters
 from valley_jax.models import student as student_lib
 from valley_jax.training import flops
-from valley_jax.watching import speed
+from valley_jax.watching import reporter
 
 
 @pytest.mark.parametrize('length, gflops', [(32_768, 62), (8192, 47)])
@@ -106,7 +106,7 @@ def test_mfu_is_needed_over_possible_flops():
   n = 32_768
   counts = dict(num_supervised=n / 2, num_tokens=n, squared_lengths=n**2)
   gpus = [_device('NVIDIA H200', i) for i in range(2)]
-  found = speed.speeds(student, gpus, 2.0, counts)
+  found = reporter.compute_speeds(student, gpus, 2.0, counts)
   assert found['mfu'] == pytest.approx(62e9 * n / (2 * 2 * 989e12), rel=0.01)
   assert found['supervised_tokens_per_second'] == n / 4
   assert found['tokens_per_second_per_chip'] == n / 4
@@ -114,13 +114,13 @@ def test_mfu_is_needed_over_possible_flops():
 
 def test_where_the_peak_is_not_known_there_is_no_mfu():
   counts = dict(num_supervised=1, num_tokens=2, squared_lengths=2)
-  found = speed.speeds(tiny.student(), jax.devices(), 1.0, counts)
+  found = reporter.compute_speeds(tiny.student(), jax.devices(), 1.0, counts)
   assert 'mfu' not in found
-  assert not speed.peak_gib(jax.devices())
+  assert not reporter.measure_peak_gib(jax.devices())
 
 
 def test_a_step_of_twice_the_median_stands_out():
-  pace = speed.Pace()
-  found = [pace.add(s) for s in (9, 1, 1, 1, 1, 1.9, 4, 1, 2.5)]
+  pace = reporter.SlowStepDetector()
+  found = [pace.add_step(s) for s in (9, 1, 1, 1, 1, 1.9, 4, 1, 2.5)]
   assert found == [None] * 6 + [4, None, 2.5]
   assert pace.num_slow == 2

@@ -15,6 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
+from valley_jax import rollouts
 from valley_jax import train
 from valley_jax.data import batching
 from valley_jax.data.shards import shards as shards_lib
@@ -22,12 +23,12 @@ from valley_jax.data.subsets import drawing
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
 from valley_jax.runtime import metrics
-from valley_jax.sampling import request as request_lib
+from valley_jax.sampling import samples as samples_lib
 from valley_jax.training import losses
 from valley_jax.watching import held_out
 from valley_jax.watching import profile
 from valley_jax.watching import reporter
-from valley_jax.watching import samples
+from valley_jax.watching import watched_samples
 
 _WATCH = {
     'held_out': 4,
@@ -144,7 +145,7 @@ def test_a_profile_is_there_when_it_was_asked_for(run):
 @pytest.mark.parametrize('spec', ['10', '5:5', '0:3', 'a:b', '8:12'])
 def test_steps_that_cannot_be_profiled_are_refused(tmp_path, spec):
   with pytest.raises(ValueError, match=f'watch.profile={spec!r}'):
-    profile.Profile(tmp_path, spec, num_steps=10)
+    profile.StepProfile(tmp_path, spec, num_steps=10)
 
 
 def test_too_many_held_out_traces_are_refused_before_anything_is_written(world, tmp_path):
@@ -203,8 +204,8 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
   alone = jax.jit(loss_fn)
   with tiny.mesh():
     params = tiny.put_params(tiny.student())
-    batch = held_out.load(data, range(7), row_len=16, pack='best_fit', max_rows=2)
-    found = held_out.HeldOut(batch, loss_fn, part=0, num_parts=1)(params)
+    batch = held_out.load_held_out_batch(data, range(7), row_len=16, pack='best_fit', max_rows=2)
+    losses_by_name = held_out.HeldOutLoss(batch, loss_fn, part=0, num_parts=1).measure(params)
     for example in examples:
       row = {k: x[None] for k, x in batching.lay_out_row([example], 16).items()}
       _, pairs = alone(params, row)
@@ -215,7 +216,7 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
         counts[f'held_out/{name}'] += float(count)
   assert batch['inputs'].shape[0] == 2  # Two micro-batches.
   assert len(sums) == 6
-  assert {k: float(x) for k, x in found.items()} == {
+  assert {k: float(x) for k, x in losses_by_name.items()} == {
       k: pytest.approx(sums[k] / counts[k], rel=1e-5) for k in sums
   }
 
@@ -224,17 +225,17 @@ def test_rates_are_of_the_samples(world):
   tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   texts = ['<think>a</think>b', '<think>a', 'c', '<think></think>']
   reasons = [records.FinishReason(r) for r in ('eos', 'length', 'eos', 'eos')]
-  requests = [request_lib.Request(f'p{i}', 0, (i,)) for i in range(4)]
+  requests = [samples_lib.Request(f'p{i}', 0, (i,)) for i in range(4)]
   drawn = [
-      request_lib.Sample(
+      samples_lib.Sample(
           request, tokenizer(text, add_special_tokens=False)['input_ids'], finish_reason=reason
       )
       for request, text, reason in zip(requests, texts, reasons)
   ]
   # Samples come in the order in which they end.
-  answer = types.SimpleNamespace(run=lambda _: drawn[::-1])
-  look = samples.Samples(requests, tokenizer, lambda params: answer)
-  rates, pages = look(None)
+  engine = types.SimpleNamespace(draw_samples=lambda _: drawn[::-1])
+  watched = watched_samples.WatchedSamples(requests, tokenizer, lambda params: engine)
+  rates, pages = watched.measure(None)
   assert rates['samples/stop_rate'] == 0.75
   assert rates['samples/think_closed_rate'] == 0.5
   lengths = [len(sample.tokens) for sample in drawn]
@@ -246,12 +247,12 @@ def test_rates_are_of_the_samples(world):
 def test_a_prompt_of_a_trace_is_the_one_of_its_problem(world):
   data = shards_lib.Shards(world / 'shards')
   tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
-  (of_trace,) = samples.of_traces(data, [3])
+  (of_trace,) = watched_samples.write_trace_requests(data, [3], num_samples=1)
   problem = records.Problem(
       problem_id='p', statement='Add 3 and 3.', tests=(records.TestCase(input='', expected='6'),)
   )
   plain = prompts.load_prompt('plain')
-  (of_problem,) = samples.of_problems([problem], tokenizer, plain)
+  (of_problem,) = rollouts.write_requests([problem], tokenizer, plain, num_samples=1)
   assert of_trace.prompt == of_problem.prompt
   assert tokenizer.decode(of_trace.prompt).endswith('3.<|assistant|>')
 
@@ -262,16 +263,16 @@ def test_only_steps_that_follow_a_step_are_timed(tmp_path):
       'num_supervised': 3.0, 'num_tokens': 4.0, 'squared_lengths': 16.0,
   }  # fmt: skip
   with tiny.mesh():
-    report = reporter.Reporter(
+    report = reporter.StepReporter(
         metrics.Writer(tmp_path),
         metrics.progress(5, 'step', 'train'),
         lambda step: 0.1 * step,
         tiny.student(),
     )
     for step in range(1, 6):
-      report.write(step, values)
+      report.write_step(step, values)
       if step == 3:
-        report.pause()
+        report.pause_timing()
     report.close()
   rows = list(jsonl.read_rows(tmp_path / 'metrics.jsonl', dict))
   timed = [row['step'] for row in rows if 'step_seconds' in row]
@@ -283,11 +284,11 @@ def test_only_steps_that_follow_a_step_are_timed(tmp_path):
 def test_code_in_a_thinking_that_the_prompt_began_is_no_program(world):
   tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
   encode = lambda text: tokenizer(text, add_special_tokens=False)['input_ids']
-  request = request_lib.Request('p', 0, tuple(encode('Add.<think>\n')))
-  drawn = request_lib.Sample(
+  request = samples_lib.Request('p', 0, tuple(encode('Add.<think>\n')))
+  drawn = samples_lib.Sample(
       request, encode('```python\nprint(1)\n```\n'), finish_reason=records.FinishReason.LENGTH
   )
-  answer = types.SimpleNamespace(run=lambda _: [drawn])
-  look = samples.Samples([request], tokenizer, lambda params: answer)
-  rates, _ = look(None)
+  engine = types.SimpleNamespace(draw_samples=lambda _: [drawn])
+  watched = watched_samples.WatchedSamples([request], tokenizer, lambda params: engine)
+  rates, _ = watched.measure(None)
   assert rates['samples/program_rate'] == 0

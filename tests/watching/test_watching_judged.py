@@ -13,6 +13,7 @@ from tests import leftovers
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
+from valley_jax import rollouts
 from valley_jax import train
 from valley_jax.data.formats import problems
 from valley_jax.data.tokens import tokenization
@@ -20,9 +21,8 @@ from valley_jax.execution import judge
 from valley_jax.models import cache as cache_lib
 from valley_jax.sampling import decode
 from valley_jax.sampling import methods
-from valley_jax.sampling import request as request_lib
-from valley_jax.watching import judged as judged_lib
-from valley_jax.watching import samples as samples_lib
+from valley_jax.sampling import samples as samples_lib
+from valley_jax.watching import watched_samples
 
 _RESPONSE = '<think></think>```python\nprint(0)\n```'  # Of all traces: soon learnt.
 _WATCH = {
@@ -71,22 +71,22 @@ def _rows(workdir):
 def _judged(world, **settings):
   judge_all = functools.partial(judge.judge_all, settings=judge.Settings(num_workers=1, **settings))
   asked = problems.read_problems(f'jsonl:{world}/problems.jsonl')
-  return judged_lib.Judged(asked, judge_all)
+  return watched_samples.WatchedJudge(asked, judge_all)
 
 
 def _look(world, texts, judged):
   """Looks at completions by problem and sample, in the order of a dict."""
   tokenizer = tokenization.load_tokenizer(world / 'shards/tokenizer')
-  requests = [request_lib.Request(*key, (1,)) for key in texts]
+  requests = [samples_lib.Request(*key, (1,)) for key in texts]
   drawn = [
-      request_lib.Sample(
+      samples_lib.Sample(
           request, tokenizer(text, add_special_tokens=False)['input_ids'], finish_reason=reason
       )
       for request, (text, reason) in zip(requests, texts.values())
   ]
-  answer = types.SimpleNamespace(run=lambda _: drawn[::-1])
-  look = samples_lib.Samples(requests, tokenizer, lambda _: answer, judged)
-  return look(None)
+  engine = types.SimpleNamespace(draw_samples=lambda _: drawn[::-1])
+  watched = watched_samples.WatchedSamples(requests, tokenizer, lambda _: engine, judged)
+  return watched.measure(None)
 
 
 def _verdicts(rates):
@@ -151,22 +151,27 @@ def _failing_at(*keys):
   return judge_all
 
 
+def _rollout(problem_id, index):
+  request = samples_lib.Request(problem_id, index, (1,))
+  return rollouts.Rollout(samples_lib.Sample(request), text='', source='')
+
+
 def test_what_the_judge_fails_at_is_counted_and_is_no_score(world, capsys):
   asked = problems.read_problems(f'jsonl:{world}/problems.jsonl')
   failing = _failing_at(('p3', 0), ('p4', 0), ('p4', 1))
-  look = judged_lib.Judged(asked, failing)
-  found = look({('p3', 0): '', ('p3', 1): '', ('p4', 0): '', ('p4', 1): ''})
+  look = watched_samples.WatchedJudge(asked, failing)
+  found = look.measure([_rollout(*key) for key in (('p3', 0), ('p3', 1), ('p4', 0), ('p4', 1))])
   assert found['samples/pass@1'] == 1  # Of one sample.
   assert found['samples/judge_errors'] == 3
   assert "3 of 4 programs could not be judged (IE), such as ('p3', 0): no" in (
       capsys.readouterr().out
   )
-  assert 'samples/pass@1' not in look({('p4', 0): '', ('p4', 1): ''})
+  assert 'samples/pass@1' not in look.measure([_rollout('p4', 0), _rollout('p4', 1)])
 
 
 def test_a_judge_that_fails_at_once_is_refused(world):
   with pytest.raises(ValueError, match='IE: no space left.*watch.judge=False'):
-    judged_lib.Judged([], _failing_at(('proof', 0)))
+    watched_samples.WatchedJudge([], _failing_at(('proof', 0)))
 
 
 def test_a_student_that_prints_0_solves_the_problem_that_asks_for_it(run):
@@ -230,7 +235,7 @@ def test_a_problem_that_cannot_be_judged_is_refused(world):
       checker='guess',
   )
   with pytest.raises(ValueError, match='guess'):
-    judged_lib.Judged([problem], _failing_at())
+    watched_samples.WatchedJudge([problem], _failing_at())
 
 
 _LARGE = tiny.student(num_layers=8, embed_dim=128, mlp_dim=512)
@@ -243,7 +248,7 @@ def _temporaries(copy, **mesh):
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     if copy:
       params = cache_lib.unstack_layers(_LARGE, params, jnp.float32)
-    slots = decode.empty_slots(_LARGE, 16, 64, jnp.float32)
+    slots = decode.allocate_slots(_LARGE, 16, 64, jnp.float32)
     compiled = decode.decode_chunk.lower(
         _LARGE, params, slots, np.ones(16, bool), methods.Greedy(), 4
     ).compile()

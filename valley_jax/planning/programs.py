@@ -144,7 +144,9 @@ def measure_decode_chunk(
     chunk_len: Decoding steps of a chunk.
     dtype: Dtype of the cache.
   """
-  slots = jax.eval_shape(lambda: decode.empty_slots(student, stage.num_slots, stage.length, dtype))
+  slots = jax.eval_shape(
+      lambda: decode.allocate_slots(student, stage.num_slots, stage.length, dtype)
+  )
   is_live_B = np.ones(stage.num_slots, bool)
   return measure_program(
       decode.decode_chunk.trace(

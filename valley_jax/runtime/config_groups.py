@@ -179,7 +179,6 @@ def get_sample_group() -> dict[str, Any]:
       # are the server's; see sampling/remote.py.
       server='',
       model='',  # Its name on the server; '': the only one.
-      dialect='vllm',  # Prompts are sent as token ids.
       seeded=True,  # Send a seed with each request, if the server accepts seeds.
       concurrency=64,  # Requests under way at a time.
       timeout_seconds=3600.0,  # Of a whole sample.

@@ -1,12 +1,11 @@
 """Prefill and decode on the device, over a fixed number of slots.
 
-Each slot holds one sample on its way. A chunk is a fixed number of steps
-without a look of the host and without an early exit; then the host takes
-finished samples out and puts new ones in. To put one in is to prefill its
-prompt and what it has written so far, whether it begins, goes on after a
+Each slot holds one sample. A chunk is a fixed number of steps without a look of the host and
+without an early exit; then the host takes finished samples out and puts new ones in. A sample is
+put in by prefilling its prompt and what it has written so far, whether it begins, resumes after a
 crash, or has outgrown its slot.
 
-Letters as in `models/transformer.py`, and T slots that samples are put into.
+Letters as in `models/transformer.py`, and T samples that are put into slots.
 """
 
 import functools
@@ -22,69 +21,74 @@ from valley_jax.runtime import partitioning
 from valley_jax.sampling import methods
 
 
-class Heads(NamedTuple):
-  """What there is of each slot besides its keys and values."""
+class SlotHeads(NamedTuple):
+  """The state of each slot besides its keys and values."""
 
-  token_B: jax.Array  # Fed next.
-  position_B: jax.Array  # Of that token; all before it are in the cache.
-  key_B: jax.Array  # The sample's own key.
+  token_B: jax.Array  # The token that is fed next.
+  position_B: jax.Array  # Its position; all before it are in the cache.
+  key_B: jax.Array  # The sample's own random key.
 
 
 class Slots(NamedTuple):
-  """What the device holds of the samples on their way."""
+  """The samples in progress, as the device holds them."""
 
-  heads: Heads
+  heads: SlotHeads
   cache: cache_lib.Cache
 
 
-class Places(NamedTuple):
-  """Which rows of a prefill go into which slots; several may share a row."""
+class PrefillTargets(NamedTuple):
+  """Which row of a prefill goes into which slots; several may share a row."""
 
   slot_T: Any
   row_T: Any
-  count: Any  # So many count.
+  count: Any  # The first `count` entries are used.
 
 
-class Names(NamedTuple):
-  """Which sample is put into each of T slots; its key depends on no more."""
+class SampleNumbers(NamedTuple):
+  """The two numbers that, with the seed, make a sample's key."""
 
-  problem_T: Any  # A number for each sample's problem, uint32.
-  index_T: Any  # Which sample of the problem it is, uint32.
+  problem_T: Any  # Hash of the problem id, uint32.
+  index_T: Any  # Sample index, uint32.
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def empty_slots(student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any) -> Slots:
-  """Returns slots with nothing in them."""
+def allocate_slots(
+    student: student_lib.Student, num_slots: int, cache_len: int, dtype: Any
+) -> Slots:
+  """Returns empty slots."""
 
-  def cut(x: jax.Array) -> jax.Array:
+  def shard_slots(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, cache_lib.SLOTS)
 
-  heads = Heads(
-      cut(jnp.zeros(num_slots, jnp.int32)),
-      cut(jnp.zeros(num_slots, jnp.int32)),
-      cut(jax.random.split(jax.random.key(0), num_slots)),
+  heads = SlotHeads(
+      shard_slots(jnp.zeros(num_slots, jnp.int32)),
+      shard_slots(jnp.zeros(num_slots, jnp.int32)),
+      shard_slots(jax.random.split(jax.random.key(0), num_slots)),
   )
   return Slots(heads, cache_lib.empty_cache(student, num_slots, cache_len, dtype))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed(student: student_lib.Student, dtype: Any, ends: Any, tokens_BL: jax.Array) -> jax.Array:
+def embed_prompts(
+    student: student_lib.Student, dtype: Any, ends: Any, tokens_BL: jax.Array
+) -> jax.Array:
+  """Returns the embeddings of prompts; `ends` are the parameters outside of the layers."""
   rows = jax.P(partitioning.BATCH, 'cp')
   model = parameters.bind_without_blocks(student, ends)
   return model.embed_tokens(jax.sharding.reshard(tokens_BL, rows), dtype)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(2, 4, 5))
-def _prefill_layer(
+def prefill_layer(
     student: student_lib.Student,
     layer: Any,
     x_BLD: jax.Array,
     length_B: jax.Array,
     k_BMJ: jax.Array,
     v_BMJ: jax.Array,
-    places: Places,
+    targets: PrefillTargets,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Runs prompts through a layer; puts its keys and values into slots."""
+  """Runs prompts through a layer and puts its keys and values into slots."""
   rows = jax.P(partitioning.BATCH, 'cp')
   position_BL = jnp.broadcast_to(jnp.arange(x_BLD.shape[1]), x_BLD.shape[:2])
   segment_BL = (position_BL < length_B[:, None]).astype(jnp.int32)
@@ -93,70 +97,71 @@ def _prefill_layer(
       x_BLD, jax.sharding.reshard(position_BL, rows), jax.sharding.reshard(segment_BL, rows), 'auto'
   )
   k_BMJ, v_BMJ = (
-      cache_lib.copy_prompts(into_BMJ, new_BLKH, *places)
+      cache_lib.copy_prompts(into_BMJ, new_BLKH, *targets)
       for into_BMJ, new_BLKH in zip((k_BMJ, v_BMJ), kv, strict=True)
   )
   return x_BLD, k_BMJ, v_BMJ
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _put_heads(
-    heads: Heads,
+def write_heads(
+    heads: SlotHeads,
     tokens_BL: jax.Array,
     length_B: jax.Array,
-    places: Places,
+    targets: PrefillTargets,
     seed: jax.Array,
-    names: Names,
-) -> Heads:
+    numbers: SampleNumbers,
+) -> SlotHeads:
+  """Sets the token, position and key of the slots that samples are put into."""
   num_slots = heads.token_B.shape[0]
-  counts_T = jnp.arange(len(places.slot_T)) < places.count
-  slot_T = jnp.where(counts_T, places.slot_T, num_slots)  # Past the end.
-  length_T = length_B[places.row_T]
-  token_T = tokens_BL[places.row_T, length_T - 1]
+  is_used_T = jnp.arange(len(targets.slot_T)) < targets.count
+  slot_T = jnp.where(is_used_T, targets.slot_T, num_slots)  # Past the end: dropped.
+  length_T = length_B[targets.row_T]
+  token_T = tokens_BL[targets.row_T, length_T - 1]
   fold = jax.vmap(jax.random.fold_in)
-  key_T = jnp.broadcast_to(jax.random.key(seed), names.problem_T.shape)
-  key_T = fold(fold(key_T, names.problem_T), names.index_T)
-  new = Heads(token_T, length_T - 1, key_T)
-  return Heads(
+  key_T = jnp.broadcast_to(jax.random.key(seed), numbers.problem_T.shape)
+  key_T = fold(fold(key_T, numbers.problem_T), numbers.index_T)
+  new = SlotHeads(token_T, length_T - 1, key_T)
+  return SlotHeads(
       *(cache_lib.replace_slots(into, slot_T, x) for into, x in zip(heads, new, strict=True))
   )
 
 
-def prefill(
+def prefill_slots(
     student: student_lib.Student,
     params: Any,
     slots: Slots,
     tokens_BL: Any,
     length_B: Any,
-    places: Places,
+    targets: PrefillTargets,
     seed: Any,
-    names: Names,
+    numbers: SampleNumbers,
 ) -> Slots:
-  """Puts samples into slots.
+  """Puts samples into slots by a prefill of their tokens.
 
-  Decoding starts by feeding the last token again, so no logits are computed
-  here, and the token's keys and values are written twice. Layer by layer, each
-  a call: so a program is one layer, soon compiled, whatever the student.
+  Decoding starts by feeding the last token again, so no logits are computed here, and the token's
+  keys and values are written twice. Each layer is a call, so the compiled program is one layer,
+  however deep the student.
 
   Args:
-    student: Sizes.
+    student: Sizes of the student.
     params: Unstacked, or as they are trained.
     slots: Donated.
-    tokens_BL: Prompts and what follows, padded at the end to a common length.
-    length_B: Their lengths.
-    places: Where they go.
-    seed: Of all samples.
-    names: Of the samples.
+    tokens_BL: Prompts and what follows them, padded at the end to a common length.
+    length_B: Lengths without padding.
+    targets: The slots that each row goes to.
+    seed: Seed of all samples.
+    numbers: What makes each sample's key.
   """
   ends = {name: x for name, x in params.items() if name != 'blocks'}
-  x_BLD = _embed(student, slots.cache.k_BMJ[0].dtype, ends, tokens_BL)
+  x_BLD = embed_prompts(student, slots.cache.k_BMJ[0].dtype, ends, tokens_BL)
   ks, vs = [], []
   layers = cache_lib.list_layers(params)
   for layer, k_BMJ, v_BMJ in zip(layers, *slots.cache, strict=True):
-    x_BLD, k_BMJ, v_BMJ = _prefill_layer(student, layer, x_BLD, length_B, k_BMJ, v_BMJ, places)
+    x_BLD, k_BMJ, v_BMJ = prefill_layer(student, layer, x_BLD, length_B, k_BMJ, v_BMJ, targets)
     ks.append(k_BMJ)
     vs.append(v_BMJ)
-  heads = _put_heads(slots.heads, tokens_BL, length_B, places, seed, names)
+  heads = write_heads(slots.heads, tokens_BL, length_B, targets, seed, numbers)
   return Slots(heads, cache_lib.Cache(tuple(ks), tuple(vs)))
 
 
@@ -175,19 +180,18 @@ def decode_chunk(
     student: Static.
     params: Unstacked, or as they are trained.
     slots: Donated; the cache is written in place.
-    is_live_B: Which slots hold a sample; what the others draw means nothing.
-    method: Static. How tokens are drawn.
+    is_live_B: Which slots hold a sample; what the others draw is ignored.
+    method: Static. How the next token is drawn.
     chunk_len: Static.
 
   Returns:
-    The slots after, and of each step and slot the token drawn,
-    [chunk_len, slots], and its log-probability, raw and tempered,
-    [chunk_len, 2, slots]; on every device: each process of a run has to know
-    what all slots drew.
+    The new slots; the tokens drawn, [chunk_len, slots]; and their log-probabilities, raw and
+    tempered, [chunk_len, 2, slots]. The last two are on every device, since each process of a run
+    has to know what all slots drew.
   """
-  # By hand: a loop that ends when the slowest slot ends must not be shared.
+  # By shard_map: rejection sampling loops, and devices must not wait for one another's loops.
   draw = jax.shard_map(
-      functools.partial(methods.draw, method),
+      functools.partial(methods.draw_tokens, method),
       in_specs=(cache_lib.ROWS, cache_lib.SLOTS),
       out_specs=cache_lib.SLOTS,
       check_vma=False,
@@ -197,7 +201,7 @@ def decode_chunk(
 
   def step(slots: Slots, _) -> tuple[Slots, tuple[jax.Array, jax.Array]]:
     heads = slots.heads
-    # A slot that is done but not yet emptied may run past the end: harmless.
+    # A slot that is done but not yet released may run past its end, which is harmless.
     position_B = jnp.minimum(heads.position_B, cache_len - 1)
     cache, logits_BV = cache_lib.decode_step(
         student,
@@ -210,9 +214,9 @@ def decode_chunk(
     # The key depends on the sample and the position, and on nothing else.
     keys_B = jax.vmap(jax.random.fold_in)(heads.key_B, position_B)
     token_B = draw(logits_BV, keys_B)
-    both = jnp.stack(methods.log_probs(method, logits_BV, token_B))
-    heads = Heads(token_B, heads.position_B + 1, heads.key_B)
-    return Slots(heads, cache), (token_B, both)
+    log_probs_PB = jnp.stack(methods.compute_log_probs(method, logits_BV, token_B))
+    heads = SlotHeads(token_B, heads.position_B + 1, heads.key_B)
+    return Slots(heads, cache), (token_B, log_probs_PB)
 
   slots, (tokens, log_probs) = jax.lax.scan(step, slots, length=chunk_len)
   tokens, log_probs = (jax.sharding.reshard(x, jax.P()) for x in (tokens, log_probs))

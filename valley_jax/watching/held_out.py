@@ -1,7 +1,7 @@
 """The loss on traces that are never trained on, by their length.
 
-A look is one compiled pass over rows that stay on the device, and its results
-stay there, too, until the step's own metrics are read: the loop does not wait.
+A look is one compiled pass over rows that stay on the device. Its results stay there too, until the
+step's own metrics are read, so that the loop does not wait.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from valley_jax.runtime import partitioning
 from valley_jax.training import losses
 
 
-def load(
+def load_held_out_batch(
     shards: shards_lib.Shards,
     traces: Sequence[int] | np.ndarray,
     *,
@@ -30,15 +30,15 @@ def load(
   """Packs the traces into micro-batches ABL, all of them at once.
 
   Args:
-    shards: Where the traces are.
-    traces: Which rows of `shards`.
-    row_len: As in training.
-    pack: As in training.
-    max_rows: Rows of a micro-batch at most, as in training.
+    shards: Shards that hold the traces.
+    traces: Rows of `shards`.
+    row_len: Tokens of a row, as in training.
+    pack: How rows are packed, as in training.
+    max_rows: Most rows of a micro-batch, as in training.
 
   Returns:
-    The keys of a batch, and `buckets`: of each position, the exponent of the
-    smallest power of 2 that its trace, counted in tokens, is not longer than.
+    The keys of a batch, and `buckets`: for each position the exponent of the least power of 2 that
+    is at least the number of tokens of its trace; -1 for padding.
   """
   plan = batching.plan_epoch(shards, traces, row_len, pack)
   rows = [batching.lay_out_row(shards.read_examples(m), row_len) for m in plan.rows]
@@ -57,23 +57,23 @@ def load(
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(loss_fn: Callable[..., Any], buckets: tuple[int, ...]):
-  """Returns the compiled pass, one for all runs of a study."""
+def _compile_evaluation(loss_fn: Callable[..., Any], buckets: tuple[int, ...]):
+  """Returns the compiled pass; cached, so that all runs of a study share it."""
 
-  def parts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    found = losses.weigh_think_and_answer(batch)
+  def split_weights(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    weights = losses.weigh_think_and_answer(batch)
     for bucket in buckets:
       is_in_BL = batch['buckets'] == bucket
-      found[f'loss_le_{2**bucket}'] = batch['weights'] * is_in_BL
-    return found
+      weights[f'loss_le_{2**bucket}'] = batch['weights'] * is_in_BL
+    return weights
 
   def evaluate(params: Any, batch: dict[str, jax.Array]):
     def add(sums, micro_batch):
-      _, pairs = loss_fn(params, micro_batch, parts=parts)
+      _, pairs = loss_fn(params, micro_batch, parts=split_weights)
       return jax.tree.map(jnp.add, sums, pairs), None
 
     one = jax.tree.map(lambda x: x[0], batch)
-    _, pairs = jax.eval_shape(lambda: loss_fn(params, one, parts=parts))
+    _, pairs = jax.eval_shape(lambda: loss_fn(params, one, parts=split_weights))
     zeros = jax.tree.map(jnp.zeros_like, pairs)
     pairs, _ = jax.lax.scan(add, zeros, batch)
     return {f'held_out/{name}': x / n for name, (x, n) in pairs.items()}
@@ -81,28 +81,28 @@ def _compiled(loss_fn: Callable[..., Any], buckets: tuple[int, ...]):
   return jax.jit(evaluate)
 
 
-class HeldOut:
-  """Looks at the same traces again and again."""
+class HeldOutLoss:
+  """Measures the loss of the same traces again and again."""
 
   def __init__(
       self, batch: dict[str, np.ndarray], loss_fn: Callable[..., Any], part: int, num_parts: int
   ):
-    """Lays the rows of `load` out over the mesh, where they stay.
+    """Puts the rows of `load_held_out_batch` on the mesh, where they stay.
 
     Args:
-      batch: The same in all processes.
+      batch: The whole batch, the same in all processes.
       loss_fn: `losses.next_token_loss` without its parameters, batch and parts.
-      part: Of a micro-batch's rows, the part that this process holds.
-      num_parts: Parts that all of them hold.
+      part: Index of the rows of a micro-batch that this process holds.
+      num_parts: Number of such parts.
     """
     buckets = np.unique(batch['buckets'])
-    self._evaluate = _compiled(loss_fn, tuple(buckets[buckets >= 0].tolist()))
+    self._evaluate = _compile_evaluation(loss_fn, tuple(buckets[buckets >= 0].tolist()))
     own = slice(part, None, num_parts)
     self._batch = partitioning.put_batch({name: x[:, own] for name, x in batch.items()})
 
-  def __call__(self, params: Any) -> dict[str, jax.Array]:
-    """Returns nats a supervised token: of all, of parts and by length.
+  def measure(self, params: Any) -> dict[str, jax.Array]:
+    """Returns nats per supervised token: of all traces, of their parts, and by length.
 
-    `held_out/loss_le_4096` is that of traces of 2,049 to 4,096 tokens.
+    `held_out/loss_le_4096` is the loss of traces of 2,049 to 4,096 tokens.
     """
     return self._evaluate(params, self._batch)

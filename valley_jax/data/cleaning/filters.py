@@ -43,7 +43,7 @@ from valley_jax.runtime import settings as settings_lib
 
 JUDGEMENTS = {'right': True, 'wrong': False, 'unknown': None}
 _MIN_LOOP = 64  # Characters; a shorter run, such as a line of dashes, is no loop.
-_LOOP_TIMES = 4  # As `sampling/stops.py`, which counts in tokens.
+_LOOP_TIMES = 4  # As `sampling/samples.py`, which counts in tokens.
 # Characters. Contests take 64 KiB. A parser may take seconds, and thousands of times the memory,
 # for a text that is not in its language.
 _MAX_SOURCE = 1 << 17
