@@ -190,7 +190,7 @@ def test_held_out_loss_is_an_exact_mean_over_the_tokens_of_each_length():
   lengths = [3, 4, 5, 7, 8, 9, 12]
   examples = [_example(n) for n in lengths]
   data = types.SimpleNamespace(
-      lengths=np.array(lengths), read=lambda which: [examples[i] for i in which]
+      lengths=np.array(lengths), read_examples=lambda which: [examples[i] for i in which]
   )
   loss_fn = functools.partial(
       losses.next_token_loss,
