@@ -131,7 +131,7 @@ def list_tensors(
   Raises:
     ValueError: a parameter that Hugging Face's families do not have.
   """
-  flatten = functools.partial(traverse_util.flatten_dict, sep='/')
+  flatten: Any = functools.partial(traverse_util.flatten_dict, sep='/')
   leaves, declared = flatten(params), flatten(parameters.describe_parameters(student))
 
   def build_tensor(path: str, row: tuple[str, str, str], prefix: str) -> HfTensor:

@@ -124,8 +124,8 @@ def split_adapters(declarations: Any, params: Any) -> tuple[Any, Any]:
     declarations: The tree of `describe_parameters`.
     params: A tree like it.
   """
-  flat = traverse_util.flatten_dict(params)
-  declared = traverse_util.flatten_dict(declarations)
+  flat: Any = traverse_util.flatten_dict(params)
+  declared: Any = traverse_util.flatten_dict(declarations)
   learning = {path: x for path, x in flat.items() if declared[path].is_adapter}
   if not learning:
     return params, {}
