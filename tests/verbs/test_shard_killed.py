@@ -13,6 +13,7 @@ import ml_collections as mlc
 import pytest
 
 from configs import valley
+from valley_jax import errors
 from valley_jax import records
 from valley_jax import shard
 from valley_jax.data.shards import building
@@ -127,7 +128,7 @@ def test_a_worker_that_dies_is_an_error_with_a_remedy(whole, tmp_path, once):
   path = tmp_path / 'shards' / once
   killer = threading.Thread(target=_kill_a_worker, args=(path,))
   killer.start()
-  with pytest.raises(RuntimeError, match='workers of shard died.*num_workers'):
+  with pytest.raises(errors.UserError, match='workers of shard died.*num_workers'):
     shard.shard(_config(2), str(tmp_path))
   killer.join()
   is_decided = (tmp_path / 'shards' / 'decisions.jsonl').exists()
