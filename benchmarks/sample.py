@@ -50,7 +50,6 @@ from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
 from valley_jax.sampling import samples as samples_lib
-from valley_jax.sampling import stages
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 _CAP = 4  # Medians that the longest completion has.
@@ -140,7 +139,7 @@ class Ours:
   def run(self, requests: list[samples_lib.Request], cap: int) -> dict[str, list[int]]:
     args = self._args
     with jax.set_mesh(self._mesh):
-      steps = stages.plan_stages(
+      steps = lanes.plan_stages(
           self.student,
           lengths=(),
           longest_prompt=max(len(r.prompt) for r in requests),

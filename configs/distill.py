@@ -39,7 +39,7 @@ hundred steps.
 
 import ml_collections as mlc
 
-from valley_jax.runtime import config_arg
+from valley_jax.runtime import entry
 
 _CODE = ('taco', 'apps', 'code_contests', 'open-r1/codeforces')  # Sources.
 
@@ -49,7 +49,7 @@ _TABLE = ('r1', 'qwq', 'right', 'hard', 'diverse', 'random', 'nearest')
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One corpus of the paper's table, and one student."""
-  a = config_arg.parse_config_arg(
+  a = entry.parse_config_argument(
       arg,
       mini=False,
       student='r1_qwen_32b',
@@ -62,7 +62,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       seeds=1,
   )
   arg = f'mini={a.mini},student={a.student},num_traces={a.num_traces},seed={a.seed},seeds={a.seeds}'
-  c = config_arg.read_sibling_config(__file__, 'valley.py', arg).unlock()
+  c = entry.read_sibling_config(__file__, 'valley.py', arg).unlock()
   c.name = 'distill-mini' if a.mini else 'distill'
   c.num_traces = a.num_traces
   if not a.subset and a.num_traces < 0:

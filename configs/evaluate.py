@@ -22,13 +22,13 @@ Prompt, decoding and limits are those of configs/valley.py.
 
 import ml_collections as mlc
 
-from valley_jax.runtime import config_arg
 from valley_jax.runtime import config_groups
+from valley_jax.runtime import entry as entry
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One evaluation of one student."""
-  a = config_arg.parse_config_arg(
+  a = entry.parse_config_argument(
       arg,
       mini=False,
       student='qwen2_5_7b',

@@ -33,13 +33,13 @@ top-p .95 otherwise (OpenCodeReasoning's decoding, as is the prompt).
 
 import ml_collections as mlc
 
-from valley_jax.runtime import config_arg
 from valley_jax.runtime import config_groups
+from valley_jax.runtime import entry as entry
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:
   """One point of the data-scaling curve, and the study around it."""
-  a = config_arg.parse_config_arg(
+  a = entry.parse_config_argument(
       arg,
       mini=False,
       student='qwen2_5_7b',

@@ -15,7 +15,7 @@ def _find_argument_names(path: pathlib.Path) -> set[str]:
   return {
       keyword.arg
       for node in ast.walk(ast.parse(path.read_text()))
-      if isinstance(node, ast.Call) and ast.unparse(node.func) == 'config_arg.parse_config_arg'
+      if isinstance(node, ast.Call) and ast.unparse(node.func) == 'entry.parse_config_argument'
       for keyword in node.keywords
       if keyword.arg
   }

@@ -199,7 +199,6 @@ LEAVES = {
     'jsonl',
     'programs',
     'records',
-    'runtime.config_arg',
     'runtime.entry',
     'runtime.locks',
     'runtime.metrics',

@@ -21,7 +21,6 @@ from valley_jax.runtime import partitioning
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import lanes as lanes_lib
 from valley_jax.sampling import methods
-from valley_jax.sampling import stages as stages_lib
 
 # What the families differ in, one at a time.
 VARIANTS = {
@@ -74,7 +73,7 @@ def engine(student: student_lib.Student, params: Any = None, **changes: Any) -> 
       'seed': 0,
       'end_token': -1,  # No token.
       'max_new_tokens': 12,
-      'stages': (stages_lib.Stage(128, 8),),
+      'stages': (lanes_lib.Stage(128, 8),),
       'chunk_len': 5,
       'prefill_tokens': 512,
       'dtype': jnp.float32,

@@ -48,8 +48,8 @@ from valley_jax.models import parameters
 from valley_jax.models import pretrained
 from valley_jax.models import student as student_lib
 from valley_jax.runtime import checkpoints
-from valley_jax.runtime import locks
 from valley_jax.runtime import partitioning
+from valley_jax.runtime import storage
 
 MIN_TOKENS = 512  # Fewer hide errors of RoPE.
 MAX_MEAN_KL = 1e-5  # Nats a token.
@@ -120,7 +120,7 @@ def export(
       raise errors.UserError(
           f'{directory} exists and was not written by export; name another directory with --to.'
       )
-    locks.claim_directory(directory / 'export.json', settings)
+    storage.claim_directory(directory / 'export.json', settings)
     print(f'export: {directory} is complete.')
     return
   source, tokenizer = _load_tokenizer(run, identity)

@@ -52,9 +52,9 @@ from valley_jax.data.subsets import corpus
 from valley_jax.data.subsets import curation
 from valley_jax.data.subsets import selections
 from valley_jax.data.tokens import tokenization
-from valley_jax.runtime import locks
+from valley_jax.runtime import config_groups
 from valley_jax.runtime import metrics
-from valley_jax.runtime import settings as settings_lib
+from valley_jax.runtime import storage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class CurateSettings:
     Raises:
       UserError: a value is out of range or unknown, or there is no file of judgements.
     """
-    curate_settings = settings_lib.convert_group(group, 'curate', cls)
+    curate_settings = config_groups.convert_group(group, 'curate', cls)
     if not pathlib.Path(curate_settings.judgements).is_file():
       raise errors.UserError(
           f'curate.judgements={curate_settings.judgements!r} is no file; let the student `sample`'
@@ -194,7 +194,7 @@ def curate(config: mlc.ConfigDict, workdir: str) -> None:
       'tokenizer_sha256': shards.manifest['tokenizer_sha256'],
       'template_sha256': shards.manifest['template_sha256'],
   }
-  locks.claim_directory(directory / 'settings.json', claimed)
+  storage.claim_directory(directory / 'settings.json', claimed)
   hard, counts = _select_hard(settings, table, pool)
   path = directory / 'choices.jsonl'
   choices = _choose_by_question(settings, shards, table, hard, path, config.num_workers)

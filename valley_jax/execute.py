@@ -53,9 +53,9 @@ from valley_jax.data.formats import problems as problems_lib
 from valley_jax.execution import judge
 from valley_jax.execution import submission_run
 from valley_jax.runtime import entry
-from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
-from valley_jax.scoring import digests
+from valley_jax.runtime import storage
+from valley_jax.scoring import completeness
 from valley_jax.scoring import judgement_file
 
 
@@ -67,7 +67,7 @@ class _SampleReader:
   record_type: type[records.Submission] | type[records.Completion]
   problems: dict[str, records.Problem]
   problems_spec: str  # FORMAT:PATH, for messages.
-  digester: digests.Digester
+  digester: completeness.Digester
 
   def __iter__(self) -> Iterator[judgement_file.Sample]:
     for row in jsonl.read_rows(self.path, self.record_type):
@@ -100,7 +100,7 @@ def _open_samples(
       records.Submission if config.submissions else records.Completion,
       {p.problem_id: p for p in problems},
       config.problems,
-      digests.Digester.from_problems(problems, settings),
+      completeness.Digester.from_problems(problems, settings),
   )
 
 
@@ -169,7 +169,7 @@ def _check_answer(
 def execute(config: mlc.ConfigDict, workdir: str) -> None:
   """Judges all samples without a valid final verdict; see the module's docstring."""
   directory = pathlib.Path(workdir)
-  with locks.lock_directory(directory, 'execute'):
+  with storage.lock_directory(directory, 'execute'):
     _judge_samples(config, directory)
 
 

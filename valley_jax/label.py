@@ -46,7 +46,7 @@ from valley_jax.data.subsets import labels
 from valley_jax.execution import settings as judge_settings
 from valley_jax.runtime import entry
 from valley_jax.runtime import metrics
-from valley_jax.scoring import digests
+from valley_jax.scoring import completeness
 from valley_jax.scoring import judgement_file
 
 _NAMES = {True: 'right', False: 'wrong', None: 'unknown'}
@@ -60,7 +60,7 @@ class _TracePrograms:
     settings = judge_settings.Settings.from_config(config)
     self._traces, self._questions = config.traces, config.questions
     self._problems = labels.ProblemIndex(problems)
-    self._digester = digests.Digester.from_problems(problems, settings)
+    self._digester = completeness.Digester.from_problems(problems, settings)
 
   def read_all(self, quarantine: rows.Quarantine) -> Iterator[labels.TraceProgram]:
     """Yields the programs in the order of the traces, with a progress bar."""

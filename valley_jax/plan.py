@@ -50,12 +50,11 @@ from valley_jax import jsonl
 from valley_jax.data import batching
 from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
-from valley_jax.planning import chips
 from valley_jax.planning import programs
 from valley_jax.runtime import metrics
 from valley_jax.runtime import partitioning
+from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
-from valley_jax.sampling import stages
 from valley_jax.training import program as program_lib
 
 _PROMPT_LEN = 1024  # Tokens of the longest problem, for the cache of decoding.
@@ -92,7 +91,7 @@ class Candidate:
 
   @property
   def share_of_hbm(self) -> float:
-    return self.needs.peak / chips.parse_topology(self.topology).chip.hbm_bytes
+    return self.needs.peak / arithmetic.parse_topology(self.topology).chip.hbm_bytes
 
   @property
   def fits(self) -> bool:
@@ -107,16 +106,16 @@ def preset_student(config: mlc.ConfigDict) -> student_lib.Student:
   return dataclasses.replace(student, lora=settings.lora)
 
 
-def _make_train_mesh(config: mlc.ConfigDict, topology: chips.Topology) -> jax.sharding.Mesh:
+def _make_train_mesh(config: mlc.ConfigDict, topology: arithmetic.Topology) -> jax.sharding.Mesh:
   """Returns the config's mesh over a topology; each slice holds at least one replica."""
   sizes = {**config.mesh.to_dict(), 'slices': topology.num_slices}
   if sizes['data'] != -1:
     sizes['data'] = max(sizes['data'], topology.num_slices)
-  return partitioning.make_mesh(**sizes, devices=chips.describe_devices(topology))
+  return partitioning.make_mesh(**sizes, devices=arithmetic.describe_devices(topology))
 
 
 def plan_train_step(
-    config: mlc.ConfigDict, topology: chips.Topology, remat: str, rows: int
+    config: mlc.ConfigDict, topology: arithmetic.Topology, remat: str, rows: int
 ) -> Candidate:
   """Compiles the training step of a config.
 
@@ -157,7 +156,7 @@ def plan_train_step(
   return Candidate(topology.name, 'train', remat, rows, accumulate, needs, bound)
 
 
-def plan_decode_chunk(config: mlc.ConfigDict, topology: chips.Topology) -> Candidate:
+def plan_decode_chunk(config: mlc.ConfigDict, topology: arithmetic.Topology) -> Candidate:
   """Compiles a chunk of decoding in the last stage, with all slots at their end."""
   settings = config.sample
   mesh = partitioning.make_mesh(
@@ -165,13 +164,13 @@ def plan_decode_chunk(config: mlc.ConfigDict, topology: chips.Topology) -> Candi
       fsdp=1,
       tp=settings.tp,
       slices=topology.num_slices,
-      devices=chips.describe_devices(topology),
+      devices=arithmetic.describe_devices(topology),
   )
   # Adapters are merged into the weights before sampling.
   student = dataclasses.replace(preset_student(config), lora=None)
   with jax.set_mesh(mesh):
     params = programs.describe_decode_params(student, settings.dtype)
-    stage = stages.plan_stages(
+    stage = lanes.plan_stages(
         student,
         lengths=settings.stages,
         longest_prompt=_PROMPT_LEN,
@@ -260,7 +259,7 @@ def plan(
     output: str = '',
 ) -> list[Candidate]:
   """Compiles every candidate; prints the table and the recommendations."""
-  parsed = [chips.parse_topology(name) for name in topologies]
+  parsed = [arithmetic.parse_topology(name) for name in topologies]
   cases = list(itertools.product(parsed, remats or (config.train.remat,), rows))
   candidates = []
   with metrics.progress(len(cases) + len(parsed) * with_decode, 'program', 'plan') as progress:

@@ -227,7 +227,7 @@ class Judgement(Record):
   calibration: float = 0.0  # CPU seconds of a reference loop on this host.
   difference: str = ''  # How the profile's verdict differs from the strict one.
   message: str = ''  # The end of stderr, or why it failed.
-  digest: str = ''  # Hashes of what was judged; see `scoring/digests.py`.
+  digest: str = ''  # Hashes of what was judged; see `scoring/completeness.py`.
 
 
 class BadRowError(errors.UserError):

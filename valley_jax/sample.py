@@ -75,7 +75,7 @@ from valley_jax.data.tokens import tokenization
 from valley_jax.models import initial
 from valley_jax.runtime import checkpoints
 from valley_jax.runtime import hosts
-from valley_jax.runtime import locks
+from valley_jax.runtime import storage
 from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import output
 from valley_jax.sampling import protocol
@@ -387,11 +387,11 @@ def _claim_files(workdir: str, description: dict[str, Any]) -> output.SampleFile
   path = pathlib.Path(workdir) / 'sampling.json'
   files = output.SampleFiles(path.parent, jax.process_index())
   if jax.process_index() == 0:
-    locks.claim_directory(path, description)
+    storage.claim_directory(path, description)
     files.repair_torn_lines()
   # No process reads while process 0 repairs.
   hosts.wait_for_processes('samples are being read')
-  locks.claim_directory(path, description)
+  storage.claim_directory(path, description)
   return files
 
 

@@ -31,7 +31,6 @@ from valley_jax import records
 from valley_jax.data.formats import problems as problems_lib
 from valley_jax.runtime import entry
 from valley_jax.scoring import completeness
-from valley_jax.scoring import digests
 from valley_jax.scoring import judgement_file
 from valley_jax.scoring import summary
 
@@ -52,7 +51,7 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
       program_digests.keys(),
       None if config.submissions else config.sample.num_samples,
   )
-  problem_digests = {p.problem_id: digests.digest_problem(p) for p in problems}
+  problem_digests = {p.problem_id: completeness.digest_problem(p) for p in problems}
   completeness.check_digests(judgements, program_digests, problem_digests)
   table = summary.tabulate_samples(problems, num_samples, judgements, forms)
   training_set = _find_training_set(config, run)
@@ -140,7 +139,7 @@ def _read_submissions(path: pathlib.Path) -> dict[completeness.Key, str]:
   _check_exists(path, 'execute')
   rows = jsonl.read_rows(path, records.Submission)
   return completeness.collect_unique(
-      ((records.sample_key(row), digests.digest_program(row)) for row in rows), str(path)
+      ((records.sample_key(row), completeness.digest_program(row)) for row in rows), str(path)
   )
 
 
@@ -166,7 +165,7 @@ def _read_completions(
 
 
 def _digest_completion(completion: records.Completion) -> str:
-  return digests.digest_program(programs.make_submission(completion))
+  return completeness.digest_program(programs.make_submission(completion))
 
 
 def _check_exists(path: pathlib.Path, verb: str) -> None:

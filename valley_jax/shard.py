@@ -58,7 +58,6 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.analysis import data_card
-from valley_jax.data.cleaning import cleaner as cleaner_lib
 from valley_jax.data.cleaning import contamination
 from valley_jax.data.cleaning import decisions
 from valley_jax.data.cleaning import duplicates
@@ -71,8 +70,8 @@ from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization
-from valley_jax.runtime import locks
 from valley_jax.runtime import metrics
+from valley_jax.runtime import storage
 
 Statements = list[tuple[str, str]]  # Problem ids and statements.
 
@@ -162,11 +161,11 @@ def _claim_directory(config: mlc.ConfigDict, inputs: _Inputs, directory: pathlib
     for name in ('settings.json', 'versions.json'):
       (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / 'tokenizer', ignore_errors=True)
-  locks.claim_directory(directory / 'settings.json', settings)
+  storage.claim_directory(directory / 'settings.json', settings)
   if (directory / 'manifest.json').exists():
     return True
   # Complete shards may be read by any version; incomplete ones are continued by the same.
-  locks.claim_directory(directory / 'versions.json', _collect_versions())
+  storage.claim_directory(directory / 'versions.json', _collect_versions())
   return False
 
 
@@ -211,7 +210,7 @@ def _decide_traces(
   """Writes what is decided about each trace: the first pass over the sources."""
   num_rows = traces.estimate_num_rows(inputs.sources)
   with metrics.progress(num_rows, 'row', 'shard, decides') as bar:
-    cleaner = cleaner_lib.Cleaner(
+    cleaner = decisions.Cleaner(
         filters.Settings.from_config(config.filters),
         duplicates.Settings.from_config(config.duplicates),
         _build_contamination(config, inputs.evaluation),
@@ -225,7 +224,7 @@ def _decide_traces(
         bar.update,
         config.data.num_workers,
     )
-  cleaner_lib.write_contaminated(directory)
+  decisions.write_contaminated(directory)
 
 
 def _tokenize_traces(

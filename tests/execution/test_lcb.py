@@ -11,9 +11,9 @@ import pytest
 
 from valley_jax import records
 from valley_jax.execution import checkers
-from valley_jax.execution import lcb
+from valley_jax.execution import verdicts
 
-INSIDE = pathlib.Path(lcb.__file__).parent / 'inside'
+INSIDE = pathlib.Path(verdicts.__file__).parent / 'inside'
 BOOT = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3), os.dup2(int(sys.argv[2]), 4)
@@ -60,7 +60,7 @@ def run_returning(source, expected, given=()):
   )
   if status:
     return None
-  return lcb.equal_lcb_values(expected, report.removeprefix(b'value'))
+  return verdicts.equal_lcb_values(expected, report.removeprefix(b'value'))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def run_returning(source, expected, given=()):
      ('1', '\xa01\u3000'), ('nan', 'nan'), ('1' * 5000, '1' * 5000 + '.0')],
 )  # fmt: skip
 def test_rows_of_numbers_are_decimals(expected, printed):
-  assert lcb.equal_lcb_outputs(expected.encode(), printed.encode())
+  assert verdicts.equal_lcb_outputs(expected.encode(), printed.encode())
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_rows_of_numbers_are_decimals(expected, printed):
      ('1', '1e999999999'), ('1', '1e' + '9' * 1000), ('1', '0x1')],
 )  # fmt: skip
 def test_nothing_else_is_equal(expected, printed):
-  assert not lcb.equal_lcb_outputs(expected.encode(), printed.encode())
+  assert not verdicts.equal_lcb_outputs(expected.encode(), printed.encode())
 
 
 def test_outputs_that_are_no_text_are_wrong():
-  assert not lcb.equal_lcb_outputs(b'1', b'1\xff')
-  assert not lcb.equal_lcb_outputs(b'1', b'\xed\xa0\x80')
+  assert not verdicts.equal_lcb_outputs(b'1', b'1\xff')
+  assert not verdicts.equal_lcb_outputs(b'1', b'\xed\xa0\x80')
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_outputs_that_are_no_text_are_wrong():
      ('1' * 5000, '1' * 5000), ('0.0', '-0.0')],
 )  # fmt: skip
 def test_values_are_equal_as_in_python(expected, returned):
-  assert lcb.equal_lcb_values(expected, returned.encode())
+  assert verdicts.equal_lcb_values(expected, returned.encode())
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_values_are_equal_as_in_python(expected, returned):
      ('{}', '{"dict": [[[], 1]]}'), ('{}', '{"dict": 1}'), ('1' * 5000, '1')],
 )  # fmt: skip
 def test_other_values_are_not(expected, returned):
-  assert not lcb.equal_lcb_values(expected, returned.encode())
+  assert not verdicts.equal_lcb_values(expected, returned.encode())
 
 
 def test_what_is_no_report_is_an_error():
   for report in (b'[', b'\xff', b'[' * 100_000):
     with pytest.raises(ValueError):
-      lcb.equal_lcb_values('1', report)
+      verdicts.equal_lcb_values('1', report)
 
 
 @pytest.mark.parametrize(
@@ -242,17 +242,17 @@ def build_judgement(verdict, message=''):
      (('AC',), ('WA',), 'strict AC, LiveCodeBench WA: ')],
 )  # fmt: skip
 def test_a_difference_is_explained_in_a_sentence(strict, compat, words):
-  sentence = lcb.explain_difference(build_judgement(*strict), build_judgement(*compat))
+  sentence = verdicts.explain_difference(build_judgement(*strict), build_judgement(*compat))
   assert words in sentence
   assert '\n' not in sentence
 
 
 def test_equal_verdicts_need_no_words():
-  assert not lcb.explain_difference(build_judgement('RE', 'a'), build_judgement('RE', 'b'))
+  assert not verdicts.explain_difference(build_judgement('RE', 'a'), build_judgement('RE', 'b'))
 
 
 def test_both_profiles_differ_where_they_are_known_to():
   assert checkers.match_tokens(b'1 2', b'1\n2')
-  assert not lcb.equal_lcb_outputs(b'1 2', b'1\n2')
+  assert not verdicts.equal_lcb_outputs(b'1 2', b'1\n2')
   assert not checkers.match_tokens(b'1000', b'1_000')
   assert not checkers.equal_json_values(1, True)

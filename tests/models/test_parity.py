@@ -21,9 +21,9 @@ from valley_jax.models import hf_config
 from valley_jax.models import hf_weights
 from valley_jax.models import parameters
 from valley_jax.models import pretrained
+from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
 from valley_jax.sampling import samples as samples_lib
-from valley_jax.sampling import stages as stages_lib
 from valley_jax.training import losses
 
 torch = pytest.importorskip('torch')
@@ -122,7 +122,7 @@ def test_greedy_samples_are_those_of_transformers(case):
   with tiny.mesh():
     params = pretrained.load_params(path, student)
     engine = tiny.engine(
-        student, params, end_token=5, max_new_tokens=40, stages=(stages_lib.Stage(128, 16),)
+        student, params, end_token=5, max_new_tokens=40, stages=(lanes.Stage(128, 16),)
     )
     samples = list(engine.draw_samples(requests))
   assert len(samples) == 48

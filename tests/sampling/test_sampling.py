@@ -12,9 +12,9 @@ from valley_jax import records
 from valley_jax.models import cache as cache_lib
 from valley_jax.models import parameters
 from valley_jax.sampling import decode
+from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
 from valley_jax.sampling import samples as samples_lib
-from valley_jax.sampling import stages as stages_lib
 
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 GREEDY = methods.Greedy()
@@ -43,7 +43,7 @@ REQUESTS = [_request(f'p{n}', length) for n, length in enumerate([5, 1, 9, 64, 3
 
 
 def _samples(requests, student=STUDENT, params=None, **changes):
-  few = {'stages': (stages_lib.Stage(128, 4),), 'prefill_tokens': 128}
+  few = {'stages': (lanes.Stage(128, 4),), 'prefill_tokens': 128}
   with tiny.mesh():
     engine = tiny.engine(student, params, **{**few, **changes})
     return list(engine.draw_samples(requests))
@@ -213,10 +213,10 @@ def test_a_sample_of_the_greatest_length_is_truncated(length):
 def test_the_cache_holds_the_longest_prompt_and_its_completion():
   requests = [_request('long', 60), _request('short', 2), _request('x', 3)]
   with tiny.mesh():
-    stages = stages_lib.plan_stages(
+    stages = lanes.plan_stages(
         STUDENT, lengths=(), longest_prompt=60, max_new_tokens=68, num_slots=2, dtype=jnp.float32
     )
-  assert stages == (stages_lib.Stage(128, 2),)
+  assert stages == (lanes.Stage(128, 2),)
   samples = _samples(requests, max_new_tokens=68, stages=stages)
   assert len(samples) == 3
   for sample in samples:
@@ -246,7 +246,7 @@ def test_any_seed_is_a_seed():
 @pytest.mark.parametrize('method', [GREEDY, TOP_P])
 @pytest.mark.parametrize('num_slots', [1, 3, 40])
 def test_the_number_of_slots_does_not_matter(method, num_slots):
-  stages = (stages_lib.Stage(128, num_slots),)
+  stages = (lanes.Stage(128, num_slots),)
   samples = _samples([*REQUESTS, *REQUESTS], method=method, stages=stages)
   assert _by_request(samples) == _usual(method)
 
@@ -255,13 +255,13 @@ def test_the_number_of_slots_does_not_matter(method, num_slots):
 def test_products_of_other_shapes_do_not_change_a_bit(method):
   requests = [_request(f'q{n}', 1 + n) for n in range(20)]
   run = lambda num_slots: _by_request(
-      _samples(requests, WIDE, method=method, stages=(stages_lib.Stage(128, num_slots),))
+      _samples(requests, WIDE, method=method, stages=(lanes.Stage(128, num_slots),))
   )
   by_num_slots = [run(num_slots) for num_slots in (1, 16, 64)]
   assert by_num_slots == 3 * [by_num_slots[0]]
 
 
-STAGES = (stages_lib.Stage(64, 8), stages_lib.Stage(128, 3))
+STAGES = (lanes.Stage(64, 8), lanes.Stage(128, 3))
 STAGED = {'stages': STAGES, 'max_new_tokens': 58, 'method': TOP_P}
 
 
@@ -290,11 +290,7 @@ def test_greedy_samples_do_not_notice_their_stages():
 
 @pytest.mark.parametrize(
     'changes',
-    [
-        {'chunk_len': 1},
-        {'chunk_len': 64},
-        {'stages': (stages_lib.Stage(64, 2), stages_lib.Stage(128, 20))},
-    ],
+    [{'chunk_len': 1}, {'chunk_len': 64}, {'stages': (lanes.Stage(64, 2), lanes.Stage(128, 20))}],
     ids=str,
 )
 def test_stages_with_other_slots_and_chunks_give_the_same_bits(changes):
@@ -332,7 +328,7 @@ def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
     return prefill(*args)
 
   monkeypatch.setattr(decode, 'prefill', count)
-  stages = (stages_lib.Stage(128, 8),)
+  stages = (lanes.Stage(128, 8),)
   together = _samples(requests, method=TOP_P, stages=stages)
   [(*_, length_B, places, _, _)] = calls
   assert int(places.count) == 6

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests import tiny
-from valley_jax.sampling import stages
+from valley_jax.sampling import lanes
 
 STUDENT = tiny.student()
 # Two layers, keys and values, two heads of eight, four bytes.
@@ -21,7 +21,7 @@ def _plan(**changes):
       'num_slots': 0,
       'dtype': jnp.float32,
   }
-  return stages.plan_stages(STUDENT, **{**asked, **changes})
+  return lanes.plan_stages(STUDENT, **{**asked, **changes})
 
 
 def _slots(found):
@@ -69,5 +69,5 @@ def test_memory_that_nobody_knows_is_an_error_with_its_remedy():
 
 def test_a_plan_is_described_in_a_line():
   with tiny.mesh():
-    said = stages.describe_stages(STUDENT, _plan(num_slots=4), jnp.float32)
+    said = lanes.describe_stages(STUDENT, _plan(num_slots=4), jnp.float32)
   assert said.startswith('4 slots of 64 positions (0.00 GB a device) → 2 slots')

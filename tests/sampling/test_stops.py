@@ -7,9 +7,9 @@ import pytest
 
 from tests import tiny
 from valley_jax import records
+from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
 from valley_jax.sampling import samples as samples_lib
-from valley_jax.sampling import stages as stages_lib
 
 STUDENT = tiny.student(qk_norm=True)
 _WORDS = ['`', '```', '\n', 'a', 'b', 'é', '</th', 'ink>', '</think>', 'end']
@@ -108,7 +108,7 @@ def _samples(chunk_len, stops=None, end_token=-1):
         method=methods.Sampling(),
         end_token=end_token,
         max_new_tokens=70,
-        stages=(stages_lib.Stage(128, 4),),
+        stages=(lanes.Stage(128, 4),),
         chunk_len=chunk_len,
         prefill_tokens=128,
         stops=stops,
@@ -158,7 +158,7 @@ def test_a_looping_sample_is_cut_off():
         STUDENT,
         tiny.put_params(STUDENT, {**params, 'head_DV': 0 * params['head_DV']}),
         max_new_tokens=200,
-        stages=(stages_lib.Stage(256, 1),),
+        stages=(lanes.Stage(256, 1),),
         chunk_len=50,
         stops=samples_lib.Stops(loop_tokens=64),
     )

@@ -7,7 +7,7 @@ import pytest
 from tests import rows
 from valley_jax import records
 from valley_jax.execution import settings as judge_settings
-from valley_jax.scoring import digests
+from valley_jax.scoring import completeness
 
 _PROBLEM = rows.make_problem(entry_point='f')
 _OTHER_VALUES = {
@@ -31,7 +31,7 @@ _SUBMISSION = rows.make_submission(source='x')
 @pytest.mark.parametrize('field', _OTHER_VALUES)
 def test_what_a_verdict_depends_on_is_in_the_digest_of_a_problem(field):
   other = records.replace(_PROBLEM, **{field: _OTHER_VALUES[field]})
-  assert digests.digest_problem(other) != digests.digest_problem(_PROBLEM)
+  assert completeness.digest_problem(other) != completeness.digest_problem(_PROBLEM)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_what_a_verdict_depends_on_is_in_the_digest_of_a_problem(field):
 )
 def test_what_only_describes_a_problem_is_not_in_its_digest(field):
   other = records.replace(_PROBLEM, **{field: 'other'})
-  assert digests.digest_problem(other) == digests.digest_problem(_PROBLEM)
+  assert completeness.digest_problem(other) == completeness.digest_problem(_PROBLEM)
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_what_only_describes_a_problem_is_not_in_its_digest(field):
 )
 def test_every_rule_is_in_the_digest(field, value):
   other = dataclasses.replace(_RULES, **{field: value})
-  assert digests.digest_rules(other) != digests.digest_rules(_RULES)
+  assert completeness.digest_rules(other) != completeness.digest_rules(_RULES)
 
 
 def test_rules_that_are_equal_have_one_digest():
   other = dataclasses.replace(_RULES, cpu_seconds=1, multipliers=_RULES.multipliers[::-1])
-  assert digests.digest_rules(other) == digests.digest_rules(_RULES)
+  assert completeness.digest_rules(other) == completeness.digest_rules(_RULES)
 
 
 @pytest.mark.parametrize('other', [{'source': 'y'}, {'language': 'cpp17'}])
 def test_another_program_has_another_digest(other):
   changed = records.replace(_SUBMISSION, **other)
-  assert digests.digest_program(changed) != digests.digest_program(_SUBMISSION)
+  assert completeness.digest_program(changed) != completeness.digest_program(_SUBMISSION)
 
 
 def test_an_empty_program_is_not_the_absence_of_one():
   empty = records.replace(_SUBMISSION, source='')
-  assert digests.digest_program(empty) != digests.digest_program(None)
+  assert completeness.digest_program(empty) != completeness.digest_program(None)
 
 
 def test_a_digest_of_another_form_has_no_part_in_common_with_ours():
-  assert digests.split_digest('0123abcd') == ('', '', '')
+  assert completeness.split_digest('0123abcd') == ('', '', '')

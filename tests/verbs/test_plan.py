@@ -15,22 +15,21 @@ from valley_jax import plan
 from valley_jax.models import parameters
 from valley_jax.models import ragged
 from valley_jax.planning import arithmetic
-from valley_jax.planning import chips
 from valley_jax.planning import programs
 from valley_jax.runtime import partitioning
 from valley_jax.training import flops
 
 
 def test_a_topology_has_a_kind_and_a_shape():
-  topology = chips.parse_topology('2*v5p:2x2x4')
+  topology = arithmetic.parse_topology('2*v5p:2x2x4')
   assert (topology.num_chips, topology.num_slices) == (32, 2)
-  assert chips.parse_topology('v6e:4x4').num_chips == 16
+  assert arithmetic.parse_topology('v6e:4x4').num_chips == 16
 
 
 @pytest.mark.parametrize('name', ['v6e', 'v6e:16', 'v5p:4x4', 'v9z:2x2', 'v6e:0x4', 'v6e:4x4x4'])
 def test_an_unknown_topology_is_refused_with_a_remedy(name):
   with pytest.raises(ValueError, match=f'{name!r}.*(such as v6e:4x4|give AxB)'):
-    chips.parse_topology(name)
+    arithmetic.parse_topology(name)
 
 
 def _make_candidate(remat, peak_gb, seconds):
@@ -101,12 +100,12 @@ def test_the_table_and_the_file_say_the_same(planned):
 
 def test_a_batch_that_the_chips_cannot_share_is_refused():
   with pytest.raises(ValueError, match='batch_size=8.*micro-batches of 12'):
-    plan.plan_train_step(_make_config(), chips.parse_topology('v5e:2x2'), 'full', rows=3)
+    plan.plan_train_step(_make_config(), arithmetic.parse_topology('v5e:2x2'), 'full', rows=3)
 
 
 def _measure_layers(num_layers):
   """Compiles a step of layers without any parts for one chip of 16 GB."""
-  devices = chips.describe_devices(chips.parse_topology('v5e:2x2'))[:1]
+  devices = arithmetic.describe_devices(arithmetic.parse_topology('v5e:2x2'))[:1]
   mesh = jax.sharding.Mesh(np.asarray(devices), ('x',))
   of = functools.partial(jax.ShapeDtypeStruct, sharding=jax.NamedSharding(mesh, jax.P()))
   weights = of((num_layers, 2048, 2048), jnp.float32)
@@ -154,7 +153,7 @@ def test_what_the_compiler_refuses_is_a_size_and_no_error():
 def test_lora_needs_less_than_learning_it_all(planned):
   [full, _], _ = planned
   config = _make_config(lora_rank=4)
-  adapted = plan.plan_train_step(config, chips.parse_topology('v5e:2x2'), 'full', rows=1)
+  adapted = plan.plan_train_step(config, arithmetic.parse_topology('v5e:2x2'), 'full', rows=1)
   # Two bytes a frozen parameter, where there were twelve.
   assert adapted.needs.arguments < 0.4 * full.needs.arguments
   assert adapted.needs.flops < 0.9 * full.needs.flops
@@ -164,7 +163,7 @@ def test_lora_needs_less_than_learning_it_all(planned):
 def test_parameters_in_bfloat16_take_half(planned):
   [full, _], _ = planned
   config = _make_config(param_dtype='bfloat16')
-  half = plan.plan_train_step(config, chips.parse_topology('v5e:2x2'), 'full', rows=1)
+  half = plan.plan_train_step(config, arithmetic.parse_topology('v5e:2x2'), 'full', rows=1)
   ratio = half.needs.arguments / full.needs.arguments
   assert ratio == pytest.approx(10 / 12, rel=0.05)
 
@@ -174,7 +173,7 @@ def test_parameters_in_bfloat16_take_half(planned):
 @pytest.mark.skipif(sys.version_info < (3, 12), reason='Once is enough.')
 def test_qwen2_5_7b_at_32k_fits_sixteen_v6e():
   config = valley.get_config('student=qwen2_5_7b')
-  line = plan.plan_train_step(config, chips.parse_topology('v6e:4x4'), 'full', rows=1)
+  line = plan.plan_train_step(config, arithmetic.parse_topology('v6e:4x4'), 'full', rows=1)
   assert line.accumulate == 8
   # Parameters and two moments in float32, a sixteenth of 7.6e9 each.
   assert line.needs.arguments == pytest.approx(12 * 7.616e9 / 16, rel=0.01)
@@ -187,7 +186,10 @@ def test_qwen2_5_7b_at_32k_fits_sixteen_v6e():
 def test_decoding_on_tpu_reads_by_the_kernel(topology, tp):
   """Heads and slots of Qwen2.5-7B; only the compiler is there."""
   mesh = partitioning.make_mesh(
-      data=-1, fsdp=1, tp=tp, devices=chips.describe_devices(chips.parse_topology(topology))
+      data=-1,
+      fsdp=1,
+      tp=tp,
+      devices=arithmetic.describe_devices(arithmetic.parse_topology(topology)),
   )
 
   def describe(shape, spec, dtype=jnp.bfloat16):

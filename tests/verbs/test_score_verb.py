@@ -11,7 +11,7 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import score
 from valley_jax.execution import settings as judge_settings
-from valley_jax.scoring import digests
+from valley_jax.scoring import completeness
 
 
 def _make_config(workdir, **changes):
@@ -35,7 +35,7 @@ def _make_problem(name, **fields):
 
 def _compute_digest(name, submission=None, cpu_seconds=1.0):
   settings = judge_settings.Settings(cpu_seconds=cpu_seconds)
-  digester = digests.Digester.from_problems([_make_problem(name)], settings)
+  digester = completeness.Digester.from_problems([_make_problem(name)], settings)
   return digester.digest_judgement(name, submission)
 
 

@@ -26,7 +26,6 @@ from valley_jax.runtime import metrics
 from valley_jax.sampling import samples as samples_lib
 from valley_jax.training import losses
 from valley_jax.watching import held_out
-from valley_jax.watching import profile
 from valley_jax.watching import reporter
 from valley_jax.watching import watched_samples
 
@@ -145,7 +144,7 @@ def test_a_profile_is_there_when_it_was_asked_for(run):
 @pytest.mark.parametrize('spec', ['10', '5:5', '0:3', 'a:b', '8:12'])
 def test_steps_that_cannot_be_profiled_are_refused(tmp_path, spec):
   with pytest.raises(ValueError, match=f'watch.profile={spec!r}'):
-    profile.StepProfile(tmp_path, spec, num_steps=10)
+    reporter.StepProfile(tmp_path, spec, num_steps=10)
 
 
 def test_too_many_held_out_traces_are_refused_before_anything_is_written(world, tmp_path):

@@ -9,7 +9,6 @@ import threading
 from valley_jax import records
 from valley_jax.execution import cache as cache_lib
 from valley_jax.execution import languages
-from valley_jax.execution import lcb
 from valley_jax.execution import probe
 from valley_jax.execution import problem_programs
 from valley_jax.execution import settings as settings_lib
@@ -96,7 +95,7 @@ class Worker:
     if profile is records.Profile.STRICT:
       return judgement
     strict = self._judge_by_profile(records.Profile.STRICT, problem, submission)
-    return records.replace(judgement, difference=lcb.explain_difference(strict, judgement))
+    return records.replace(judgement, difference=verdicts.explain_difference(strict, judgement))
 
   def _judge_by_profile(self, profile, problem, submission) -> records.Judgement:
     shared = self._shared

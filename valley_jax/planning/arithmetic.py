@@ -1,4 +1,4 @@
-"""How much a program computes, and the least time that takes: a roofline.
+"""Chips to plan for, how much a program computes, and the least time that takes: a roofline.
 
 XLA's cost analysis counts a loop's body once, however often it runs. A jaxpr records the length of
 its scans, so here the matrix products of all layers count, including those that remat computes
@@ -6,20 +6,98 @@ again.
 
 A step computes and moves bytes through HBM. If both went on at full speed and at once, the slower
 one would be its time; a real step takes longer, and also waits for other chips. (Williams et al.,
-2009; *How to Scale Your Model*, Austin et al., 2025.)
+2009; *How to Scale Your Model*, Austin et al., 2025.) HBM sizes and bandwidths are those of
+Google's TPU pages and of that book's table; peak FLOP/s are in training/flops.py.
 """
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import jax
+from jax.experimental import topologies
 import numpy as np
 
 from valley_jax import errors
 from valley_jax.models import student as student_lib
-from valley_jax.planning import chips
 from valley_jax.training import flops as flops_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+  """One device of a mesh, as JAX counts them."""
+
+  hbm_bytes: float
+  hbm_bytes_per_second: float
+  torus_axes: int  # Dimensions of the network that connects the chips.
+
+
+CHIPS = {
+    'v4': Chip(hbm_bytes=32e9, hbm_bytes_per_second=1.2e12, torus_axes=3),
+    'v5e': Chip(hbm_bytes=16e9, hbm_bytes_per_second=8.1e11, torus_axes=2),
+    'v5p': Chip(hbm_bytes=95e9, hbm_bytes_per_second=2.8e12, torus_axes=3),
+    'v6e': Chip(hbm_bytes=32e9, hbm_bytes_per_second=1.6e12, torus_axes=2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+  """`v5p:2x2x4`, or `2*v5e:4x4` for two slices of v5e."""
+
+  name: str
+  kind: str
+  sizes: tuple[int, ...]
+  num_slices: int = 1
+
+  @property
+  def chip(self) -> Chip:
+    return CHIPS[self.kind]
+
+  @property
+  def num_chips(self) -> int:
+    return self.num_slices * math.prod(self.sizes)
+
+
+def parse_topology(name: str) -> Topology:
+  """Parses a name such as `v6e:4x4`.
+
+  Raises:
+    ValueError: unknown chips, or sizes that such chips do not come in.
+  """
+  match = re.fullmatch(r'(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)', name)
+  if match is None or match[2] not in CHIPS:
+    raise errors.UserError(
+        f'Topology {name!r} is not KIND:AxB or KIND:AxBxC, such as v6e:4x4, v5p:2x2x4, or'
+        f' 2*v5e:4x4 for two slices; KIND is one of {", ".join(CHIPS)}.'
+    )
+  sizes = tuple(map(int, match[3].split('x')))
+  num_axes = CHIPS[match[2]].torus_axes
+  if len(sizes) != num_axes or 0 in sizes:
+    raise errors.UserError(
+        f'Topology {name!r}: {match[2]} chips are connected in {num_axes} dimensions, so give'
+        f' {"x".join("ABC"[:num_axes])}, each at least 1.'
+    )
+  return Topology(name, match[2], sizes, int(match[1] or 1))
+
+
+def describe_devices(topology: Topology) -> list[Any]:
+  """Returns devices to compile for; nothing can run on them.
+
+  Raises:
+    ValueError: the TPU compiler is not installed, or does not know the topology.
+  """
+  name = f'{topology.kind}:{"x".join(map(str, topology.sizes))}'
+  options = {'num_slices': topology.num_slices} if topology.num_slices > 1 else {}
+  try:
+    description = topologies.get_topology_desc(name, 'tpu', **options)
+  except (RuntimeError, NotImplementedError, ImportError) as e:
+    raise errors.UserError(
+        f'Cannot compile for topology {topology.name!r}: {e}. If the TPU compiler is missing, pip'
+        " install 'valley_jax[tpu]'; if it is installed, use another shape, such as v6e:4x4 or"
+        ' v5p:2x2x2.'
+    ) from e
+  return list(description.devices)
 
 
 def count_jaxpr_flops(jaxpr: Any, unknown_trips: int = 1, kernel_share: float = 1.0) -> float:
@@ -115,7 +193,7 @@ def find_peak_flops(mesh: jax.sharding.Mesh) -> float:
 
 
 def bound_train_step(
-    topology: chips.Topology,
+    topology: Topology,
     mesh: jax.sharding.Mesh,
     student: student_lib.Student,
     *,
@@ -160,7 +238,7 @@ def bound_train_step(
 
 
 def bound_decode_chunk(
-    topology: chips.Topology,
+    topology: Topology,
     mesh: jax.sharding.Mesh,
     *,
     flops: float,

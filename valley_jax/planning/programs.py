@@ -23,8 +23,8 @@ from valley_jax.models import student as student_lib
 from valley_jax.planning import arithmetic
 from valley_jax.runtime import partitioning
 from valley_jax.sampling import decode
+from valley_jax.sampling import lanes
 from valley_jax.sampling import methods
-from valley_jax.sampling import stages
 from valley_jax.training import program as program_lib
 
 # The size in the compiler's error, in the words of its versions.
@@ -130,7 +130,7 @@ def measure_decode_chunk(
     student: student_lib.Student,
     params: Any,
     method: methods.Method,
-    stage: stages.Stage,
+    stage: lanes.Stage,
     chunk_len: int,
     dtype: Any,
 ) -> Needs:

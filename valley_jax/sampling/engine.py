@@ -22,7 +22,6 @@ from valley_jax.runtime import partitioning
 from valley_jax.sampling import lanes as lanes_lib
 from valley_jax.sampling import samples as samples_lib
 from valley_jax.sampling import settings as settings_lib
-from valley_jax.sampling import stages as stages_lib
 
 
 @dataclasses.dataclass
@@ -46,7 +45,7 @@ class Engine:
   def __init__(
       self,
       settings: lanes_lib.DecodeSettings,
-      stages: Sequence[stages_lib.Stage],
+      stages: Sequence[lanes_lib.Stage],
       *,
       end_token: int,
       max_new_tokens: int,
@@ -149,12 +148,12 @@ class Engine:
   def describe_stages(self, requests: Sequence[samples_lib.Request]) -> str:
     """Returns the stages and the number of programs in a line."""
     settings = self._settings
-    stages = stages_lib.describe_stages(settings.student, self._stages, settings.dtype)
+    stages = lanes_lib.describe_stages(settings.student, self._stages, settings.dtype)
     return f'{stages}; {sum(self.count_programs(requests).values())} programs.'
 
   def _run_stage(
       self,
-      stage: stages_lib.Stage,
+      stage: lanes_lib.Stage,
       samples: Sequence[samples_lib.Sample],
       on_chunk: Callable[[], None],
   ) -> Iterator[samples_lib.Sample]:
@@ -182,7 +181,7 @@ class Engine:
     self._lanes = []  # Frees their memory for the next stage.
     self.state.num_live = 0
 
-  def _allocate_lanes(self, stage: stages_lib.Stage, num_samples: int) -> list[lanes_lib.Lane]:
+  def _allocate_lanes(self, stage: lanes_lib.Stage, num_samples: int) -> list[lanes_lib.Lane]:
     """Allocates the stage's slots, or only as many as there are samples."""
     width = lanes_lib.compute_lane_width(stage.num_slots)
     num_slots = min(stage.num_slots, num_samples)
@@ -250,14 +249,14 @@ def build_engine(
       prefill_tokens=settings.prefill_tokens,
       dtype=settings.dtype,
   )
-  stages = stages_lib.plan_stages(
+  stages = lanes_lib.plan_stages(
       student,
       lengths=settings.stages,
       longest_prompt=longest_prompt,
       max_new_tokens=settings.max_new_tokens,
       num_slots=settings.num_slots,
       dtype=settings.dtype,
-      free_bytes=stages_lib.measure_free_bytes(),
+      free_bytes=lanes_lib.measure_free_bytes(),
   )
   return Engine(
       decode_settings,

@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
   problem_id: str
   sample_index: int
-  digest: str  # What the verdict depends on; see `digests.py`.
+  digest: str  # What the verdict depends on; see `completeness.py`.
   submission: records.Submission | None = None  # None: the completion has no program.
 
 

@@ -27,7 +27,6 @@ from valley_jax.sampling import engine as engine_lib
 from valley_jax.sampling import samples as samples_lib
 from valley_jax.sampling import settings as sample_settings
 from valley_jax.watching import held_out as held_out_lib
-from valley_jax.watching import profile as profile_lib
 from valley_jax.watching import reporter as reporter_lib
 from valley_jax.watching import watched_samples
 
@@ -133,7 +132,7 @@ class Watch:
 
   writer: metrics.Writer | None  # None in all processes but one.
   reporter: reporter_lib.StepReporter
-  profile: profile_lib.StepProfile
+  profile: reporter_lib.StepProfile
   num_steps: int
   held_out: held_out_lib.HeldOutLoss | None = None
   held_out_every: int = 0  # Steps; a look is also taken at the end.
@@ -260,7 +259,7 @@ def build_watch(
   Raises:
     UserError: there is nothing to ask, or this machine cannot judge.
   """
-  profile = profile_lib.StepProfile(f'{workdir}/profile', settings.profile, num_steps)
+  profile = reporter_lib.StepProfile(f'{workdir}/profile', settings.profile, num_steps)
   held_out_loss = samples = None
   if settings.held_out_every:
     held_out_loss = _build_held_out_loss(settings, shards, held_out, loss_fn)

@@ -32,7 +32,7 @@ from rapidfuzz import fuzz
 
 from valley_jax import errors
 from valley_jax.data.cleaning import texts
-from valley_jax.runtime import settings as settings_lib
+from valley_jax.runtime import config_groups
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # (B texts) -> (B, D)
 
@@ -93,7 +93,7 @@ class Settings:
     Raises:
       UserError: a value that its field does not allow.
     """
-    return settings_lib.convert_group(group, 'contamination', cls)
+    return config_groups.convert_group(group, 'contamination', cls)
 
 
 class _RunIndex:

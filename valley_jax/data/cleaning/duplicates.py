@@ -31,7 +31,7 @@ from valley_jax import errors
 from valley_jax import records
 from valley_jax.data.cleaning import minhash
 from valley_jax.data.cleaning import texts
-from valley_jax.runtime import settings as settings_lib
+from valley_jax.runtime import config_groups
 
 _Similarity = Annotated[
     float, msgspec.Meta(gt=0, le=1, description='a number above 0 and up to 1, such as .8')
@@ -91,7 +91,7 @@ class Settings:
     Raises:
       UserError: a value that its field does not allow.
     """
-    return settings_lib.convert_group(group, 'duplicates', cls)
+    return config_groups.convert_group(group, 'duplicates', cls)
 
   @property
   def is_off(self) -> bool:

@@ -39,7 +39,7 @@ import tree_sitter_cpp
 from valley_jax import errors
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.runtime import settings as settings_lib
+from valley_jax.runtime import config_groups
 
 JUDGEMENTS = {'right': True, 'wrong': False, 'unknown': None}
 _MIN_LOOP = 64  # Characters; a shorter run, such as a line of dashes, is no loop.
@@ -99,7 +99,7 @@ class Settings:
     Raises:
       UserError: an unknown field, or a value that its field does not allow.
     """
-    return settings_lib.convert_group(group, 'filters', cls)
+    return config_groups.convert_group(group, 'filters', cls)
 
 
 def _is_window(window: tuple[float, ...], maximum: float) -> bool:

@@ -1,4 +1,4 @@
-"""Rows with prompt, thought and response in columns: tables of any kind, and s1K.
+"""Rows with prompt, thought and response in columns (tables of any kind, s1K), and chats.
 
     table:PATH                                prompt, response
     table/prompt=problem/response=generation:PATH
@@ -10,6 +10,17 @@ Each `/FIELD=COLUMN` names the column of a field, which every row must then have
 thinking (a thought that is kept apart), id (of the trace), problem (id of the problem), teacher,
 difficulty, source, split, license, language. A field that is not named is read from the column of
 `COLUMNS`, if that column exists and no other field uses it.
+
+Chats have `messages` with roles:
+
+    openr1           open-r1/Mixture-of-Thoughts, OpenR1-Math-220k
+    codeforces_cots  open-r1/codeforces-cots, its configs `solutions...`
+    chat             any other rows of this form; the teacher is the row's
+
+The last turn is the teacher's. Its thinking is inline (`<think>`) or apart, as
+`reasoning_content` or `reasoning`. A system message is left out: it says how the teacher was
+asked, not what. So is the prompt that codeforces-cots puts around a statement, whose parts are
+columns of their own.
 """
 
 from typing import Any
@@ -19,7 +30,7 @@ import msgspec
 from valley_jax import errors
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data.sources import responses
+from valley_jax.data.sources import ocr
 from valley_jax.data.sources import rows
 
 _FIELDS = 'prompt response thinking id problem teacher difficulty source split license language'
@@ -67,12 +78,12 @@ def build_table_trace(row: Any) -> records.Trace:
   """Returns the trace; without an id of its own, a hash of its texts is its id."""
   values = {field: getattr(row, field, None) for field in COLUMNS}
   texts = {field: '' if value is None else str(value) for field, value in values.items()}
-  response = responses.join_thought(texts['thinking'], texts['response'])
+  response = rows.join_thought(texts['thinking'], texts['response'])
   labels: dict[str, Any] = {field: texts[field] for field in _LABELS}
-  language = responses.parse_language(texts['language'])
+  language = rows.parse_language(texts['language'])
   return records.Trace(
-      trace_id=texts['id'] or f'table-{responses.hash_texts(texts["prompt"], response)}',
-      problem_id=texts['problem'] or responses.hash_texts(texts['prompt']),
+      trace_id=texts['id'] or f'table-{rows.hash_texts(texts["prompt"], response)}',
+      problem_id=texts['problem'] or rows.hash_texts(texts['prompt']),
       question=texts['prompt'],
       response=response,
       **labels,
@@ -126,13 +137,109 @@ def build_s1k_trace(row: S1kRow, teacher: str = '') -> records.Trace:
   thought, answer, grade = _choose_s1k_texts(row, teacher)
   if not thought or not answer:
     raise rows.UnusableRowError(f'it has no thought or no answer of {teacher}')
-  response = responses.join_thought(thought, answer)
+  response = rows.join_thought(thought, answer)
   return records.Trace(
-      trace_id=f's1k-{responses.hash_texts(row.question, response)}',
-      problem_id=f's1k-{responses.hash_texts(row.question)}',
+      trace_id=f's1k-{rows.hash_texts(row.question, response)}',
+      problem_id=f's1k-{rows.hash_texts(row.question)}',
       question=row.question,
       response=response,
       teacher=teacher,
       source=row.source_type or 's1k',
       is_correct={'yes': True, 'no': False}.get(grade.strip().lower()),
+  )
+
+
+class Message(msgspec.Struct):
+  """A turn; the name of the field of its thought depends on the server."""
+
+  role: str
+  content: str | None = None
+  reasoning_content: str | None = None
+  reasoning: str | None = None
+
+
+class ChatRow(msgspec.Struct):
+  """`messages`, and the optional columns of the sets.
+
+  Columns that are not read: `num_tokens` of Mixture-of-Thoughts; `problem`, `solution`, `answer`
+  and `generations` of OpenR1-Math-220k with their verdicts.
+  """
+
+  messages: list[Message]
+  id: str | int | None = None
+  uuid: str | None = None
+  source: str | None = None
+  license: str | None = None
+  split: str | None = None
+  difficulty: str | None = None
+  language: str | None = None
+  teacher: str | None = None
+  model: str | None = None
+  is_correct: bool | None = None
+
+
+class CodeforcesCotsRow(ocr.CodeforcesStatement, kw_only=True):
+  """The columns of codeforces-cots that a trace needs."""
+
+  id: str  # Of the problem, which has up to five rows.
+  messages: list[Message]
+
+
+def _join_response(message: Message) -> str:
+  thought = message.reasoning_content or message.reasoning
+  content = message.content or ''
+  if thought and thought.strip() and '</think>' in content:
+    raise rows.UnusableRowError('the answer thinks both inline and apart')
+  return rows.join_thought(thought, content)
+
+
+def _split_turns(messages: list[Message]) -> tuple[str, str]:
+  """Returns question and response."""
+  turns = [m for m in messages if m.role not in ('system', 'developer')]
+  roles = [message.role for message in turns]
+  if roles != ['user', 'assistant']:
+    shown = ', '.join(role[:20] for role in roles[:9]) or 'none'
+    raise rows.UnusableRowError(f'its turns are {shown}; want user, assistant')
+  return turns[0].content or '', _join_response(turns[1])
+
+
+def build_chat_trace(row: ChatRow, teacher: str = '') -> records.Trace:
+  """Returns the trace; its id is a hash of question and response."""
+  question, response = _split_turns(row.messages)
+  # OpenR1-Math has a uuid for each problem, other sets an id, Mixture-of-Thoughts neither.
+  problem = row.uuid or '' if row.id is None else str(row.id)
+  language = rows.parse_language(row.language)
+  return records.Trace(
+      trace_id=f'chat-{rows.hash_texts(question, response)}',
+      problem_id=problem or rows.hash_texts(question),
+      question=question,
+      response=response,
+      teacher=row.teacher or row.model or teacher,
+      difficulty=row.difficulty or '',
+      source=row.source or '',
+      is_correct=row.is_correct,
+      split=row.split or '',
+      license=row.license or '',
+      language=language or programs.find_declared_language(response),
+  )
+
+
+def build_codeforces_cots_trace(row: CodeforcesCotsRow) -> records.Trace:
+  """Returns the trace; its id is a hash of question and response.
+
+  Raises:
+    rows.UnusableRowError: it has no statement, or not the turns of a trace.
+  """
+  question = row.statement
+  if not question:
+    raise rows.UnusableRowError('its description is empty')
+  _, response = _split_turns(row.messages)  # The user's turn is the statement in a prompt.
+  return records.Trace(
+      trace_id=f'codeforces_cots-{rows.hash_texts(question, response)}',
+      problem_id=row.id,
+      question=question,
+      response=response,
+      teacher='DeepSeek-R1',
+      source='open-r1/codeforces',
+      language=programs.find_declared_language(response),
   )

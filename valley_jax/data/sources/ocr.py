@@ -14,7 +14,6 @@ from valley_jax import errors
 from valley_jax import programs
 from valley_jax import records
 from valley_jax.data.sources import files
-from valley_jax.data.sources import responses
 from valley_jax.data.sources import rows
 
 _TEACHER = 'DeepSeek-R1'
@@ -201,7 +200,7 @@ def build_ocr1_trace(row: Ocr1Row, copies: QuestionCopies) -> records.Trace:
     question = copies.look_up(row.dataset, row.split or '', row.index or '')
   return records.Trace(
       # An empty id stays empty, so that it is refused.
-      trace_id=row.id and f'{row.id}-{responses.hash_texts(row.output)}',
+      trace_id=row.id and f'{row.id}-{rows.hash_texts(row.output)}',
       problem_id=row.id,
       question=question,
       response=row.output.strip(),

@@ -9,6 +9,7 @@ down, and readers of problems raise it, since a lost problem would change every 
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+import hashlib
 from typing import Any, BinaryIO, Protocol
 import zlib
 
@@ -263,3 +264,23 @@ def _convert_batch(batch: Any) -> Iterator[tuple[dict[str, Any], Exception | Non
       yield from _convert_batch(batch.slice(i, 1))
   else:
     yield from ((row, None) for row in rows)
+
+
+def join_thought(thought: str | None, answer: str | None) -> str:
+  """Returns a thought and an answer, which a source keeps apart, as one response."""
+  thought, answer = (thought or '').strip(), (answer or '').strip()
+  return f'<think>\n{thought}\n</think>\n\n{answer}' if thought else answer
+
+
+def parse_language(name: str | None) -> str:
+  """Returns the language under the name that submissions use; '' if it is unknown."""
+  language = records.canonical_language(name or '')
+  return language if language in records.LANGUAGES else ''
+
+
+def hash_texts(*texts: str) -> str:
+  """Returns 16 hex digits that identify the texts.
+
+  Every byte counts, since these are ids. Where *similar* texts are one, see cleaning/texts.py.
+  """
+  return hashlib.sha256('\0'.join(texts).encode()).hexdigest()[:16]

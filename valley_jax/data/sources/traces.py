@@ -3,7 +3,7 @@
     jsonl            our own rows, `records.Trace`
     mini             the directory of an embedded world: its training traces
     ocr1 ocr2        OpenCodeReasoning 1 and 2; a question "-" is looked up (ocr.py)
-    openr1           Mixture-of-Thoughts, OpenR1-Math: `messages`, teacher R1 (chat.py)
+    openr1           Mixture-of-Thoughts, OpenR1-Math: `messages`, teacher R1 (columns.py)
     codeforces_cots  codeforces-cots: `messages` and the parts of a statement
     chat             other rows with `messages`
     s1k s1k_gemini   s1K and s1K-1.1: by R1 where it wrote them, and by Gemini (columns.py)
@@ -32,7 +32,6 @@ from typing import Any
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.sources import chat
 from valley_jax.data.sources import columns
 from valley_jax.data.sources import files
 from valley_jax.data.sources import ocr
@@ -58,14 +57,14 @@ class _Format:
 
 
 _FORMATS: dict[str, _Format] = {
-    'chat': _Format(chat.ChatRow, chat.build_chat_trace),
-    'codeforces_cots': _Format(chat.CodeforcesCotsRow, chat.build_codeforces_cots_trace),
+    'chat': _Format(columns.ChatRow, columns.build_chat_trace),
+    'codeforces_cots': _Format(columns.CodeforcesCotsRow, columns.build_codeforces_cots_trace),
     'jsonl': _Format(records.Trace, lambda row: row),
     'mini': _Format(records.Trace, lambda row: row),
     'ocr1': _Format(ocr.Ocr1Row, ocr.build_ocr1_trace, needs_questions=True),
     'ocr2': _Format(ocr.Ocr2Row, ocr.build_ocr2_trace, needs_questions=True),
     'openr1': _Format(
-        chat.ChatRow, functools.partial(chat.build_chat_trace, teacher='DeepSeek-R1')
+        columns.ChatRow, functools.partial(columns.build_chat_trace, teacher='DeepSeek-R1')
     ),
     's1k': _Format(columns.S1kRow, columns.build_s1k_trace),
     's1k_gemini': _Format(

@@ -1,4 +1,4 @@
-"""Runs a program as LiveCodeBench's grader does; `lcb.py` compares.
+"""Runs a program as LiveCodeBench's grader does; `verdicts.py` compares.
 
 This file runs inside the sandbox; its functions replace those of `harness.py` with similar names.
 The program becomes a function after a prelude, standard input and output are objects in memory,
