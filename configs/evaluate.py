@@ -23,7 +23,7 @@ Prompt, decoding and limits are those of configs/valley.py.
 import ml_collections as mlc
 
 from valley_jax.runtime import config_groups
-from valley_jax.runtime import entry as entry
+from valley_jax.runtime import entry
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:

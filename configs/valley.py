@@ -34,7 +34,7 @@ top-p .95 otherwise (OpenCodeReasoning's decoding, as is the prompt).
 import ml_collections as mlc
 
 from valley_jax.runtime import config_groups
-from valley_jax.runtime import entry as entry
+from valley_jax.runtime import entry
 
 
 def get_config(arg: str | None = None) -> mlc.ConfigDict:

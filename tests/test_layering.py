@@ -193,14 +193,14 @@ def _modules(*parts: str) -> set[str]:
   }
 
 
-# Of `runtime` these two: verbs without JAX stand on them.
+# Verbs without JAX need these of `runtime`.
 LEAVES = {
     'errors',
     'jsonl',
     'programs',
     'records',
     'runtime.entry',
-    'runtime.locks',
+    'runtime.storage',
     'runtime.metrics',
 }
 
