@@ -272,14 +272,14 @@ def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
   """Another, elsewhere, has the missing samples only to draw."""
   with engine_server.running(world / 'hf') as (mortal, process):
     with faults.run_proxy(mortal) as proxy:
-      forward = proxy.next_fault
+      forward = proxy.take_next_fault
 
       def die(body):
         if len(proxy.bodies) == 6:
           process.kill()
         return forward(body)
 
-      proxy.next_fault = die
+      proxy.take_next_fault = die
       config = _config(world, server=proxy.url, retries=1, concurrency=1)
       with pytest.raises(protocol.ServerError, match='of 12 samples'):
         sample.sample(config, str(tmp_path))
