@@ -327,7 +327,7 @@ def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
     calls.append(args)
     return prefill(*args)
 
-  monkeypatch.setattr(decode, 'prefill', count)
+  monkeypatch.setattr(decode, 'prefill_slots', count)
   stages = (lanes.Stage(128, 8),)
   together = _samples(requests, method=TOP_P, stages=stages)
   [(*_, length_B, places, _, _)] = calls
@@ -350,7 +350,7 @@ def test_as_many_programs_are_compiled_as_predicted(student):
   assert {f.__name__: f._cache_size() for f in PROGRAMS} == predicted
   # Prompts of 64, in the first stage; of 128, in the last; and those that
   # come with 64 from the first.
-  assert predicted['_prefill_layer'] == 3
+  assert predicted['prefill_layer'] == 3
   assert predicted['decode_chunk'] == 2
 
 
