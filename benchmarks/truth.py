@@ -20,7 +20,7 @@ import sys
 import warnings
 
 from valley_jax import records
-from valley_jax.data.formats import problems as problems_lib
+from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.execution import judge
 
 ROOT = pathlib.Path(__file__).parents[1]

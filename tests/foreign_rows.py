@@ -7,7 +7,7 @@ import pickle
 import zlib
 
 from valley_jax import records
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 
 
 def pack_tests(text: str, protocol: int = 4) -> str:

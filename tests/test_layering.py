@@ -210,7 +210,7 @@ LEAVES = {
     [
         _modules('execution', 'scoring', 'mini') - PROGRAMS,
         {f'valley_jax.{name}' for name in LEAVES},
-        {f'valley_jax.{name}' for name in ('data.formats.problems', *NEVER_JAX & VERBS)},
+        {f'valley_jax.{name}' for name in ('data.problem_formats.problems', *NEVER_JAX & VERBS)},
     ],
     ids=['packages', 'leaves', 'verbs'],
 )

@@ -108,7 +108,7 @@ def export(
     max_file_bytes: Largest size of a file of weights.
 
   Raises:
-    ValueError: the run is not finished, its tokenizer has changed, or the directory holds something
+    UserError: the run is not finished, its tokenizer has changed, or the directory holds something
       else.
   """
   run = pathlib.Path(run)

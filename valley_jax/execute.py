@@ -5,7 +5,7 @@
     --config.problems humaneval:HumanEval.jsonl.gz \\
     --config.submissions programs.jsonl
 
-Reads   config.problems          FORMAT:PATH; formats: see data/formats/problems.py.
+Reads   config.problems          FORMAT:PATH; formats: see data/problem_formats/problems.py.
         config.submissions       JSONL of {problem_id, sample_index, language, source}; language:
                                  python (the default), cpp17, cpp20 or c. If empty, the programs in
         DIR/completions.jsonl    from `sample`.
@@ -49,7 +49,7 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data.formats import problems as problems_lib
+from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.execution import judge
 from valley_jax.execution import submission_run
 from valley_jax.runtime import entry

@@ -9,7 +9,7 @@
     python -m valley_jax.shard … --config.traces=jsonl:DIR/traces.jsonl
 
 Reads   config.traces, config.questions  as `shard` does
-        config.problems          FORMAT:PATH; valley_jax/data/formats/problems.py
+        config.problems          FORMAT:PATH; valley_jax/data/problem_formats/problems.py
         DIR/judgements.jsonl     the output of `execute`, once it exists
 Writes  DIR/submissions.jsonl    the program of each trace whose problem is among these, numbered by
                                  problem
@@ -39,7 +39,7 @@ import ml_collections as mlc
 
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.data.formats import problems as problems_lib
+from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.data.sources import rows
 from valley_jax.data.sources import traces as traces_lib
 from valley_jax.data.subsets import labels

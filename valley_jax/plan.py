@@ -120,7 +120,7 @@ def plan_train_step(
   """Compiles the training step of a config.
 
   Raises:
-    ValueError: the batch cannot be cut into micro-batches of this many rows a chip.
+    UserError: the batch cannot be cut into micro-batches of this many rows a chip.
   """
   mesh, student = _make_train_mesh(config, topology), preset_student(config)
   train, max_len = config.train, config.data.max_len

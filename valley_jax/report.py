@@ -41,7 +41,7 @@ from valley_jax.analysis import exhibits as exhibits_lib
 from valley_jax.analysis import findings
 from valley_jax.analysis import presentation
 from valley_jax.analysis import runs as runs_lib
-from valley_jax.data.formats import problems as problems_lib
+from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.runtime import metrics
 from valley_jax.scoring import estimators
 

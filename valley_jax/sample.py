@@ -68,7 +68,7 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import rollouts
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import templates
 from valley_jax.data.tokens import tokenization

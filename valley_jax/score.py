@@ -28,7 +28,7 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import programs
 from valley_jax import records
-from valley_jax.data.formats import problems as problems_lib
+from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.runtime import entry
 from valley_jax.scoring import completeness
 from valley_jax.scoring import judgement_file

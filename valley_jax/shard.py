@@ -62,7 +62,7 @@ from valley_jax.data.cleaning import contamination
 from valley_jax.data.cleaning import decisions
 from valley_jax.data.cleaning import duplicates
 from valley_jax.data.cleaning import filters
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.data.shards import building
 from valley_jax.data.shards import inspection
 from valley_jax.data.shards import shards

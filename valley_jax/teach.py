@@ -45,7 +45,7 @@ from valley_jax import errors
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.runtime import hosts
 
 _ENDED = (records.FinishReason.EOS, records.FinishReason.STOP)

@@ -7,7 +7,7 @@ import pytest
 
 from tests import judged
 from valley_jax import records
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.execution import checkers
 from valley_jax.execution import judge
 from valley_jax.execution import languages

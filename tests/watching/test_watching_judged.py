@@ -15,7 +15,7 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import rollouts
 from valley_jax import train
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.data.tokens import tokenization
 from valley_jax.execution import judge
 from valley_jax.models import cache as cache_lib

@@ -139,7 +139,7 @@ def compare_groups(
       `scoring.estimators.resample_means` does.
 
   Raises:
-    ValueError: no runs, two runs of one group and seed, or runs on different problems.
+    UserError: no runs, two runs of one group and seed, or runs on different problems.
   """
   if not scores:
     raise errors.UserError('There are no runs to compare; score a run first.')

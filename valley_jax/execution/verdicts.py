@@ -84,7 +84,7 @@ def _find_failure(
     execution: sandbox.Execution, run: submission_run.SubmissionRun
 ) -> records.Verdict | None:
   """Returns the verdict if the output does not matter, None if it is still to be compared."""
-  if verdict := _find_passed_limit(execution, run.limits):
+  if verdict := _find_exceeded_limit(execution, run.limits):
     return verdict
   if execution.exit_code == 0:
     return None
@@ -95,7 +95,7 @@ def _find_failure(
   return _V.RUNTIME_ERROR
 
 
-def _find_passed_limit(
+def _find_exceeded_limit(
     execution: sandbox.Execution, limits: records.Limits
 ) -> records.Verdict | None:
   if execution.stopped is not None:

@@ -192,7 +192,7 @@ def _is_interpreted(name: str, kernels_platform: str) -> bool:
   """Returns whether a kernel is interpreted: on CPU.
 
   Raises:
-    ValueError: the mesh is of another accelerator than the kernel is for.
+    UserError: the mesh is of another accelerator than the kernel is for.
   """
   platform = find_platform()
   if platform not in (kernels_platform, 'cpu'):
@@ -207,7 +207,7 @@ def choose_implementation(implementation: str, length: int) -> str:
   """Returns the name of what computes rows of this length on this mesh.
 
   Raises:
-    ValueError: the name is unknown.
+    UserError: the name is unknown.
   """
   if implementation in IMPLEMENTATIONS:
     return implementation
@@ -240,7 +240,7 @@ def attend_causally(
     implementation: A name, as in the module's docstring.
 
   Raises:
-    ValueError: the name is unknown, or what it names cannot do this.
+    UserError: the name is unknown, or what it names cannot do this.
   """
   name = choose_implementation(implementation, q_BLKGH.shape[1])
   return IMPLEMENTATIONS[name](q_BLKGH, k_BLKH, v_BLKH, positions_BL, segments_BL)

@@ -85,7 +85,7 @@ def build_splash_kernel(
     interpret: Compute what the kernel would, without a TPU.
 
   Raises:
-    ValueError: the row cannot be cut into blocks.
+    UserError: the row cannot be cut into blocks.
   """
   _check_splash_length(length, cuts)
   mask = mask_lib.MultiHeadMask([mask_lib.CausalMask((length, length)) for _ in range(num_heads)])

@@ -162,7 +162,7 @@ def parse_student_config(config: Mapping[str, Any], where: str) -> student_lib.S
     where: Its name in errors, such as its path.
 
   Raises:
-    ValueError: fields that are missing, unknown, or not what this decoder computes; it names each
+    UserError: fields that are missing, unknown, or not what this decoder computes; it names each
       with its value and with what is supported.
   """
   fields = _ConfigFields(config, where)
@@ -201,7 +201,7 @@ def build_student_config(student: student_lib.Student) -> dict[str, Any]:
   RoPE is written the older way, which transformers 4 and 5 and vLLM all read.
 
   Raises:
-    ValueError: no family of transformers computes this.
+    UserError: no family of transformers computes this.
   """
   switches = {'qkv_bias': student.qkv_bias, 'qk_norm': student.qk_norm}
   families = [name for name, s in _FAMILIES.items() if s == switches]

@@ -129,7 +129,7 @@ def list_tensors(
     Those outside of the layers, and those of each layer.
 
   Raises:
-    ValueError: a parameter that Hugging Face's families do not have.
+    UserError: a parameter that Hugging Face's families do not have.
   """
   flatten: Any = functools.partial(traverse_util.flatten_dict, sep='/')
   leaves, declared = flatten(params), flatten(parameters.describe_parameters(student))

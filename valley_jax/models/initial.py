@@ -31,7 +31,7 @@ def read_checkpoint_student(directory: str | os.PathLike) -> student_lib.Student
   """Returns the student of a finished run's checkpoints.
 
   Raises:
-    ValueError: there is no finished run, or it does not say what its student is.
+    UserError: there is no finished run, or it does not say what its student is.
   """
   identity = checkpoints.read_finished_identity(directory)
   if 'student' not in identity:
@@ -55,7 +55,7 @@ def choose_student(
     max_len: Tokens of the longest example.
 
   Raises:
-    ValueError: the preset is another student than `init` has, or the student has no room for the
+    UserError: the preset is another student than `init` has, or the student has no room for the
       tokens or for the length.
   """
   kind, _, directory = init.partition(':')
@@ -108,7 +108,7 @@ def load_trained(
       to load.
 
   Raises:
-    ValueError: no finished run is there.
+    UserError: no finished run is there.
   """
   student = read_checkpoint_student(directory)
   identity = checkpoints.read_finished_identity(directory)

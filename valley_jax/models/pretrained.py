@@ -32,7 +32,7 @@ def read_student(directory: str | os.PathLike) -> student_lib.Student:
   """Returns the student that DIR/config.json describes.
 
   Raises:
-    ValueError: there is none, or it has what this decoder does not compute.
+    UserError: there is none, or it has what this decoder does not compute.
   """
   path = epath.Path(directory) / 'config.json'
   if not path.exists():
@@ -61,7 +61,7 @@ def _read_metadata(directory: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns what the files hold, by name.
 
   Raises:
-    ValueError: files that the index names are not there, or none at all.
+    UserError: files that the index names are not there, or none at all.
   """
   index = directory / 'model.safetensors.index.json'
   files = {path.name for path in directory.glob('*.safetensors')}
@@ -197,7 +197,7 @@ def load_params(
     like: Shapes, dtypes and shardings of the parameters, on the current mesh; default: float32.
 
   Raises:
-    ValueError: a tensor is missing, left over, or of another shape.
+    UserError: a tensor is missing, left over, or of another shape.
   """
   directory = epath.Path(os.fspath(directory))
   like = parameters.abstract_params(student) if like is None else like

@@ -86,7 +86,7 @@ def load_embedder(
     max_len: Tokens that are read of a text.
 
   Raises:
-    ValueError: a model that cannot be computed here, or no model at all.
+    UserError: a model that cannot be computed here, or no model at all.
   """
   directory = pathlib.Path(directory)
   student, pooling = pretrained.read_student(directory), _read_pooling(directory)

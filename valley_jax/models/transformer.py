@@ -58,7 +58,7 @@ def checkpoint_layer(layer: Callable[..., Any], remat: str) -> Callable[..., Any
   """Wraps a layer so that its forward pass keeps what the policy of that name says.
 
   Raises:
-    ValueError: the choice is unknown.
+    UserError: the choice is unknown.
   """
   if remat not in REMAT_POLICIES:
     raise errors.UserError(

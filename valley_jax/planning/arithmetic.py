@@ -63,7 +63,7 @@ def parse_topology(name: str) -> Topology:
   """Parses a name such as `v6e:4x4`.
 
   Raises:
-    ValueError: unknown chips, or sizes that such chips do not come in.
+    UserError: unknown chips, or sizes that such chips do not come in.
   """
   match = re.fullmatch(r'(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)', name)
   if match is None or match[2] not in CHIPS:
@@ -85,7 +85,7 @@ def describe_devices(topology: Topology) -> list[Any]:
   """Returns devices to compile for; nothing can run on them.
 
   Raises:
-    ValueError: the TPU compiler is not installed, or does not know the topology.
+    UserError: the TPU compiler is not installed, or does not know the topology.
   """
   name = f'{topology.kind}:{"x".join(map(str, topology.sizes))}'
   options = {'num_slices': topology.num_slices} if topology.num_slices > 1 else {}
@@ -181,7 +181,7 @@ def find_peak_flops(mesh: jax.sharding.Mesh) -> float:
   """Returns the peak FLOP/s of a chip of the mesh.
 
   Raises:
-    ValueError: the chip is not in the table of training/flops.py.
+    UserError: the chip is not in the table of training/flops.py.
   """
   kind = mesh.devices.flat[0].device_kind
   peak = flops_lib.find_peak_flops(kind)

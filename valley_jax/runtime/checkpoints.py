@@ -35,7 +35,7 @@ def open_checkpointer(
     keep_every: Of the other steps, multiples of this are kept; 0: none.
 
   Raises:
-    ValueError: the last save has failed, see `save_checkpoint`.
+    UserError: the last save has failed, see `save_checkpoint`.
   """
   # The loop decides when to save. (Any: Orbax's protocols deny its policies.)
   always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
@@ -111,7 +111,7 @@ def save_checkpoint(
     num_steps: Steps of the whole run.
 
   Raises:
-    ValueError: this save, or the one before, has failed (a full disk, say); what was saved before
+    UserError: this save, or the one before, has failed (a full disk, say); what was saved before
       them is still there.
   """
   with _explain_failed_save(checkpointer):
@@ -134,7 +134,7 @@ def _read_metadata(path: str) -> dict[str, Any]:
   """Returns what was stored with the arrays.
 
   Raises:
-    ValueError: it cannot be read.
+    UserError: it cannot be read.
   """
   try:
     custom: Any = ocp.checkpointables_metadata(path).custom_metadata
@@ -149,7 +149,7 @@ def read_finished_identity(directory: str | os.PathLike) -> dict[str, Any]:
   """Returns what the run of these checkpoints was, with its last step.
 
   Raises:
-    ValueError: there is no checkpoint, or the run has not come to its end.
+    UserError: there is no checkpoint, or the run has not come to its end.
   """
   step = find_latest_step(directory)
   if step is None:
@@ -174,7 +174,7 @@ def check_identity(directory: str | os.PathLike, identity: Mapping[str, Any]) ->
     identity: Values that must not have changed since, by name.
 
   Raises:
-    ValueError: it names what differs.
+    UserError: it names what differs.
   """
   step = find_latest_step(directory)
   if step is None:
@@ -202,7 +202,7 @@ def restore_latest(
     batches: The run's iterator, moved in place.
 
   Raises:
-    ValueError: it cannot be read; names the checkpoint and the remedy.
+    UserError: it cannot be read; names the checkpoint and the remedy.
   """
   latest = checkpointer.latest
   if latest is None:
@@ -247,7 +247,7 @@ def load_latest_params(directory: str | os.PathLike, like: Any) -> Any:
     like: Shapes, dtypes and shardings of the parameters.
 
   Raises:
-    ValueError: no finished run there, or one of another student.
+    UserError: no finished run there, or one of another student.
   """
   path = _step_path(directory, read_finished_identity(directory)['step'])
   metadata: Any = ocp.checkpointables_metadata(path).metadata

@@ -70,7 +70,7 @@ def make_mesh(
     devices: Default all.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices, the devices are not of this many
+    UserError: the sizes do not multiply to the number of devices, the devices are not of this many
       slices, or the slices cannot share the copies.
   """
   devices = list(jax.devices() if devices is None else devices)
@@ -133,7 +133,7 @@ def find_batch_part() -> tuple[int, int]:
   """Returns (i, n): this process holds the i-th of n parts of a batch's rows.
 
   Raises:
-    ValueError: as `assign_batch_parts` says.
+    UserError: as `assign_batch_parts` says.
   """
   mesh = jax.sharding.get_mesh()
   process_of = np.vectorize(lambda device: device.process_index)
@@ -152,7 +152,7 @@ def assign_batch_parts(process_of: np.ndarray, axes: Sequence[str] = AXES) -> di
     axes: The mesh's.
 
   Raises:
-    ValueError: the parts are not of one size, or not in one piece each.
+    UserError: the parts are not of one size, or not in one piece each.
   """
   sizes = [n if a in BATCH else 1 for n, a in zip(process_of.shape, axes)]
   rows = np.arange(np.prod(sizes)).reshape(sizes)
@@ -176,7 +176,7 @@ def put_batch(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   With several processes each hands in its `find_batch_part` of the global batch.
 
   Raises:
-    ValueError: the devices cannot share the rows, or a row, evenly.
+    UserError: the devices cannot share the rows, or a row, evenly.
   """
   mesh = jax.sharding.get_mesh()
   rows = batch['inputs'].shape[-2] * find_batch_part()[1]

@@ -38,7 +38,7 @@ def build_schedule(
     decay_fraction: Share of the steps that wsd decays in, at the end.
 
   Raises:
-    ValueError: no such shape.
+    UserError: no such shape.
   """
   # At least one step of warmup, and one after it: a run of one step learns, too.
   warmup = max(1, round(warmup_fraction * num_steps))
@@ -245,7 +245,7 @@ def choose_optimizer(settings: Any) -> Optimizer:
   """Returns the optimiser that `settings.optimizer` names, with its fields of `settings`.
 
   Raises:
-    ValueError: no such optimiser.
+    UserError: no such optimiser.
   """
   if settings.optimizer not in OPTIMIZERS:
     raise errors.UserError(

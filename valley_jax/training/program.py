@@ -1,9 +1,9 @@
 """From a run's settings to the optimiser, the loss and the compiled step: a `TrainProgram`.
 
-The step is a pure function of (state, batch). Parameters kept in bfloat16 are rounded
-stochastically: a step of 8e-5 on a weight near 1 is far below half of bfloat16's spacing there,
-.004, and rounded to the nearest it would be lost, every time. Rounded up or down with a probability
-in proportion to the distance, it arrives in the mean (as in 2010.06192).
+The step is a pure function of state, batch and learning rate. Parameters kept in bfloat16 are
+rounded stochastically: a step of 8e-5 on a weight near 1 is far below half of bfloat16's spacing
+there, .004, and rounded to the nearest it would be lost, every time. Rounded up or down with a
+probability in proportion to the distance, it arrives in the mean (as in 2010.06192).
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ import optax
 
 from valley_jax import errors
 from valley_jax import rollouts
-from valley_jax.data.formats import problems as problems_lib
+from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.data.shards import shards as shards_lib
 from valley_jax.data.tokens import prompts
 from valley_jax.data.tokens import tokenization

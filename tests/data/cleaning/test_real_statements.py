@@ -14,7 +14,7 @@ import pytest
 from valley_jax import records
 from valley_jax.data.cleaning import contamination
 from valley_jax.data.cleaning import duplicates
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.runtime import config_groups
 
 DATA = pathlib.Path(os.environ.get('VALLEY_JAX_DATA', ''))

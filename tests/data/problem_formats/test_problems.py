@@ -11,7 +11,7 @@ import pytest
 from tests import foreign_rows
 from valley_jax import jsonl
 from valley_jax import records
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 from valley_jax.mini import world
 
 DATA = pathlib.Path(__file__).parents[4] / 'shared/data'

@@ -12,7 +12,7 @@ import re
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import conversion
+from valley_jax.data.problem_formats import conversion
 
 _GROUPS = ('sample', 'secret')
 _MAX_LINKS = 8  # From one to the next.

@@ -26,12 +26,12 @@ import warnings
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import apps
-from valley_jax.data.formats import asserts
-from valley_jax.data.formats import contests
-from valley_jax.data.formats import conversion
-from valley_jax.data.formats import kattis
-from valley_jax.data.formats import livecodebench
+from valley_jax.data.problem_formats import apps
+from valley_jax.data.problem_formats import asserts
+from valley_jax.data.problem_formats import contests
+from valley_jax.data.problem_formats import conversion
+from valley_jax.data.problem_formats import kattis
+from valley_jax.data.problem_formats import livecodebench
 
 _MAX_NAMED = 10  # Ids in a warning; the others are counted.
 

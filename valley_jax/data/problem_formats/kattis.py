@@ -16,8 +16,8 @@ import msgspec
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import conversion
-from valley_jax.data.formats import kattis_tests
+from valley_jax.data.problem_formats import conversion
+from valley_jax.data.problem_formats import kattis_tests
 
 Texts = str | list[str]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import foreign_rows
 from valley_jax import records
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 
 # Any text that JSON can carry, among them some that mean something to us.
 texts = st.text(st.characters(exclude_categories=['Cs'])) | st.sampled_from(

@@ -16,7 +16,7 @@ import msgspec
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import conversion
+from valley_jax.data.problem_formats import conversion
 from valley_jax.data.sources import ocr
 
 # What the numbers of the columns `source` and `difficulty` stand for.

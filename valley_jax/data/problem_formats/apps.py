@@ -13,8 +13,8 @@ import msgspec
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import asserts
-from valley_jax.data.formats import conversion
+from valley_jax.data.problem_formats import asserts
+from valley_jax.data.problem_formats import conversion
 
 _UNITS = {
     **dict.fromkeys(('second', 'seconds', 'secs', 'sec', 's'), 1.0),

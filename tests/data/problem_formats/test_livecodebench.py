@@ -13,8 +13,8 @@ import pytest
 
 from tests import foreign_rows
 from valley_jax import records
-from valley_jax.data.formats import livecodebench
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import livecodebench
+from valley_jax.data.problem_formats import problems
 
 encode_lcb_tests = foreign_rows.encode_lcb_tests
 

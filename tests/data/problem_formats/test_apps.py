@@ -6,8 +6,8 @@ import pytest
 
 from tests import foreign_rows
 from valley_jax import records
-from valley_jax.data.formats import apps
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import apps
+from valley_jax.data.problem_formats import problems
 
 
 def _read_problem(tmp_path, inputs, outputs, fn_name=None, starter_code=''):

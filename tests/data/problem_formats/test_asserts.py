@@ -4,7 +4,7 @@ import pytest
 
 from tests import foreign_rows
 from valley_jax import records
-from valley_jax.data.formats import asserts
+from valley_jax.data.problem_formats import asserts
 
 CORRECT = {
     'humaneval': 'def f(x): return x + 1',

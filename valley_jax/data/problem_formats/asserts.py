@@ -21,7 +21,7 @@ import msgspec
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import conversion
+from valley_jax.data.problem_formats import conversion
 
 # What runs ahead of every submission on LeetCode: most of the standard library is imported there,
 # and the node classes are defined.

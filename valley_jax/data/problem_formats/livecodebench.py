@@ -15,8 +15,8 @@ import msgspec
 
 from valley_jax import errors
 from valley_jax import records
-from valley_jax.data.formats import asserts
-from valley_jax.data.formats import conversion
+from valley_jax.data.problem_formats import asserts
+from valley_jax.data.problem_formats import conversion
 
 # Limit of the unpacked private tests of a problem. The largest have some hundred MB; without a
 # limit, a kilobyte of zlib could ask for a megabyte.
@@ -57,7 +57,7 @@ def read_pickled_string(data: bytes) -> str:
   """Returns the string that a pickle holds, without running the pickle.
 
   Raises:
-    ValueError: not a pickle, or one of anything but a single string.
+    UserError: not a pickle, or one of anything but a single string.
   """
   strings = []
   for opcode, argument, _ in pickletools.genops(data):

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from valley_jax import records
-from valley_jax.data.formats import problems
+from valley_jax.data.problem_formats import problems
 
 FILES = {
     'problem.yaml': b'name: Add\n',
