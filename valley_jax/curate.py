@@ -34,11 +34,12 @@ from valley_jax.runtime import entry
 if __name__ == '__main__':
   entry.answer_help()  # Ahead of the imports below, which take seconds.
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import hashlib
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections as mlc
 import msgspec
@@ -70,7 +71,7 @@ class CurateSettings:
   start: Literal['medoid', 'longest']
 
   @classmethod
-  def from_config(cls, group: mlc.ConfigDict) -> 'CurateSettings':
+  def from_config(cls, group: Mapping[str, Any]) -> 'CurateSettings':
     """Returns the settings of the group config.curate.
 
     Raises:

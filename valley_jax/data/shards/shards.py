@@ -272,7 +272,7 @@ class Shards:
     """Returns ids, labels and lengths of all rows."""
     return read_table(self.directory)
 
-  def read_examples(self, indices: Sequence[int]) -> list[tokenization.Example]:
+  def read_examples(self, indices: Sequence[int] | np.ndarray) -> list[tokenization.Example]:
     """Returns the examples at the given rows, in the given order."""
     files = np.searchsorted(self._starts, indices, side='right') - 1
     return [
