@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import signal
+import threading
 
 import hypothesis
 import pytest
@@ -20,6 +22,10 @@ os.environ.update(
     TRANSFORMERS_VERBOSITY='error',  # No message that torch is missing.
     MPLBACKEND='agg',
 )
+
+# A shell's background job ignores SIGINT, and so would every program that a test interrupts.
+if threading.current_thread() is threading.main_thread():
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every run, and no deadline: a first call compiles.
 hypothesis.settings.register_profile('valley_jax', derandomize=True, deadline=None, max_examples=50)
