@@ -26,7 +26,7 @@ import numpy as np
 from valley_jax.models import attention
 from valley_jax.runtime import partitioning
 
-_SEGMENTS = 4  # Of a row, beside padding.
+_SEGMENTS = 4  # Segments of a row, beside padding.
 _REPEATS = 7  # Medians are of so many.
 
 # Who runs where; kernels are not interpreted here.

@@ -153,7 +153,7 @@ def _highest(last: np.ndarray, now: np.ndarray) -> float:
   """Returns the most tokens that samples hold together until all have ended."""
   order = np.argsort(last - now)
   left, held = (last - now)[order], now[order]
-  behind = np.cumsum(held[::-1])[::-1]  # Of those that have not ended yet.
+  behind = np.cumsum(held[::-1])[::-1]  # Tokens of samples that have not ended yet.
   count = np.arange(len(left), 0, -1)
   return float(np.max(behind + count * left))
 

@@ -263,7 +263,7 @@ def keep_memory() -> None:
   names = 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'
   if not all(name in os.environ for name in names):
     os.environ.update(dict.fromkeys(names, str(2**34)))
-    # Of a GPU's, too, JAX takes what it needs, as torch has to fit beside it.
+    # JAX takes only the GPU memory that it needs, because torch has to fit beside it.
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     os.execv(sys.executable, [sys.executable, *sys.argv])
 

@@ -24,7 +24,7 @@ from valley_jax.data.problem_formats import problems as problems_lib
 from valley_jax.execution import judge
 
 ROOT = pathlib.Path(__file__).parents[1]
-KATTIS = {'cpu_seconds': 1.0}  # So that slow programs end soon.
+KATTIS = {'cpu_seconds': 1.0}  # Slow programs end soon.
 
 
 def read_gzipped_rows(path: pathlib.Path) -> list[dict]:

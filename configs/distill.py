@@ -75,7 +75,7 @@ def get_config(arg: str | None = None) -> mlc.ConfigDict:
       max_pass_rate=0.5,  # A question that it solves more often is too easy.
       unjudged='refuse',  # What to do with questions without a judgement; or drop.
       traces_per_question=a.traces_per_question,
-      unit='tokens',  # Of the edit distance; or characters.
+      unit='tokens',  # Unit of the edit distance; or characters.
       start='medoid',  # The first trace that is chosen of a question; or longest.
   )
   if not a.mini:

@@ -102,7 +102,7 @@ start() {
 }
 
 stop() {
-  # A second SIGTERM would end the command before it has saved. Of two that come
+  # A second SIGTERM would end the command before it has saved. If two come
   # at once only one can make the file.
   if is_running; then
     if (set -o noclobber && : >"$run/stopped") 2>/dev/null || [[ $1 == KILL ]]

@@ -79,7 +79,7 @@ def start(command: list[Any], cwd: str | os.PathLike = ROOT, **environ: str) -> 
   """Starts a program.
 
   Args:
-    command: What would follow `python`: -m MODULE, -c CODE or PATH, and arguments.
+    command: Arguments as for `python`: -m MODULE, -c CODE or PATH, and arguments.
     cwd: Working directory.
     **environ: Changes of this process's environment.
   """

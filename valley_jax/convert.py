@@ -54,7 +54,7 @@ from valley_jax.runtime import storage
 MIN_TOKENS = 512  # Fewer hide errors of RoPE.
 MAX_MEAN_KL = 1e-5  # Nats a token.
 MAX_KL = 1e-3
-MIN_AGREEMENT = 0.99  # Of the most probable tokens; ties may fall either way.
+MIN_AGREEMENT = 0.99  # Share of equal most probable tokens; ties may fall either way.
 
 
 def _load_tokenizer(
@@ -221,7 +221,7 @@ def check(directory: str, text: str = '', num_tokens: int = 1024) -> bool:
       f' {MIN_AGREEMENT:.0%})\n'
       f'Largest difference of logits: {differences["max_logit_difference"]:.2e}'
   )
-  # So written that NaN does not agree.
+  # With <= and >=, so that NaN does not agree.
   agrees = (
       differences['kl_mean'] <= MAX_MEAN_KL
       and differences['kl_max'] <= MAX_KL

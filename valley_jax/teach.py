@@ -88,7 +88,7 @@ def _write_traces(
 
   Args:
     directory: Directory of the completions.
-    stems: By problem id, a trace without its response and the end of its id.
+    stems: Traces by problem id, without the response and the end of the id.
     digest: The end of each id.
   """
   counts: collections.Counter[str] = collections.Counter()

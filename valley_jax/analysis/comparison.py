@@ -14,9 +14,9 @@ A problem's value in a group is its share of correct samples, averaged over the 
 intervals say how sure one can be about *other problems*; with few seeds, the spread over seeds is
 shown as points and is not part of the interval.
 
-A difference may be picked for being large, or low, among many. So each has two intervals: one for a
-question that was asked beforehand, and a wider one (Bonferroni's) under which all differences of
-its kind together are right 95 % of the time.
+A difference may be picked for being large, or low, among many. Each therefore has two intervals:
+one for a question that was asked beforehand, and a wider one (Bonferroni's) under which all
+differences of its kind together are right 95 % of the time.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Difference:
   interval: Interval
   among_all: Interval  # Wider: all `num_compared` differences hold together.
   num_compared: int
-  by_seed: tuple[float, ...]  # Of the seeds that both groups have.
+  by_seed: tuple[float, ...]  # One value for each seed that both groups have.
 
   @property
   def is_significant(self) -> bool:

@@ -156,7 +156,7 @@ def _write_notes(compared: comparison.Comparison, kind: str) -> list[str]:
 
   Args:
     compared: A curve, or named subsets.
-    kind: What a group is: `size` or `subset`.
+    kind: `size` or `subset`, the kind of the groups.
   """
   notes = []
   if compared.below_half and kind == 'size':

@@ -28,7 +28,7 @@ _TEMPLATES = pathlib.Path(__file__).parents[1] / 'templates'
 INK, MUTED, GRID, PAPER = '#1d2125', '#6b7076', '#dfe1e4', '#fefefe'
 ACCENT, VALLEY = '#1f6f8b', '#d0603a'
 _CSS_VARIABLES = dict(ink=INK, muted=MUTED, grid=GRID, paper=PAPER, accent=ACCENT, valley=VALLEY)
-# Of medium lightness, so that they can be told apart on white and on black.
+# Medium lightness, so that they can be told apart on white and on black.
 SERIES = ('#2f8fb3', '#d0603a', '#8577cf', '#3f9a63', '#c2498a', '#a98a1f')
 SIZES = colors_lib.LinearSegmentedColormap.from_list(
     'sizes', ['#3c7fc0', '#8b6cc8', '#cf5b86', '#e2893b']

@@ -42,8 +42,8 @@ def map_in_order(
   Close the generator if it may not be read to its end: unfinished work is then given up at once.
 
   Args:
-    function: What to compute. It is pickled once for each process and stays there, so it may keep
-      what is slow to load.
+    function: The function of one item. It is pickled once for each process and stays there, so it
+      may keep what is slow to load.
     items: In their order. They are pickled, and so are the results.
     num_workers: Number of processes; 0 for this one.
     traces_per_item: The most traces that an item has, for the message when a worker dies.

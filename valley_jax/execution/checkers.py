@@ -98,7 +98,7 @@ def match_json(expected: bytes, printed: bytes, tolerance: Tolerance = JSON_TOLE
 _ANY_CASE = {'case_sensitive': False}
 _SWITCHES = ('case_sensitive', 'space_change_sensitive')
 _BOUNDS = tuple(f'float_{x}tolerance' for x in ('', 'absolute_', 'relative_'))
-# By name: the function, its options, and the flags that a problem may add.
+# For each name: the function, its options, and the flags that a problem may add.
 CHECKERS: dict[str, tuple[Callable[..., bool], dict, tuple[str, ...]]] = {
     'tokens': (match_tokens, {}, ()),
     'lines': (match_lines, {}, ()),

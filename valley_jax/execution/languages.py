@@ -7,7 +7,7 @@ command that turns its source into the file `program`, which is run as it is: a 
 script that begins with `#!`.
 
 A compiler is a program that runs on hostile input: constants that fold for ever, includes of
-/dev/zero, floods of errors. So it runs in a sandbox, under limits; a source that passes them does
+/dev/zero, floods of errors. It runs in a sandbox, under limits; a source that passes them does
 not compile.
 """
 
@@ -39,7 +39,7 @@ _NUM_RECENT = 32  # Kept in memory: a checker serves many submissions.
 class Language:
   """How a language is compiled."""
 
-  suffixes: tuple[str, ...]  # Of its source files; the first names a submission's source.
+  suffixes: tuple[str, ...]  # Suffixes of source files; the first names a submission's source.
   compiler: tuple[str, ...] = ()  # The command without the sources; (): run by the harness.
   header: str = ''  # Precompiled once per machine.
 

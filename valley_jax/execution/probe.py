@@ -1,9 +1,9 @@
 """Proves by behaviour, before the first submission, that a sandbox confines.
 
-That bubblewrap is installed says little: a kernel setting, a container or an old version may
-leave a wall out. So hostile programs run in a real sandbox and try the walls. A property that
-does not hold is an error that names it, unless it was waived by name; then the waiver is recorded
-in every judgement.
+An installed bubblewrap says little: a kernel setting, a container or an old version may
+leave a wall out. Hostile programs therefore run in a real sandbox and try the walls. A property
+that does not hold is an error that names it, unless it was waived by name; then the waiver is
+recorded in every judgement.
 
     python -m valley_jax.execution.probe
 
@@ -151,7 +151,7 @@ def find_failures(confinement: isolation_lib.Confinement) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as directory:
       canary = pathlib.Path(directory) / 'canary'
       canary.write_text(secrets.token_hex(16))
-      pathlib.Path(directory).chmod(0o777)  # So that only the sandbox hides the canary.
+      pathlib.Path(directory).chmod(0o777)  # Only the sandbox may hide the canary.
       own = pathlib.Path(__file__).resolve()
       hidden = [str(canary), '/etc/shadow', '/etc/hostname']
       visible = {'/usr', *itertools.chain(*confinement.isolation.binds)}

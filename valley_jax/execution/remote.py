@@ -26,11 +26,11 @@ from valley_jax.execution import cache
 from valley_jax.execution import judge
 from valley_jax.execution import settings as settings_lib
 
-PAIRS_PER_CORE = 16  # Of a batch: small enough to stream, large enough to keep a core busy.
+PAIRS_PER_CORE = 16  # Size of a batch: small enough to stream, large enough to keep a core busy.
 MAX_BATCH_BYTES = 64 << 20  # A batch is smaller if its tests are large.
 NUM_IN_FLIGHT = 2  # Batches per host, so that it never waits for the next.
 NUM_IN_WINDOW = 4  # Batches per host that are read and not yet yielded.
-_MAX_RETRIES = 3  # Of a batch whose host is lost.
+_MAX_RETRIES = 3  # Retries of a batch whose host is lost.
 _CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 
@@ -57,7 +57,7 @@ class Batch:
 def take_batch(pairs: Iterator[judge.Pair], max_pairs: int) -> Batch:
   """Takes the next pairs; the batch is empty if there are none."""
   batch, size = Batch([], []), 0
-  indices: dict[int, int] = {}  # By identity: comparing tests takes long.
+  indices: dict[int, int] = {}  # Keys are identities: comparing tests takes long.
   problems = []  # Kept alive, so that no identity is used twice.
   while len(batch.submissions) < max_pairs and size < MAX_BATCH_BYTES:
     pair = next(pairs, None)
@@ -92,7 +92,7 @@ class JudgeActor:
       )
     with contextlib.suppress(PermissionError):
       # Programs would inherit Ray's niceness, and starve if others use the host.
-      os.setpriority(os.PRIO_PROCESS, 0, 0)  # Of this thread, and of what it starts.
+      os.setpriority(os.PRIO_PROCESS, 0, 0)  # Holds for this thread and what it starts.
     with self._lock:  # Not in the constructor, whose errors Ray does not hand on.
       self._pool = self._pool or judge.WorkerPool(self._settings)
     return [records.to_json(row) for row in self._pool.judge_all(batch.decode_pairs())]

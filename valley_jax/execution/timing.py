@@ -1,9 +1,9 @@
 """Keeps CPU times fair on a busy machine: a core per worker, quiet slots, a reference loop.
 
 A CPU second is no fixed amount of work: a neighbour on the same physical core or a throttled host
-can double the time that a loop takes, and `wait4` counts that as the program's. So each worker
-claims a core, a test whose verdict is in doubt is repeated while no other worker runs, and a
-reference loop, timed now and at better moments, measures how slow the core is.
+can double the time that a loop takes, and `wait4` counts that as the program's. Each worker
+therefore claims a core, a test whose verdict is in doubt is repeated while no other worker runs,
+and a reference loop, timed now and at better moments, measures how slow the core is.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ _NUM_LOOPS = 5
 class CoreClaims:
   """The cores of a pool: one for each worker, and if possible of no other pool.
 
-  Two programs that share a core slow each other down. So the pools of a machine announce by the
-  names of abstract sockets which cores they use; such a name is free again when its process
+  Two programs that share a core slow each other down. The pools of a machine therefore announce by
+  the names of abstract sockets which cores they use; such a name is free again when its process
   ends, however it ends.
 
   Args:

@@ -151,7 +151,7 @@ def extract_message(execution: sandbox.Execution, verdict: records.Verdict) -> s
   return message[-_MAX_MESSAGE_CHARACTERS:]
 
 
-# By strict verdict: why LiveCodeBench may accept the program.
+# Why LiveCodeBench may accept the program, keyed by the strict verdict.
 _REASONS_TO_ACCEPT = {
     _V.WRONG_ANSWER: 'compares rows of numbers as decimals and values by ==',
     _V.TIME_LIMIT: 'measures wall time, by an alarm that a program can stop',

@@ -21,7 +21,7 @@ from valley_jax.execution.confinement import sandbox
 from valley_jax.execution.inside import harness
 
 _V, _M = records.Verdict, records.Mode
-_MAX_REPEATS = 3  # Of a test whose verdict may be the machine's fault.
+_MAX_REPEATS = 3  # Repeats of a test whose verdict may be the machine's fault.
 _SLOW_FACTOR = 1.1  # A core is slow if the reference loop takes this many times its best.
 _STARVED_SHARE = 0.1  # A program is starved if it waits longer than this share of the wall time.
 
@@ -44,7 +44,7 @@ class SharedResources:
     self.clock = timing.ReferenceClock()
     self.slots = timing.QuietSlots()
     self.is_closing = threading.Event()
-    self.numbers = itertools.count()  # Of confinements: none is used twice.
+    self.numbers = itertools.count()  # Numbers of confinements; none is used twice.
 
 
 class Worker:
@@ -172,7 +172,7 @@ class Worker:
   def _is_doubtful(self, verdict, execution) -> bool:
     """Returns whether a busy machine, and not the program, may be the reason for a verdict.
 
-    So it is for a program that ended by itself over its CPU limit, one that was stopped while
+    This holds for a program that ended by itself over its CPU limit, one that was stopped while
     this core is slow, and one that was stopped for idling while it waited for a core.
     """
     if verdict is _V.TIME_LIMIT:

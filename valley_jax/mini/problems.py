@@ -8,7 +8,7 @@ The difficulty of a problem is its depth: how many definitions its answer unfold
 distractors stand alone and half build on the chain, so that neither "the definition without a name"
 nor "the name that occurs once" gives the answer away. The program starts with the basic definition,
 the last that is reached from the request: who answers at once must follow the whole chain before
-writing the first condition, who thinks first follows one definition at a time. That gap is what
+writing the first condition, who thinks first follows one definition at a time. This gap is what
 this world is for.
 
 The splits are disjoint for any seeds and sizes: no two share a definition graph (the definitions,

@@ -72,14 +72,14 @@ def write_world(
   """Writes the files of a world; does nothing if they exist.
 
   Args:
-    directory: Where to write; created if absent.
+    directory: Output directory; created if absent.
     num_base: Number of traces that the base student is trained on.
     num_train: Number of the careful teacher's traces.
     num_eval: Number of evaluation problems.
     num_careless: Number of train problems, the first ones, that come with tests and with a trace of
       both teachers; at most `num_train`.
     seed: Seed of everything that is drawn.
-    world: What the problems are like.
+    world: Sizes, seeds and kinds of the problems.
 
   Raises:
     UserError: the directory holds a world of other settings, or the world has too few distinct

@@ -4,8 +4,8 @@ On a CPU mesh both are interpreted: slow, for tests. Each refuses sizes that it 
 
 Splash never reads keys after the last query of a block; keys of other segments are read and masked.
 
-Flash keeps every key and value once for each query head. Of the public packed routes on GPU it is
-the one that honours segments, is part of JAX from 0.10 to 0.12, and can be interpreted without a
+Flash keeps every key and value once for each query head. Among the public packed routes on GPU it
+is the one that honours segments, is part of JAX from 0.10 to 0.12, and can be interpreted without a
 GPU. Others, once measured on a GPU (`benchmarks/attention.py`):
 
     tokamax.dot_product_attention with Mask(k_start=..., is_causal=True): a segment's first

@@ -83,7 +83,7 @@ class HfTensor:
   def their_spec(self) -> P:
     """How their tensor is cut if each device is to keep what it needs."""
     axis = dict(zip(self.letters, self.spec, strict=True))
-    # Of letters that are flattened together only the first may be cut.
+    # Where letters are flattened together, only the first may be partitioned.
     assert not [a for g in self.groups.split() for a in g[1:] if axis[a]]
     return P(*(axis[group[0]] for group in self.groups.split()))
 
@@ -104,7 +104,7 @@ class HfTensor:
 def is_without_wrapper(names: Collection[str]) -> bool:
   """Says whether a decoder was saved without what is around it.
 
-  So are embedding models: `embed_tokens.weight`, not `model.embed_tokens…`.
+  Embedding models are saved like this: `embed_tokens.weight`, not `model.embed_tokens…`.
   """
   return 'embed_tokens.weight' in names
 

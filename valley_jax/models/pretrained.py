@@ -113,9 +113,9 @@ def _check_shapes(
 def _choose_row_axes(tensor: hf_weights.HfTensor) -> tuple[list[str], list[str]]:
   """Returns along which axes rows are cut for reading: to exchange, to gather.
 
-  Rows are contiguous in a file, columns are not. So a process reads whole rows, cut along all of
-  the mesh's axes that divide them; the devices exchange the rest. The axes that the tensor is to be
-  cut along come first.
+  Rows are contiguous in a file, columns are not. A process therefore reads whole rows, cut along
+  all of the mesh's axes that divide them; the devices exchange the rest. The axes that the tensor
+  is to be cut along come first.
   """
   mesh = jax.sharding.get_abstract_mesh()
   lasting = [axis for axis in tensor.their_spec if axis]

@@ -4,7 +4,7 @@ Slots are filled to different lengths, and what comes after a slot's length is n
 keys and values is nearly all of the time, so they are stored in the order in which they are read: J
 is K x H, the heads of a token side by side. Queries are spread: N rows for K x G heads, each at its
 own head's part of J and 0 elsewhere, so that all heads of a slot are one product of two matrices.
-That multiplies K times as much as it must, which is cheap where memory is waited for.
+The product multiplies K times as much as needed, which is cheap where memory is the bottleneck.
 
 What computes it depends on the mesh's devices:
 

@@ -2,7 +2,7 @@
 
 The model is a decoder of those in `models`, as Qwen3-Embedding is: config.json, *.safetensors and
 the tokenizer's files. A text's vector is the hidden state of its last token, or the mean of all, as
-1_Pooling/config.json of sentence-transformers says; without that file the mean. So a student that
+1_Pooling/config.json of sentence-transformers says; without that file the mean. A student that
 was exported serves too, though it was not trained for this. Encoders (BERT and its kin, whose
 attention looks ahead) are not computed here, and are refused.
 """

@@ -53,7 +53,7 @@ def describe_train_state(
 
   Args:
     student: Sizes of the model.
-    program: What trains it.
+    program: Optimiser, loss and compiled step of the run.
     dtype: Dtype of the computation, and of the parameters that LoRA freezes.
   """
   params = parameters.abstract_params(student)

@@ -32,7 +32,7 @@ def open_checkpointer(
   Args:
     workdir: A directory, or gs://BUCKET/PATH.
     keep: Number of the latest steps that are kept.
-    keep_every: Of the other steps, multiples of this are kept; 0: none.
+    keep_every: Older steps that are multiples of this are kept as well; 0: none.
 
   Raises:
     UserError: the last save has failed, see `save_checkpoint`.

@@ -61,8 +61,8 @@ def get_filters_group() -> dict[str, Any]:
       parses=True,  # The program parses.
       characters=(),  # (min, max) of the response; for tokens see `data`.
       loop_characters=0,  # Refuses this many characters of one repeated phrase; such as 2000.
-      languages=(),  # Of programs: python, c, cpp17, cpp20.
-      judgement=(),  # Of the program: right, wrong, unknown.
+      languages=(),  # Languages of programs: python, c, cpp17, cpp20.
+      judgement=(),  # Label of the program: right, wrong, unknown.
       pass_rate=(),  # (min, max) share of tests passed.
       licenses=(),  # Only these, such as cc-by-4.0.
       sources=(),  # Only questions of these sets, such as taco.
@@ -86,7 +86,7 @@ def get_duplicates_group() -> dict[str, Any]:
       trace_min_words=50,  # and shorter traces within their question.
       num_hashes=128,  # Hashes of a text, a byte each; more: better estimates.
       bands=16,  # Some 20 bytes each; more: fewer duplicates are missed.
-      seed=1,  # Of the hashes.
+      seed=1,  # Seed of the hashes.
   )
 
 
@@ -100,7 +100,7 @@ def get_contamination_group() -> dict[str, Any]:
       aligned=0.8,  # Share of words in order, with other variables; 0: off.
       aligned_min_words=16,  # Without the phrases that many problems share.
       model='',  # Directory of an embedding model; '': off.
-      cosine=0.7,  # Of embeddings, as in OpenCodeReasoning.
+      cosine=0.7,  # Cosine of embeddings, as in OpenCodeReasoning.
   )
 
 
@@ -157,7 +157,7 @@ def get_watch_group() -> dict[str, Any]:
       held_out_every=100,  # Steps; and at the end.
       prompts=16,  # Problems that are sampled as training goes on; 0: none.
       prompts_every=100,
-      num_samples=1,  # Of each problem.
+      num_samples=1,  # Samples of each problem.
       max_new_tokens=8192,
       judge=False,  # Judge the samples' programs, as `execute` does.
       copy_params=True,  # Sample fast from a copy; False: slower, in little memory.
@@ -180,9 +180,9 @@ def get_sample_group() -> dict[str, Any]:
       dtype='bfloat16',
       tp=1,  # Parts of the heads; the other devices share the slots.
       stages=(8192, 16_384),  # Positions of a slot, ahead of the longest stage.
-      num_slots=0,  # Of the first stage; 0: as many as fit the memory.
+      num_slots=0,  # Slots of the first stage; 0: as many as fit the memory.
       chunk_len=64,  # Steps on the device between two looks of the host.
-      prefill_tokens=8192,  # Of one call, padding included.
+      prefill_tokens=8192,  # Tokens of one call, padding included.
       resume='exact',  # From the last stage; or fast: from the last flush.
       flush_seconds=60.0,  # Between two flushes of the samples that are under way.
       # The address of a server that samples instead, such as http://HOST:8000/v1. The fields below
@@ -191,8 +191,8 @@ def get_sample_group() -> dict[str, Any]:
       model='',  # Its name on the server; '': the only one.
       seeded=True,  # Send a seed with each request, if the server accepts seeds.
       concurrency=64,  # Requests under way at a time.
-      timeout_seconds=3600.0,  # Of a whole sample.
-      retries=8,  # Of one request, before the run ends.
+      timeout_seconds=3600.0,  # Limit for a whole sample.
+      retries=8,  # Retries of one request before the run ends.
   )
 
 
@@ -200,7 +200,7 @@ def get_judge_fields() -> dict[str, Any]:
   """How programs are judged and scored; these fields are not in a group."""
   return dict(
       cpu_seconds=10.0,  # For problems that state no limit.
-      multipliers=dict(python=1.0, cpp17=1.0, cpp20=1.0),  # Of a CPU limit.
+      multipliers=dict(python=1.0, cpp17=1.0, cpp20=1.0),  # Factors of the CPU limit.
       profile='strict',  # Or lcb_compat, LiveCodeBench's grader.
       all_tests=False,  # False: stop at the first test that fails.
       tier='',  # The isolation that must hold: T0, T1, T2; '': the strongest.
@@ -208,7 +208,7 @@ def get_judge_fields() -> dict[str, Any]:
       num_workers=0,  # 0: one a core.
       ray='',  # 'local' or a cluster's address: judge by Ray.
       cache='',  # A directory for verdicts and binaries; '': no cache.
-      ks=(1,),  # Of pass@k.
+      ks=(1,),  # Every k of pass@k.
       num_bootstrap=10_000,
   )
 
@@ -218,10 +218,10 @@ def get_mini_world_group() -> dict[str, Any]:
   return dict(
       num_base=12_000,  # Problems of the base student's own training.
       num_train=4_096,  # Traces; the sizes are subsets of them.
-      num_problems=256,  # Of the evaluation.
+      num_problems=256,  # Problems of the evaluation.
       num_judged=256,  # Programs of each teacher to label by execution.
       vocab_size=640,
-      epochs=1,  # Of the base student.
+      epochs=1,  # Epochs of the base student.
       learning_rate=3e-3,
       seed=0,
   )

@@ -23,7 +23,7 @@ def answer_help(needs_workdir: bool = True) -> None:
   text that a user of the command sees. A subcommand, such as `shard inspect`, answers for itself.
 
   Args:
-    needs_workdir: As for `run`.
+    needs_workdir: Whether there is a flag `--workdir`.
   """
   arguments = sys.argv[1:]
   if {'--help', '-help', '--helpshort'}.isdisjoint(arguments) or arguments[0][0] != '-':

@@ -95,7 +95,7 @@ class PreemptionNotice:
 
   def _receive(self, *unused_signal_and_frame) -> None:
     self._is_given = True
-    self._restore_handler()  # So that a second signal ends the process as usual.
+    self._restore_handler()  # Now a second signal ends the process as usual.
 
   def _restore_handler(self) -> None:
     if self._previous_handler is not None:

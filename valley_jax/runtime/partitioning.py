@@ -45,7 +45,7 @@ def _arrange_devices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) 
         devices,
         allow_split_physical_axes=True,
     )
-  if is_tpu:  # By the torus. Others: in the order in which they come.
+  if is_tpu:  # Follow the torus; other platforms keep the order of the devices.
     return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
   return np.asarray(devices).reshape(sizes)
 

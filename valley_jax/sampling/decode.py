@@ -151,7 +151,7 @@ def prefill_slots(
     length_B: Lengths without padding.
     targets: The slots that each row goes to.
     seed: Seed of all samples.
-    numbers: What makes each sample's key.
+    numbers: The numbers that each sample's key is folded from.
   """
   ends = {name: x for name, x in params.items() if name != 'blocks'}
   x_BLD = embed_prompts(student, slots.cache.k_BMJ[0].dtype, ends, tokens_BL)
@@ -189,7 +189,8 @@ def decode_chunk(
     tempered, [chunk_len, 2, slots]. The last two are on every device, since each process of a run
     has to know what all slots drew.
   """
-  # By shard_map: rejection sampling loops, and devices must not wait for one another's loops.
+  # In shard_map, because rejection sampling loops, and devices must not wait for one another's
+  # loops.
   draw = jax.shard_map(
       functools.partial(methods.draw_tokens, method),
       in_specs=(cache_lib.ROWS, cache_lib.SLOTS),

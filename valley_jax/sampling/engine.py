@@ -58,7 +58,7 @@ class Engine:
       stages: From short slots to those that the longest sample fits into.
       end_token: Token that ends a sample and is not part of it.
       max_new_tokens: Tokens at which a sample is truncated: finish reason `length`.
-      stops: What else ends a sample.
+      stops: Strings and loops that end a sample.
     """
     self._settings, self._stages = settings, tuple(stages)
     self._end_token, self._max_new_tokens = end_token, max_new_tokens

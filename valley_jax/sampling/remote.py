@@ -5,8 +5,9 @@
     python -m valley_jax.sample ... --config.sample.server=http://HOST:8000/v1
 
 Tried with vLLM 0.32. One HTTP request is one sample: token ids in, token ids out, and a seed made
-of (seed, problem, index). So a sample depends on the server, its version and its load, but not on
-the order. `--generation-config vllm` keeps the server from applying the checkpoint's own defaults.
+of (seed, problem, index). A sample therefore depends on the server, its version and its load, but
+not on the order. `--generation-config vllm` keeps the server from applying the checkpoint's own
+defaults.
 
 What the server does is learnt from one request of one token before the first sample, and recorded
 (`ServerFacts`); an answer that later differs is an error. `openai.AsyncOpenAI` repeats a request to

@@ -164,7 +164,7 @@ class Sample:
       tokens: The tokens drawn next.
       limit: Number of tokens at which a sample is truncated.
       end_tokens: Tokens that end the sample and are not part of it.
-      stops: What else ends it.
+      stops: Strings and loops that end it.
 
     Returns:
       How many of the tokens count, including an end token.

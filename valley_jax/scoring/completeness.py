@@ -2,7 +2,7 @@
 
 A sample that is missing, judged twice, judged on another program than today's, or that our own
 judge failed on is not a wrong answer: an average over what happens to be present would look like a
-score. So each of these is an error that names its remedy.
+score. Each of these is therefore an error that names its remedy.
 
 What a verdict depends on is hashed: every row of judgements.jsonl has the digest
 
@@ -37,7 +37,7 @@ def collect_unique(
   Args:
     pairs: May be an iterator that computes the values of a large file row by row.
     source: The file, for the message.
-    remedy: What the message advises.
+    remedy: Advice at the end of the message.
 
   Raises:
     UserError: a key occurs twice.
@@ -60,7 +60,7 @@ def check_samples(
 
   Args:
     problem_ids: The problems that are scored.
-    judgements: By key.
+    judgements: Judgements by key.
     written: The keys of the completions, or of the submissions.
     num_samples: The n that the config asks for; None takes it from the judgements.
 
@@ -107,7 +107,7 @@ def check_digests(
   """Checks that all judgements are of today's programs and tests, and by the same rules.
 
   Args:
-    judgements: By key.
+    judgements: Judgements by key.
     program_digests: Today's hashes of programs, for every key.
     problem_digests: Today's hashes of problems by id, for every problem.
 
@@ -185,7 +185,7 @@ def digest_rules(settings: settings_lib.Settings) -> str:
 class Digester:
   """Computes digests of judgements by fixed problems and rules."""
 
-  problem_digests: dict[str, str]  # By problem id.
+  problem_digests: dict[str, str]  # Keys are problem ids.
   rules_digest: str
 
   @classmethod

@@ -24,7 +24,7 @@ from valley_jax.training import optimizer as optimizer_lib
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
-# By name, a sum over tokens and its denominator, to be reported as a mean.
+# Sums over tokens with their denominators, keyed by metric; reported as means.
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
 # loss_fn(params, micro_batch) -> (sum to be minimised, what to report); `loss` is among the latter,
 # and its denominator counts the supervised tokens.
@@ -90,7 +90,7 @@ class TrainState(NamedTuple):
 
   step: jax.Array  # Steps done, int32.
   params: Any
-  opt_state: Any  # Of the parameters that learn: with LoRA not of all.
+  opt_state: Any  # State of the parameters that learn; with LoRA not all of them.
 
 
 class TrainProgram(NamedTuple):

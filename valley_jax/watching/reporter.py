@@ -71,7 +71,7 @@ class SlowStepDetector:
 
   def __init__(self):
     self._seconds: collections.deque[float] = collections.deque(maxlen=_PACE_STEPS)
-    self.num_slow = 0  # So far.
+    self.num_slow = 0  # Slow steps until now.
 
   def add_step(self, seconds: float) -> float | None:
     """Returns how many medians a slow step took, None if it was not slow."""

@@ -246,7 +246,7 @@ def build_watch(
   """Returns the watch of a run that continues after `num_done` steps.
 
   Args:
-    settings: What to look at.
+    settings: The watch settings of the run.
     workdir: Directory of metrics, TensorBoard's files and the profile.
     shards: Shards that the run reads.
     held_out: Rows of the shards that are held out.

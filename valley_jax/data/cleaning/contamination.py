@@ -133,7 +133,7 @@ def _cut_common_passage(one: texts.Statement, other: texts.Statement, n: int) ->
   best = 0, 0
   for i, is_present in enumerate(present):
     start, length = (start, length + 1) if is_present else (i + 1, 0)
-    best = max(best, (length, -start))  # Of equally long passages, the first.
+    best = max(best, (length, -start))  # The first among equally long passages.
   length, start = best[0], -best[1]
   return one.cut_passage(start, start + length + n - 1 if length else start)
 
@@ -189,10 +189,10 @@ class Contamination:
     self._phrases = _find_phrases(masked)
     own = [self._drop_phrases(statement) for statement in masked]
     self._codes = [texts.hash_words(x.words).astype(np.uint32) for x in own]
-    # Of 4 words, since variables that were renamed leave few longer runs.
+    # Runs of 4 words, since variables that were renamed leave few longer runs.
     masked_runs = {row: _hash_different_runs(x.words, _RUN) for row, x in enumerate(own)}
     self._masked_runs = _RunIndex(masked_runs, len(self._ids))
-    self._matches: dict[int, Match | None] = {}  # By the question's hash.
+    self._matches: dict[int, Match | None] = {}  # Keys are hashes of questions.
     self._embed = embed
     if embed and self._texts:
       self._vectors_PD = _normalise_rows(embed(self._texts))

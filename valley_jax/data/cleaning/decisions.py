@@ -78,8 +78,8 @@ class Decision(records.Record, omit_defaults=True):
 class Counts:
   """How many traces each source had, and what became of them."""
 
-  read: dict[str, int]  # By source.
-  refused: dict[str, list[str]]  # By reason: the first ids.
+  read: dict[str, int]  # Rows of each source.
+  refused: dict[str, list[str]]  # The first ids for each reason.
   num_refused: dict[str, int]
   num_kept: int = 0
 
@@ -148,7 +148,7 @@ def _look_at_batch(look: LookFunction, batch: Sequence[_Numbered]) -> list[Any]:
     try:
       results.append(look(trace))
     except Exception as e:
-      # Of this type, since not every error can be pickled on its way out of a process.
+      # Always a RuntimeError, since not every error can be pickled to leave a process.
       cause = f'{type(e).__name__}: {e}'
       raise RuntimeError(f'Trace {trace.trace_id} broke a look: {cause}') from e
   return results
@@ -225,7 +225,7 @@ class Look(NamedTuple):
   """What any process can compute of a trace alone; most of the work of a decision."""
 
   refusal: Refusal | None = None
-  sketch: minhash.Sketch | None = None  # Of the response; None if the trace is refused.
+  sketch: minhash.Sketch | None = None  # Sketch of the response; None if the trace is refused.
 
 
 def look_at_trace(

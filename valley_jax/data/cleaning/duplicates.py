@@ -1,6 +1,6 @@
 """Finds repeated traces, and questions that have two problem ids.
 
-Of each group of duplicates the first one that is kept stays, in the order of the sources, which is
+The first trace of each group of duplicates stays, in the order of the sources, which is
 the order of the calls of `check_trace`.
 
 Traces. Two responses are duplicates if they are equal but for white space (exact), or if the
@@ -52,7 +52,7 @@ class Duplicate:
   """The trace that another one repeats."""
 
   kind: Kind
-  trace_id: str  # Of the first of the group.
+  trace_id: str  # The first trace of the group.
   similarity: float  # 1: equal; otherwise an estimate of Jaccard's.
   problem_id: str = ''  # New problem id of the repeating trace; '': it is refused.
 

@@ -17,7 +17,7 @@ one trace alone, and refuses it or not:
     sources           the question is from one of these sets
     not_splits        the question is from none of these splits, such as test
 
-All of them look at structure. That a word occurs somewhere, such as `pass` in a program or <think>
+All of them look at structure. A word that occurs somewhere, such as `pass` in a program or <think>
 in the question, refuses nothing.
 """
 
@@ -211,7 +211,7 @@ def does_program_parse(source: str, language: str) -> bool:
 
 
 def _does_python_parse(source: str) -> bool:
-  """By the grammar of this interpreter, as in the judge."""
+  """Uses the grammar of this interpreter, as the judge does."""
   try:
     with warnings.catch_warnings(action='ignore'):  # '\d' warns, which is no error.
       ast.parse(source)

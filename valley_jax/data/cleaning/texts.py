@@ -30,7 +30,7 @@ import numpy as np
 
 # All of ASCII that is neither letter nor digit parts words.
 _SEPARATORS = bytes(c if c >= 128 or chr(c).isalnum() else ord(' ') for c in range(256))
-# So do typographic signs: dashes, quotes, arrows, mathematics, full stops.
+# Typographic signs separate words, too: dashes, quotes, arrows, mathematics, full stops.
 _SIGNS = re.compile('[\u00a0-\u00bf\u00d7\u00f7\u2000-\u2bff\u3000-\u303f]')
 # Scripts without spaces: a character is a word.
 _IDEOGRAMS = '\u3040-\u30ff\u3400-\u9fff'

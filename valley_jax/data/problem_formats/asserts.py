@@ -137,7 +137,7 @@ class LeetCodeRow(msgspec.Struct):
   prompt: str
   test: str
   meta: _LeetCodeMeta
-  start_time: int | None = None  # Of the contest, seconds since 1970.
+  start_time: int | None = None  # When the contest started, seconds since 1970.
 
 
 def convert_leetcode_row(

@@ -189,7 +189,7 @@ def build_manifest(
   Args:
     directory: Directory of the shards.
     sources: The sources of traces, each FORMAT:PATH.
-    settings: What the shards depend on; the manifest begins with these.
+    settings: Every setting that the shards depend on; the manifest begins with these.
     tokenizer: The tokenizer of the shards.
     prompt: The texts in which questions were put.
   """

@@ -42,7 +42,7 @@ _LABELS = (
     'source',
     'teacher',
 )
-_COLUMNS = (*_LABELS, 'num_tokens', 'num_supervised')  # Of a sidecar.
+_COLUMNS = (*_LABELS, 'num_tokens', 'num_supervised')  # Columns of a sidecar.
 
 
 class TokenKind(enum.IntEnum):

@@ -19,8 +19,8 @@ Chats have `messages` with roles:
 
 The last turn is the teacher's. Its thinking is inline (`<think>`) or apart, as
 `reasoning_content` or `reasoning`. A system message is left out: it says how the teacher was
-asked, not what. So is the prompt that codeforces-cots puts around a statement, whose parts are
-columns of their own.
+asked, not what. The same holds for the prompt that codeforces-cots puts around a statement, whose
+parts are columns of their own.
 """
 
 from typing import Any
@@ -181,7 +181,7 @@ class ChatRow(msgspec.Struct):
 class CodeforcesCotsRow(ocr.CodeforcesStatement, kw_only=True):
   """The columns of codeforces-cots that a trace needs."""
 
-  id: str  # Of the problem, which has up to five rows.
+  id: str  # Id of the problem, which has up to five rows.
   messages: list[Message]
 
 

@@ -25,7 +25,7 @@ class Ocr1Row(msgspec.Struct):
   Rows of its split_1 have `index`, and their input is "-".
   """
 
-  id: str  # Of the question, which has many rows.
+  id: str  # Id of the question, which has many rows.
   input: str
   output: str
   dataset: str

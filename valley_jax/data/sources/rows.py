@@ -18,7 +18,7 @@ import msgspec
 from valley_jax import records
 from valley_jax.data.sources import files
 
-MAX_BYTES = 1 << 26  # Of a line: far above any trace, far below the memory.
+MAX_BYTES = 1 << 26  # Longest line: far above any trace, far below the memory.
 _BATCH = 32  # Rows of a Parquet file.
 _BUFFER = 1 << 20  # Bytes that are read from a Parquet file at once.
 _MAX_SHOWN = 1000  # Bytes of a bad row that go into the quarantine.
@@ -233,7 +233,7 @@ def _read_row_groups(
 
   number = end = 0
   for group in range(table.num_row_groups):
-    # By the metadata, so that the numbers after a damaged group stay right.
+    # Taken from the metadata, so that the numbers after a damaged group stay right.
     number, end = end, end + table.metadata.row_group(group).num_rows
     try:
       for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):

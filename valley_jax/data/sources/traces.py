@@ -37,7 +37,7 @@ from valley_jax.data.sources import files
 from valley_jax.data.sources import ocr
 from valley_jax.data.sources import rows
 
-MAX_CHARS = 4_000_000  # Of question and response: a million tokens.
+MAX_CHARS = 4_000_000  # Question and response together: a million tokens.
 _MAX_LABEL_CHARS = 1000
 _TEXTS = ('question', 'response')
 _LABELS = tuple(

@@ -87,7 +87,7 @@ def _choose_greedily(
 ) -> list[int]:
   """Repeatedly adds the text whose least value to the texts already chosen is largest.
 
-  That least value only falls as more texts are chosen, so a text whose old value is not the largest
+  The least value only falls as more texts are chosen, so a text whose old value is not the largest
   need not be compared with the newer choices; this saves most of the comparisons and changes
   nothing. Among equals the first text wins.
   """

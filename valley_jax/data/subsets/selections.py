@@ -120,7 +120,7 @@ def _select_random(context: _Context, rows: Rows, number: int) -> Rows:
 def _rank_by_salted_hash(context: _Context, salt: str) -> dict[int, int]:
   """Returns each row's rank by another hash than that of nested subsets.
 
-  By the same hash, the first trace of a large group would also be among the first of all, and a
+  With the same hash, the first trace of a large group would also be among the first of all, and a
   `random` that follows would prefer large groups.
   """
   ranked = drawing.order_by_hash(context.table.ids, f'{salt}:{context.seed}')

@@ -9,7 +9,7 @@ joined bytes are not the text (a normaliser changed it, or the tokenizer is not 
 `WordEncoder` finds the token ids, by a memory of words. A byte-level BPE tokenizer cuts text into
 words by a pattern, and then merges bytes within each word. Nearly all of the time of `tokenizers`
 goes into the cutting, and words recur again and again. Here a regular expression cuts, and the
-tokenizer's own model is asked once for the ids of each word. That both cut alike is certain only
+tokenizer's own model is asked once for the ids of each word. Both are certain to cut alike only
 for characters that all patterns treat alike, so:
 * the known patterns (`_PATTERNS`) are rewritten for ASCII;
 * the text around any other character, between two places where each pattern cuts (between a letter

@@ -2,9 +2,9 @@
 
 The prompt is the template's own, up to where the student begins to write. What the student writes
 is not: many templates are made for chat histories, and remove thinking (R1-distill), add it anew
-(Qwen3) or strip white space (Llama 3). So a training text is prompt + response + end-of-turn token,
-with the response unchanged, and the template renders it only to check that its frame and its answer
-are the same.
+(Qwen3) or strip white space (Llama 3). A training text is therefore prompt + response + end-of-turn
+token, with the response unchanged, and the template renders it only to check that its frame and its
+answer are the same.
 
 If a prompt already opens `<think>`, the response continues it: its own `<think>` is not written
 twice. docs/templates.md has a table of the families.

@@ -69,7 +69,7 @@ def _mount_binds(binds: tuple[tuple[str, str], ...], closed: str) -> tuple[tuple
     check_call(libc.mount(*arguments, None), f'mount {source} on {target}')
 
   check_call(libc.unshare(_CLONE_NEWNS), 'unshare(CLONE_NEWNS)')
-  mount_path('none', '/', '', _MS_REC | _MS_PRIVATE)  # So that the host does not see the mounts.
+  mount_path('none', '/', '', _MS_REC | _MS_PRIVATE)  # The host must not see the mounts.
   mount_path('tmpfs', _MOUNT_POINT, 'tmpfs', 0)
   mounted_binds = []
   for source, target in binds:

@@ -18,8 +18,8 @@ MAX_PROCESSES = 64  # Per test, threads included.
 _OWN_PROCESSES = 8  # Room for bubblewrap and the supervisor.
 _REMOVE_SECONDS = 2.0  # How long a group of a killed sandbox may take to become empty.
 _CONTROLLERS = ('memory', 'pids', 'cpuacct')
-# By hierarchy version: the files that set the memory limit, count kills for lack of memory, and
-# tell the CPU time of all processes.
+# For each hierarchy version, the files that set the memory limit, count kills for lack of memory,
+# and tell the CPU time of all processes.
 _MEMORY = {1: 'memory.limit_in_bytes', 2: 'memory.max'}
 _KILLS = {1: 'memory.oom_control', 2: 'memory.events'}
 _USAGE = {1: 'cpuacct.usage', 2: 'cpu.stat'}

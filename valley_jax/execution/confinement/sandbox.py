@@ -238,7 +238,7 @@ class Sandbox:
       while self._cgroup and not _poll_stream(self._stdout, select.POLLIN, 0.1):
         cpu_seconds = self._cgroup.read_cpu_seconds() - before
         if cpu_seconds > self._limits['cpu_us'] / 1e6 + _SUPERVISOR_SECONDS:
-          self.kill()  # By children that nobody waited for: they are in no /proc.
+          self.kill()  # Children that nobody waited for passed it: they are in no /proc.
           self.is_dirty = True
           return Execution(stopped=StopReason.CPU, cpu_seconds=cpu_seconds)
         if time.monotonic() > deadline:

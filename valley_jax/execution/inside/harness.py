@@ -66,7 +66,7 @@ def run_binary(argv: tuple[str, ...]) -> None:
   except OSError as e:
     os.write(2, f'The program cannot be started: {e}'.encode())
     if e.errno in (errno.EACCES, errno.EPERM):
-      raise  # By our own walls, so it is our failure.
+      raise  # Our own walls did it, so it is our failure.
     os._exit(126)
 
 

@@ -92,7 +92,7 @@ def run_stdin(sources: tuple[str, ...]) -> None:
   printed, lines = io.StringIO(), iter(text.split('\n'))
   try:
     method = _load_module(_wrap_in_function(sources[-1])).wrapped_function
-    # Of `from sys import stdin` the program has this object; `sys.stdin` becomes another one.
+    # `from sys import stdin` gave the program this object; `sys.stdin` becomes another one.
     sys.stdin.read = lambda *unused: text
     sys.stdin.readlines = lambda *unused: text.split('\n')
     sys.stdin.readline = lambda *unused: next(lines)

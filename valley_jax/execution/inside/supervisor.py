@@ -23,7 +23,7 @@ import time
 import harness
 import monitor
 
-_MAX_CODE_BYTES, _MAX_ERROR_BYTES = 64 << 20, 4096  # Of compiled Python, of a syntax error.
+_MAX_CODE_BYTES, _MAX_ERROR_BYTES = 64 << 20, 4096  # Compiled Python, a syntax error.
 # Imported before the fork if the program names them: once, not at each test.
 _PRELOADED = (
     'numpy', 'array', 'bisect', 'collections', 'copy', 'dataclasses',
@@ -165,7 +165,7 @@ class Supervisor:
       os.setsid()
       os.chdir(self.scratch[0])
       harness.set_kernel_limits(limits)
-      harness.set_dumpable(1)  # So that the monitor sees what its processes share.
+      harness.set_dumpable(1)  # Lets the monitor see what its processes share.
       if self.confine:
         rights = self.confine.WRITE if limits['may_write'] else self.confine.READ
         self.confine.restrict_files([*self.paths, (self.scratch[0], rights)], self.is_required)
