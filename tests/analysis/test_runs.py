@@ -1,22 +1,11 @@
 """Samples to read are of all kinds, and are cut without hiding it."""
 
-from valley_jax import records
+from tests import rows as rows_lib
 from valley_jax.analysis import runs
 
 
 def _make_judgement(name, verdict):
-  return records.Judgement(
-      problem_id=name,
-      sample_index=0,
-      verdict=records.Verdict(verdict),
-      tests_passed=0,
-      num_tests=1,
-      first_failed=None,
-      cpu_seconds=0.0,
-      wall_seconds=0.0,
-      memory_mib=0.0,
-      tier='T0',
-  )
+  return rows_lib.make_judgement(name, 0, verdict)
 
 
 def test_a_rare_verdict_is_shown_beside_a_common_one():

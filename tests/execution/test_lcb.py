@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from valley_jax import records
+from tests import rows
 from valley_jax.execution import checkers
 from valley_jax.execution import verdicts
 
@@ -224,11 +224,7 @@ def test_tags_tell_tuples_and_keys_apart():
 
 
 def build_judgement(verdict, message=''):
-  return records.Judgement(
-      problem_id='p', sample_index=0, verdict=records.Verdict(verdict),
-      tests_passed=0, num_tests=1, first_failed=0, cpu_seconds=0.0,
-      wall_seconds=0.0, memory_mib=0.0, tier='T0', message=message,
-  )  # fmt: skip
+  return rows.make_judgement('p', 0, verdict, first_failed=0, message=message)
 
 
 @pytest.mark.parametrize(

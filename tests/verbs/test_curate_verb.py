@@ -5,6 +5,7 @@ import json
 import pytest
 
 from configs import distill
+from tests import rows
 from tests import tiny
 from valley_jax import curate
 from valley_jax import jsonl
@@ -29,21 +30,6 @@ def _trace(question, number):
   )
 
 
-def _judgement(question, index, verdict):
-  return records.Judgement(
-      problem_id=question,
-      sample_index=index,
-      verdict=verdict,
-      tests_passed=0,
-      num_tests=1,
-      first_failed=None,
-      cpu_seconds=0.0,
-      wall_seconds=0.0,
-      memory_mib=0.0,
-      tier='T0',
-  )
-
-
 def _config(world, **curate_fields):
   c = distill.get_config('mini,traces_per_question=3').unlock()
   c.shards = f'{world}/shards'
@@ -60,8 +46,10 @@ def world(tmp_path_factory):
   jsonl.write_rows(path / 'traces.jsonl', traces)
   shard.shard(tiny.config(path, data={'max_len': 200}), str(path))
   verdicts = [records.Verdict.WRONG_ANSWER, records.Verdict.ACCEPTED]
-  rows = [_judgement(q, i, verdicts[i < SOLVED[q]]) for q in SOLVED for i in range(4)]
-  jsonl.write_rows(path / 'judgements.jsonl', rows)
+  judgements = [
+      rows.make_judgement(q, i, verdicts[i < SOLVED[q]]) for q in SOLVED for i in range(4)
+  ]
+  jsonl.write_rows(path / 'judgements.jsonl', judgements)
   return path
 
 

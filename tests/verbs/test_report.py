@@ -9,6 +9,7 @@ import ml_collections as mlc
 import pytest
 
 from tests import forked
+from tests import rows
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import report
@@ -67,17 +68,8 @@ def _write_run(root, num_traces, seed, correct, text='<think>a</think>b', subset
         )
     )
     judgements.append(
-        records.Judgement(
-            problem_id=f'p{i}',
-            sample_index=0,
-            verdict=records.Verdict('AC' if c else 'WA'),
-            tests_passed=c,
-            num_tests=1,
-            first_failed=None if c else 0,
-            cpu_seconds=0.0,
-            wall_seconds=0.0,
-            memory_mib=0.0,
-            tier='T0',
+        rows.make_judgement(
+            f'p{i}', 0, 'AC' if c else 'WA', tests_passed=c, first_failed=None if c else 0
         )
     )
   jsonl.write_rows(run / 'completions.jsonl', completions)

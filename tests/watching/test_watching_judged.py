@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import leftovers
+from tests import rows
 from tests import tiny
 from valley_jax import jsonl
 from valley_jax import records
@@ -133,18 +134,11 @@ def _failing_at(*keys):
   def judge_all(pairs):
     for problem, submission in pairs:
       failed = records.sample_key(submission) in keys
-      yield records.Judgement(
-          problem_id=problem.problem_id,
-          sample_index=submission.sample_index,
-          verdict=records.Verdict('IE' if failed else 'AC'),
+      yield rows.make_judgement(
+          problem.problem_id,
+          submission.sample_index,
+          'IE' if failed else 'AC',
           message='no space left' if failed else '',
-          tests_passed=0,
-          num_tests=1,
-          first_failed=None,
-          cpu_seconds=0.0,
-          wall_seconds=0.0,
-          memory_mib=0.0,
-          tier='T1',
           profile=records.Profile.STRICT,
       )
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from valley_jax import records
+from tests import rows
 from valley_jax.data.subsets import curation
 
 TEXTS = st.lists(st.text('ab', max_size=6), min_size=1, max_size=7)
@@ -95,25 +95,10 @@ def test_tokens_are_compared_one_by_one():
   assert curation.TextDistances([one, other])(0, 1) == 0.25
 
 
-def _judgement(problem_id, sample_index, verdict):
-  return records.Judgement(
-      problem_id=problem_id,
-      sample_index=sample_index,
-      verdict=records.Verdict(verdict),
-      tests_passed=0,
-      num_tests=1,
-      first_failed=None,
-      cpu_seconds=0.0,
-      wall_seconds=0.0,
-      memory_mib=0.0,
-      tier='T0',
-  )
-
-
 def test_a_failure_of_the_judge_is_no_part_of_a_pass_rate():
   verdicts = {'p': ['AC', 'WA', 'IE', 'TLE'], 'q': ['IE'], 'r': ['AC']}
   judgements = [
-      _judgement(name, i, verdict)
+      rows.make_judgement(name, i, verdict)
       for name, of_it in verdicts.items()
       for i, verdict in enumerate(of_it)
   ]

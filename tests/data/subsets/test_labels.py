@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests import rows
 from valley_jax import records
 from valley_jax.data.subsets import labels
 
@@ -31,18 +32,7 @@ def _ask(traces, *problems):
 
 
 def _judgement(verdict, passed=0, sample_index=0):
-  return records.Judgement(
-      problem_id='p',
-      sample_index=sample_index,
-      verdict=verdict,
-      tests_passed=passed,
-      num_tests=4,
-      first_failed=None,
-      cpu_seconds=0.0,
-      wall_seconds=0.0,
-      memory_mib=0.0,
-      tier='T1',
-  )
+  return rows.make_judgement('p', sample_index, verdict, tests_passed=passed, num_tests=4)
 
 
 def _label(*judgements, all_tests=False):
