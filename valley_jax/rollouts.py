@@ -43,8 +43,16 @@ class Rollout:
 
   @property
   def verdict(self) -> records.Verdict:
-    """The verdict of a rollout that has been judged; without a program a compile error."""
-    return self.judgement.verdict if self.judgement else records.Verdict.COMPILE_ERROR
+    """The judge's verdict; a compile error where there is no program.
+
+    Raises:
+      ValueError: there is a program that has not been judged.
+    """
+    if self.source is None:
+      return records.Verdict.COMPILE_ERROR
+    if self.judgement is None:
+      raise ValueError(f'The program of {self.sample.request.key} has not been judged.')
+    return self.judgement.verdict
 
 
 def write_requests(
@@ -96,6 +104,9 @@ def judge_rollouts(
     rollouts: Drawn from `problems`.
     problems: The problems with their tests.
     judge_all: From (problem, submission) pairs to judgements, as `execute` judges.
+
+  Raises:
+    KeyError: `judge_all` left a program without a judgement.
   """
   by_id = {problem.problem_id: problem for problem in problems}
   pairs = []
@@ -109,6 +120,8 @@ def judge_rollouts(
   # Without pairs no pool of sandboxes is started.
   judgements = {records.sample_key(row): row for row in judge_all(pairs)} if pairs else {}
   return [
-      dataclasses.replace(rollout, judgement=judgements.get(rollout.sample.request.key))
+      rollout
+      if rollout.source is None
+      else dataclasses.replace(rollout, judgement=judgements[rollout.sample.request.key])
       for rollout in rollouts
   ]

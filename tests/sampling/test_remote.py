@@ -4,11 +4,13 @@ The server is a process of its own (tests/engine_server.py); what goes wrong is
 a proxy in front of it (tests/faults.py).
 """
 
+import dataclasses
 import signal
 import socket
 import threading
 import time
 
+import ml_collections as mlc
 import pytest
 
 from tests import engine_server
@@ -19,6 +21,7 @@ from valley_jax import jsonl
 from valley_jax import records
 from valley_jax import sample
 from valley_jax.data.tokens import tokenization
+from valley_jax.runtime import config_groups
 from valley_jax.sampling import methods
 from valley_jax.sampling import protocol
 from valley_jax.sampling import remote
@@ -62,14 +65,16 @@ def _rows(workdir):
 
 
 def _sampling(**changes):
-  default = {'method': methods.Greedy(), 'max_new_tokens': 16, 'seed': 0}
-  return settings_lib.SampleSettings(**{**default, **changes})
+  group = mlc.ConfigDict({**config_groups.get_sample_group(), 'temperature': 0.0})
+  settings = settings_lib.SampleSettings.from_config(group, seed=0)
+  return dataclasses.replace(settings, **{'max_new_tokens': 16, **changes})
 
 
 def _server(world, url, sampling=None, **changes):
-  settings = {'concurrency': 4, 'retries': 3, 'timeout_seconds': 60.0, **changes}
+  settings = {'concurrency': 4, 'retries': 3, 'timeout_seconds': 60.0, 'server': url, **changes}
+  group = mlc.ConfigDict({**config_groups.get_sample_group(), **settings})
   return remote.Server(
-      settings_lib.ServerSettings(url=url, **settings),
+      settings_lib.ServerSettings.from_config(group),
       sampling or _sampling(),
       tokenization.load_tokenizer(world / 'hf'),
   )
@@ -368,7 +373,8 @@ def test_the_key_is_sent_and_not_taken_from_the_environment_of_openai(world, url
   monkeypatch.setenv('OPENAI_API_KEY', 'wrong')
   tokenizer = tokenization.load_tokenizer(world / 'hf')
   with faults.run_proxy(url) as proxy:
-    settings = settings_lib.ServerSettings(url=proxy.url)
+    group = mlc.ConfigDict({**config_groups.get_sample_group(), 'server': proxy.url})
+    settings = settings_lib.ServerSettings.from_config(group)
     remote.Server(settings, _sampling(), tokenizer, 'right').learn_facts(_requests(1)[0])
     remote.Server(settings, _sampling(), tokenizer).learn_facts(_requests(1)[0])
   assert proxy.keys == ['Bearer right', 'Bearer none']

@@ -32,15 +32,15 @@ class SampleSettings:
   seed: int
   method: methods.Method
   max_new_tokens: int
-  stop: tuple[str, ...] = ()
-  stop_after: str = ''
-  loop_tokens: int = 0
-  dtype: str = 'bfloat16'
-  tp: int = 1
-  stages: tuple[int, ...] = ()
-  num_slots: int = 0
-  chunk_len: int = 64
-  prefill_tokens: int = 8192
+  stop: tuple[str, ...]
+  stop_after: str
+  loop_tokens: int
+  dtype: str
+  tp: int
+  stages: tuple[int, ...]
+  num_slots: int
+  chunk_len: int
+  prefill_tokens: int
 
   @classmethod
   def from_config(cls, sample: mlc.ConfigDict, seed: int) -> 'SampleSettings':
@@ -83,11 +83,11 @@ class ServerSettings:
   """
 
   url: str
-  model: str = ''
-  seeded: bool = True
-  concurrency: int = 64
-  timeout_seconds: float = 3600.0
-  retries: int = 8
+  model: str
+  seeded: bool
+  concurrency: int
+  timeout_seconds: float
+  retries: int
 
   def __post_init__(self):
     if not self.url.startswith(('http://', 'https://')):

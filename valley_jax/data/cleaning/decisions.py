@@ -99,10 +99,10 @@ def write_decisions(
     directory: Directory of quarantine.jsonl and decisions.jsonl.
     sources: In the order in which they are read.
     read: Yields the traces of a source.
-    decide: Is called for each trace, in order.
-    look: Is computed ahead.
-    report: Is called with 1 for each row that was read, good or bad.
-    num_workers: Processes that look; 0: this one does.
+    decide: Function from a trace and its look to the decision; called in the order of the traces.
+    look: Function of one trace alone, computed ahead; `decide` gets its result.
+    report: Function that is called with 1 for each row that was read, good or bad.
+    num_workers: Number of processes that compute looks; 0 for this one.
 
   Raises:
     RuntimeError: a look failed.
