@@ -103,7 +103,7 @@ def judge_rollouts(
   Args:
     rollouts: Drawn from `problems`.
     problems: The problems with their tests.
-    judge_all: From (problem, submission) pairs to judgements, as `execute` judges.
+    judge_all: Function from (problem, submission) pairs to judgements, as `execute` judges.
 
   Raises:
     KeyError: `judge_all` left a program without a judgement.

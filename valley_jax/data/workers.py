@@ -44,7 +44,7 @@ def map_in_order(
   Args:
     function: The function of one item. It is pickled once for each process and stays there, so it
       may keep what is slow to load.
-    items: In their order. They are pickled, and so are the results.
+    items: Items in order. They are pickled, and so are the results.
     num_workers: Number of processes; 0 for this one.
     traces_per_item: The most traces that an item has, for the message when a worker dies.
 

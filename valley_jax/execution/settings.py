@@ -23,7 +23,7 @@ class Settings:
   Attributes:
     cpu_seconds: The limit of problems that state none.
     multipliers: (language, factor) pairs; the CPU limit is multiplied by the factor.
-    profile: Whose rules decide.
+    profile: The rules that decide.
     tier: 'T0', 'T1' or 'T2'; '' takes the strongest that this machine offers.
     waivers: Names of properties that need not hold (see `probe.py`).
     stop_at_failure: Whether the first test that fails is the last one run.

@@ -237,7 +237,7 @@ class Transformer(nnx.Module):
     Args:
       tokens_BL: Token ids.
       positions_BL: Positions, restarting at 0 in each segment.
-      segments_BL: Which example of a packed row a token belongs to, each a run of neighbours; 0 =
+      segments_BL: Number of the example that a token belongs to, each a run of neighbours; 0 =
         pad.
       dtype: Compute dtype; norms, softmax and RoPE are float32 inside.
       attention: Name of the implementation, as in `attention.py`.

@@ -139,7 +139,7 @@ def measure_decode_chunk(
   Args:
     student: Sizes of the model.
     params: Result of `describe_decode_params`.
-    method: How tokens are drawn.
+    method: Method that draws tokens.
     stage: Number and length of the slots.
     chunk_len: Decoding steps of a chunk.
     dtype: Dtype of the cache.

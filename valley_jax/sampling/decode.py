@@ -180,7 +180,7 @@ def decode_chunk(
     student: Static.
     params: Unstacked, or as they are trained.
     slots: Donated; the cache is written in place.
-    is_live_B: Which slots hold a sample; what the others draw is ignored.
+    is_live_B: True for slots that hold a sample; what the others draw is ignored.
     method: Static. How the next token is drawn.
     chunk_len: Static.
 

@@ -55,7 +55,7 @@ class Engine:
 
     Args:
       settings: Student, method and computation.
-      stages: From short slots to those that the longest sample fits into.
+      stages: Stages from short slots to those that the longest sample fits into.
       end_token: Token that ends a sample and is not part of it.
       max_new_tokens: Tokens at which a sample is truncated: finish reason `length`.
       stops: Strings and loops that end a sample.
@@ -226,7 +226,7 @@ def build_engine(
   """Returns an engine on the current mesh.
 
   Args:
-    settings: How samples are drawn.
+    settings: Settings of sampling.
     student: Sizes of the student.
     params: Its parameters as they are trained, laid out over the mesh.
     tokenizer: The student's tokenizer.

@@ -65,7 +65,7 @@ class DecodeSettings:
   Attributes:
     student: Sizes of the student.
     params: Its parameters, unstacked or as they are trained, on the current mesh.
-    method: How the next token is drawn.
+    method: Method that draws the next token.
     seed: Seed of all samples.
     chunk_len: Decoding steps between two looks of the host.
     prefill_tokens: Least number of tokens of one prefill call, padding included.

@@ -24,7 +24,7 @@ class Stops:
   """What ends a sample besides its end token and its length.
 
   Attributes:
-    decode: From tokens to text; needed where there are strings.
+    decode: Function from tokens to text; needed where there are strings.
     strings: The first of them that is complete ends the sample, and is kept.
     after: Strings count only after this one, such as `</think>`; '' counts them from the start.
     loop_tokens: A sample ends when its last `loop_tokens` tokens are one phrase, four times or

@@ -16,7 +16,7 @@ class SampleSettings:
 
   Attributes:
     seed: Seed of all samples; each folds its problem and index into it.
-    method: How the next token is drawn.
+    method: Method that draws the next token.
     max_new_tokens: Tokens at which a sample is truncated.
     stop: Strings that end a sample.
     stop_after: Stop strings count only after this one; '' counts them from the start.
@@ -79,7 +79,7 @@ class ServerSettings:
     seeded: Whether each request gets a seed, where the server takes seeds.
     concurrency: Requests in flight at a time.
     timeout_seconds: Time limit of one sample.
-    retries: How often a failed request is repeated before the run ends.
+    retries: Number of repeats of a failed request before the run ends.
   """
 
   url: str

@@ -33,7 +33,7 @@ def load_held_out_batch(
     shards: Shards that hold the traces.
     traces: Rows of `shards`.
     row_len: Tokens of a row, as in training.
-    pack: How rows are packed, as in training.
+    pack: Packing of rows, as in training.
     max_rows: Most rows of a micro-batch, as in training.
 
   Returns:

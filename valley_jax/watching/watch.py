@@ -38,16 +38,16 @@ class WatchSettings:
   Attributes:
     held_out_every: Steps between two looks at the held-out traces; 0: there are none.
     row_len: Tokens of a row, as in training.
-    pack: How rows are packed, as in training.
+    pack: Packing of rows, as in training.
     max_rows: Rows of a micro-batch, as in training.
     prompts: Number of prompts that are sampled; 0: none.
     prompts_every: Steps between two looks at samples.
     num_samples: Samples of each prompt.
     problems: FORMAT:PATH of the problems that are asked; '': held-out traces are asked.
     prompt: Name of the words in which problems are put.
-    sampling: How samples are drawn; None where none are.
+    sampling: Settings of sampling; None samples nothing.
     copy_params: Whether to decode with a copy of the parameters.
-    judging: How programs are judged; None where they are not.
+    judging: Settings of the judge; None judges nothing.
     ray_address: Ray cluster that judges; '': this machine.
     profile: START:STOP, the steps to profile; '': none.
     hparams: The run's config, for TensorBoard.

@@ -97,7 +97,7 @@ def write_decisions(
 
   Args:
     directory: Directory of quarantine.jsonl and decisions.jsonl.
-    sources: In the order in which they are read.
+    sources: Sources in the order in which they are read.
     read: Yields the traces of a source.
     decide: Function from a trace and its look to the decision; called in the order of the traces.
     look: Function of one trace alone, computed ahead; `decide` gets its result.

@@ -66,7 +66,7 @@ def write_blocks(
   """Writes the blocks of all traces, except those that exist.
 
   Args:
-    settings: How blocks are built.
+    settings: Settings that blocks are built with.
     traces: All traces, in the order of the rows.
     report_done: Called with the number of traces of each block, in order.
 
@@ -115,7 +115,7 @@ def write_block(
   """Writes one shard and its sidecar.
 
   Args:
-    settings: How blocks are built.
+    settings: Settings that blocks are built with.
     number: The block's number.
     traces: The block's traces.
     encoder: Tokenises rendered turns.

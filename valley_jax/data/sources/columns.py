@@ -127,7 +127,7 @@ def build_s1k_trace(row: S1kRow, teacher: str = '') -> records.Trace:
 
   Args:
     row: A row of s1K or s1K-1.1.
-    teacher: Whose response to take. '' is R1 in s1K-1.1, and Gemini, the only one, in s1K.
+    teacher: Name of the teacher whose response is taken; '' is R1 in s1K-1.1, and Gemini, the only one, in s1K.
 
   Raises:
     rows.UnusableRowError: this teacher wrote nothing.

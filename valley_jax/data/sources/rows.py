@@ -43,7 +43,7 @@ class QuarantineFile:
 
   Args:
     file: The open file.
-    report: Is called with 1 for each bad row.
+    report: Function that is called with 1 for each bad row.
   """
 
   def __init__(self, file: BinaryIO, report: Callable[[int], object] = lambda number: None):

@@ -124,9 +124,9 @@ def match_arms(
   Args:
     rows: Rows to choose from; the first of each class and stratum are chosen. Rows whose class or
       any of whose columns is None are in neither arm.
-    classes: For every row of the table, the label that distinguishes the arms.
+    classes: Per row of the table, the label that distinguishes the arms.
     arms: The labels of the two arms.
-    columns: For every row of the table, the labels that make the strata.
+    columns: Per row of the table, the labels that make the strata.
     bins: Strata of a numeric column, by quantiles over both classes.
     most: Largest number of traces in an arm; 0 for no limit.
   """
