@@ -140,7 +140,8 @@ class WatchedSamples:
     Args:
       requests: The samples to be drawn at each look.
       tokenizer: The student's tokenizer.
-      build_engine: Function from parameters to an engine, which is dropped after a look, with its memory.
+      build_engine: Function from parameters to an engine, which is dropped after a
+        look, with its memory.
       judge: None in all processes but one, or where nothing is judged.
     """
     self._requests, self._tokenizer = list(requests), tokenizer

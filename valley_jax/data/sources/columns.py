@@ -127,7 +127,8 @@ def build_s1k_trace(row: S1kRow, teacher: str = '') -> records.Trace:
 
   Args:
     row: A row of s1K or s1K-1.1.
-    teacher: Name of the teacher whose response is taken; '' is R1 in s1K-1.1, and Gemini, the only one, in s1K.
+    teacher: Name of the teacher whose response is taken; '' is R1 in s1K-1.1 and Gemini, the only
+      one, in s1K.
 
   Raises:
     rows.UnusableRowError: this teacher wrote nothing.
