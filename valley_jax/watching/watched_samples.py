@@ -142,7 +142,7 @@ class WatchedSamples:
       tokenizer: The student's tokenizer.
       build_engine: Function from parameters to an engine, which is dropped after a
         look, with its memory.
-      judge: None in all processes but one, or where nothing is judged.
+      judge: Judge of the programs; None in all processes but one, or where nothing is judged.
     """
     self._requests, self._tokenizer = list(requests), tokenizer
     self._build_engine, self._judge = build_engine, judge
