@@ -165,7 +165,7 @@ while True:
 """
 
 
-@pytest.fixture(scope='module', params=leftovers.TIERS)
+@pytest.fixture(scope='module', params=leftovers.TIER_PARAMS)
 def bombs(request):
   sources = {name: PRELUDE + source for name, source in BOMBS.items()}
   # A slow machine takes a second to fill the memory.

@@ -116,7 +116,7 @@ def canary(tmp_path_factory):
   return path
 
 
-@pytest.fixture(scope='module', params=leftovers.TIERS)
+@pytest.fixture(scope='module', params=leftovers.TIER_PARAMS)
 def sources(request, canary):
   patch = pytest.MonkeyPatch()
   small = records.Limits(cpu_seconds=0.3, memory_mib=256, output_kib=1 << 14)
@@ -140,7 +140,7 @@ def test_a_hostile_source_does_not_compile(sources, name):
   assert control.verdict.value == 'AC', control
 
 
-@pytest.fixture(scope='module', params=leftovers.TIERS)
+@pytest.fixture(scope='module', params=leftovers.TIER_PARAMS)
 def binaries(request, tmp_path_factory):
   # Compiled once for all tiers.
   kept = tmp_path_factory.getbasetemp() / 'binaries'

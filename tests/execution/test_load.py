@@ -20,6 +20,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[2] / 'benchmarks'))
 import judge_load
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('run', [judge_load.judge_in_one_pool, judge_load.judge_in_processes])
 def test_a_program_at_four_fifths_of_its_limit_is_accepted_on_a_busy_machine(run):
   # Hosts of virtual machines change their speed: what flips verdicts does so

@@ -31,7 +31,11 @@ PLAIN = tiny.student(qkv_bias=True, qk_norm=True)
 STUDENT = dataclasses.replace(PLAIN, lora=LORA)
 DECLARED = parameters.describe_parameters(STUDENT)
 TX = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0).build(DECLARED)
-MESHES = [{'fsdp': 8}, {'data': 2, 'fsdp': 2, 'tp': 2}, {'tp': 2, 'cp': 4}]
+MESHES = [
+    {'data': 2, 'fsdp': 2, 'tp': 2},
+    pytest.param({'fsdp': 8}, marks=pytest.mark.long),
+    pytest.param({'tp': 2, 'cp': 4}, marks=pytest.mark.long),
+]
 
 
 def _loss(student, dtype=jnp.float32):
@@ -146,6 +150,7 @@ def test_steps_do_not_depend_on_the_mesh(mesh):
   jax.tree.map(compare, _train(mesh), _one_device())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['adafactor', 'muon'])
 def test_other_optimisers_train_them_too(name):
   more = {'adafactor': {'adafactor_decay': 0.8}, 'muon': {'muon_beta': 0.95, 'b2': 0.95}}[name]

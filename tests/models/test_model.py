@@ -199,7 +199,13 @@ def _value_and_grads(attention, remat, **mesh):
 
 
 @pytest.mark.parametrize('attention', ['dense', 'blocks'])
-@pytest.mark.parametrize('remat', sorted({*transformer.REMAT_POLICIES} - {'none'}))
+@pytest.mark.parametrize(
+    'remat',
+    [
+        name if name == 'full' else pytest.param(name, marks=pytest.mark.long)
+        for name in sorted({*transformer.REMAT_POLICIES} - {'none'})
+    ],
+)
 def test_remat_changes_nothing(attention, remat):
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),

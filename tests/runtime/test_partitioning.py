@@ -25,6 +25,8 @@ MESHES = [
     {'data': 2, 'fsdp': 2, 'tp': 2},
     {'fsdp': 2, 'tp': 2, 'cp': 2},
 ]
+# Combinations in every run, single axes with --all.
+MESH_PARAMS = [m if len(m) == 3 else pytest.param(m, marks=pytest.mark.long) for m in MESHES]
 STUDENT = tiny.student(qkv_bias=True, qk_norm=True)
 TIED = tiny.student(tied_head=True)
 DECLARED = parameters.describe_parameters(STUDENT)
@@ -87,7 +89,7 @@ def _trained_on_one_device():
   return jax.device_get(_train({}))
 
 
-@pytest.mark.parametrize('mesh', MESHES, ids=_named)
+@pytest.mark.parametrize('mesh', MESH_PARAMS, ids=_named)
 def test_train_steps_do_not_depend_on_the_mesh(mesh):
   found, state = _train(mesh)
   expected, one = _trained_on_one_device()
@@ -209,7 +211,7 @@ def _sampled_on_one_device(method):
   return _sample({}, method)
 
 
-@pytest.mark.parametrize('mesh', MESHES, ids=_named)
+@pytest.mark.parametrize('mesh', MESH_PARAMS, ids=_named)
 def test_samples_do_not_depend_on_the_mesh(mesh):
   method = methods.Sampling(top_p=0.8) if len(mesh) == 3 else methods.Greedy()
   samples, expected = _sample(mesh, method), _sampled_on_one_device(method)

@@ -52,7 +52,7 @@ def _steps(tx, mesh, num_steps=2):
   return jax.device_get(state)
 
 
-@pytest.mark.parametrize('name', ['adafactor', 'muon'])
+@pytest.mark.parametrize('name', [pytest.param('adafactor', marks=pytest.mark.long), 'muon'])
 def test_steps_do_not_depend_on_the_mesh_and_states_lie_still(name):
   tx = _build_optimizer(optimizer=name, weight_decay=0.1)
   meshes = {'data': 2, 'fsdp': 2, 'tp': 2}, {}

@@ -150,6 +150,7 @@ def test_what_the_compiler_refuses_is_a_size_and_no_error():
   assert f'{needs.peak / 1e9:.1f}' in plan.format_table([line])
 
 
+@pytest.mark.long
 def test_lora_needs_less_than_learning_it_all(planned):
   [full, _], _ = planned
   config = _make_config(lora_rank=4)
@@ -160,6 +161,7 @@ def test_lora_needs_less_than_learning_it_all(planned):
   assert adapted.bound.hbm_bytes < full.bound.hbm_bytes
 
 
+@pytest.mark.long
 def test_parameters_in_bfloat16_take_half(planned):
   [full, _], _ = planned
   config = _make_config(param_dtype='bfloat16')

@@ -92,7 +92,9 @@ def test_some_samples_outgrow_each_stage(world):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize('num_done', [0, 17])  # 17 of 18: one has nothing left.
+@pytest.mark.parametrize(
+    'num_done', [0, pytest.param(17, marks=pytest.mark.long)]
+)  # 17 of 18: one has nothing left.
 def test_two_processes_draw_what_one_draws(world, tmp_path, num_done):
   lines = _bytes(world / 'whole').splitlines(keepends=True)[:num_done]
   (tmp_path / 'run' / 'samples').mkdir(parents=True)

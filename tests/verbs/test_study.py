@@ -166,6 +166,7 @@ def test_teachers_are_labelled_by_execution(uninterrupted):
   assert len(labels) > 4  # The others' problems have no tests.
 
 
+@pytest.mark.long
 def test_a_study_killed_again_and_again_ends_the_same(uninterrupted, tmp_path):
   workdir = tmp_path / 'study'
   for kill_at in (60, 130):
