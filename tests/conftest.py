@@ -1,5 +1,6 @@
 """What holds for every test: CPU, eight devices, no network, no chance; and a tiny world."""
 
+from collections.abc import Iterator
 import os
 import pathlib
 import signal
@@ -51,3 +52,22 @@ def tiny_student(tiny_world: pathlib.Path) -> pathlib.Path:
 
   train.train(tiny.config(tiny_world, num_traces=0), str(tiny_world / 'student'))
   return tiny_world / 'student'
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+  """Compiles with few optimisations where tests compile longer than they compute.
+
+  That halves their time. `launch/test.sh --all` compiles as users do.
+  """
+  path = request.path
+  compiles = path.parent.name in ('models', 'training') or path.name == 'test_partitioning.py'
+  if not compiles or 'or not long' in request.config.getoption('markexpr'):
+    yield
+    return
+  import jax
+
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests import marks
 from tests import judged
 from valley_jax import records
 from valley_jax.execution import judge
@@ -66,7 +67,7 @@ def _judge_by_name(names, **settings) -> list[tuple[str, str]]:
   return [(n, row.verdict.value) for n, row in zip(names, rows, strict=True)]
 
 
-@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('seed', marks.long_but_first(range(3)))
 def test_the_order_of_programs_changes_no_verdict(seed):
   names = [*SOURCES, *SOURCES]
   random.Random(seed).shuffle(names)
@@ -92,7 +93,7 @@ def test_a_cache_changes_no_verdict(tmp_path):
   assert first[:10] == first[10:] == second[::-1][:10]
 
 
-@pytest.mark.parametrize('seed', range(2))
+@pytest.mark.parametrize('seed', marks.long_but_first(range(2)))
 def test_a_worker_that_is_killed_changes_no_verdict(seed):
   names = [*SOURCES] * 3
   with judge.WorkerPool(judge.Settings()) as pool:
@@ -121,6 +122,7 @@ def _keep_core_busy(num: int, core: int):
       child.wait()
 
 
+@pytest.mark.long
 def test_waiting_for_a_core_is_not_idling():
   core = min(os.sched_getaffinity(0))
   p = judged.build_problem(limits=records.Limits(cpu_seconds=0.5))

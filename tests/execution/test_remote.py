@@ -88,6 +88,7 @@ def test_all_hosts_give_what_one_pool_gives_in_the_same_order(cluster):
     assert _drop_measurements(row) == _drop_measurements(expected)
 
 
+@pytest.mark.long
 def test_what_waits_is_bounded_and_nothing_stays_when_nobody_asks(cluster, monkeypatch):
   monkeypatch.setattr(remote, 'CLOSE_SECONDS', 100.0)
   read, before = [], _find_actor_pids()

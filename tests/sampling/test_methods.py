@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tests import marks
 from valley_jax.sampling import methods
 
 # 20,000 draws against exact probabilities.
@@ -78,7 +79,10 @@ def test_filters_leave_what_they_shall_and_renormalise(filters, survivors):
 
 
 @pytest.mark.parametrize(
-    'filters', [{'top_k': 3}, {'top_p': 0.012}, {'min_p': 0.98}, {'top_k': 5, 'top_p': 0.5}]
+    'filters',
+    marks.long_but_first(
+        [{'top_k': 5, 'top_p': 0.5}, {'top_k': 3}, {'top_p': 0.012}, {'min_p': 0.98}]
+    ),
 )
 def test_a_small_share_of_many_tokens_is_drawn_from_exactly(filters):
   """So small that most rows are drawn by sorting, after 64 draws in vain."""
@@ -89,7 +93,9 @@ def test_a_small_share_of_many_tokens_is_drawn_from_exactly(filters):
   _assert_draws_from(exact, _counts(method, logits))
 
 
-@pytest.mark.parametrize('filters', [{}, {'top_p': 0.5}, {'top_k': 50}, {'top_k': 3000}], ids=str)
+@pytest.mark.parametrize(
+    'filters', marks.long_but_first([{'top_p': 0.5}, {}, {'top_k': 50}, {'top_k': 3000}]), ids=str
+)
 def test_a_large_vocabulary_loses_no_token_and_gains_none(filters):
   """One sum over so many would pass over a quarter of them, or step back."""
   size, num_draws = 151_936, 2_000

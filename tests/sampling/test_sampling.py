@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import marks
 from tests import tiny
 from valley_jax import records
 from valley_jax.models import cache as cache_lib
@@ -83,7 +84,7 @@ def _full_forward(student, sample):
   return log_probs_LV[first:end]
 
 
-@pytest.mark.parametrize('variant', tiny.VARIANTS)
+@pytest.mark.parametrize('variant', marks.long_but_first(tiny.VARIANTS))
 def test_cached_decode_equals_the_full_forward(variant):
   student = tiny.student(**tiny.VARIANTS[variant])
   (sample,) = _samples([_request('p', 9)], student)
@@ -107,7 +108,7 @@ def _cached_log_probs(student, params, tokens_L):
   return jax.lax.scan(feed, cache, jnp.arange(len(tokens_L)))[1]
 
 
-@pytest.mark.parametrize('variant', tiny.VARIANTS)
+@pytest.mark.parametrize('variant', marks.long_but_first(tiny.VARIANTS))
 def test_logits_of_every_position_equal_the_full_forward(variant):
   student = tiny.student(**tiny.VARIANTS[variant])
   tokens = np.array(_request('p', 12).prompt, np.int32)
@@ -133,7 +134,7 @@ def test_log_probs_are_of_the_raw_model_and_of_the_tempered_one():
 # The same bits: tokens, log-probabilities and finish reasons.
 
 
-@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+@pytest.mark.parametrize('method', marks.long_but_first([TOP_P, GREEDY]))
 def test_a_sample_alone_is_the_sample_among_others(method):
   for request in (REQUESTS[2], REQUESTS[8]):
     alone = _by_request(_samples([request], method=method))
@@ -147,8 +148,8 @@ def test_the_order_of_requests_does_not_matter(method):
   assert _by_request(samples) == _usual(method)
 
 
-@pytest.mark.parametrize('method', [GREEDY, TOP_P])
-@pytest.mark.parametrize('chunk_len', [1, 12, 17])
+@pytest.mark.parametrize('method', marks.long_but_first([TOP_P, GREEDY]))
+@pytest.mark.parametrize('chunk_len', marks.long_but_first([12, 1, 17]))
 def test_the_chunk_does_not_matter(method, chunk_len):
   samples = _samples(REQUESTS, method=method, chunk_len=chunk_len)
   assert _by_request(samples) == _usual(method)
@@ -251,7 +252,7 @@ def test_the_number_of_slots_does_not_matter(method, num_slots):
   assert _by_request(samples) == _usual(method)
 
 
-@pytest.mark.parametrize('method', [GREEDY, TOP_P])
+@pytest.mark.parametrize('method', marks.long_but_first([TOP_P, GREEDY]))
 def test_products_of_other_shapes_do_not_change_a_bit(method):
   requests = [_request(f'q{n}', 1 + n) for n in range(20)]
   run = lambda num_slots: _by_request(
@@ -290,7 +291,13 @@ def test_greedy_samples_do_not_notice_their_stages():
 
 @pytest.mark.parametrize(
     'changes',
-    [{'chunk_len': 1}, {'chunk_len': 64}, {'stages': (lanes.Stage(64, 2), lanes.Stage(128, 20))}],
+    marks.long_but_first(
+        [
+            {'stages': (lanes.Stage(64, 2), lanes.Stage(128, 20))},
+            {'chunk_len': 1},
+            {'chunk_len': 64},
+        ]
+    ),
     ids=str,
 )
 def test_stages_with_other_slots_and_chunks_give_the_same_bits(changes):
@@ -338,7 +345,7 @@ def test_samples_of_one_prompt_are_prefilled_once(monkeypatch):
   assert len({tuple(s.tokens) for s in together}) == 6
 
 
-@pytest.mark.parametrize('student', [STUDENT, WIDE])
+@pytest.mark.parametrize('student', marks.long_but_first([STUDENT, WIDE]))
 def test_as_many_programs_are_compiled_as_predicted(student):
   requests = [_request(f'p{n}', n) for n in (3, 5, 30, 70)]
   for program in PROGRAMS:

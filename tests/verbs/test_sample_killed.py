@@ -91,10 +91,9 @@ def test_some_samples_outgrow_each_stage(world):
   assert any(n > 128 for n in lengths)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    'num_done', [0, pytest.param(17, marks=pytest.mark.long)]
-)  # 17 of 18: one has nothing left.
+@pytest.mark.parametrize('num_done', [0, 17])  # 17 of 18: one has nothing left.
 def test_two_processes_draw_what_one_draws(world, tmp_path, num_done):
   lines = _bytes(world / 'whole').splitlines(keepends=True)[:num_done]
   (tmp_path / 'run' / 'samples').mkdir(parents=True)
@@ -110,6 +109,7 @@ def test_two_processes_draw_what_one_draws(world, tmp_path, num_done):
   assert said.count('programs.') == 2  # Both drew.
 
 
+@pytest.mark.long
 def test_slots_and_chunks_change_no_byte(world, tmp_path):
   changed = _config(world).unlock()
   changed.sample.update(num_slots=3, chunk_len=7)

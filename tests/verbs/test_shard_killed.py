@@ -13,6 +13,7 @@ import ml_collections as mlc
 import pytest
 
 from configs import valley
+from tests import marks
 from valley_jax import errors
 from valley_jax import records
 from valley_jax import shard
@@ -65,7 +66,7 @@ def _program(name, *arguments):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize('num_kills', [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize('num_kills', [2, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_any_point_it_ends_with_the_same_bytes(whole, tmp_path, num_kills):
   config = json.dumps(_config().to_dict())
   done = subprocess.run(
@@ -78,7 +79,7 @@ def test_killed_at_any_point_it_ends_with_the_same_bytes(whole, tmp_path, num_ki
     assert _files(workdir) == whole, workdir
 
 
-@pytest.mark.parametrize('num_workers', [1, 2, 4])
+@pytest.mark.parametrize('num_workers', marks.long_but_first([2, 1, 4]))
 def test_workers_write_the_bytes_of_one_process(whole, tmp_path, num_workers):
   shard.shard(_config(num_workers), str(tmp_path))
   assert _files(tmp_path) == whole
@@ -92,9 +93,9 @@ def _children(pid):
 @pytest.mark.parametrize(
     ('there', 'how'),
     [
-        ('.decisions.jsonl.tmp', signal.SIGKILL),  # They look at traces,
-        ('.decisions.jsonl.tmp', signal.SIGINT),
-        ('00001.json', signal.SIGKILL),  # and tokenise.
+        ('.decisions.jsonl.tmp', signal.SIGINT),  # They look at traces,
+        pytest.param('.decisions.jsonl.tmp', signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param('00001.json', signal.SIGKILL, marks=pytest.mark.long),  # and tokenise.
     ],
 )
 def test_killed_above_its_workers_it_ends_with_the_same_bytes(whole, tmp_path, there, how):

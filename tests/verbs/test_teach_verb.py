@@ -207,6 +207,7 @@ def test_killed_and_run_again_gives_the_same_files(world, whole, tmp_path):
   assert not [path for path in tmp_path.iterdir() if path.suffix == '.tmp']
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_server_teaches_under_its_name(world, tmp_path):
   convert.export(world / 'student', world / 'hf', 'float32')

@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from tests import train_program
 
+pytestmark = pytest.mark.long  # test_train_verb.py kills three times.
 NUM_STEPS = 150
 
 
@@ -26,8 +27,8 @@ def _draw_moments(num_kills: int) -> list[tuple[int, float]]:
   return moments
 
 
-@pytest.fixture(scope='module', params=[3, pytest.param(20, marks=pytest.mark.long)])
-def killed_and_not(request, tmp_path_factory):
+@pytest.fixture(scope='module')
+def killed_and_not(tmp_path_factory):
   """Workdirs of a run that is killed this many times, and of an uninterrupted one."""
   world = tmp_path_factory.mktemp('killed')
   tiny.write_world(world)
@@ -39,7 +40,7 @@ def killed_and_not(request, tmp_path_factory):
   statuses, said = train_program.wait(train_program.start(config, whole))
   assert statuses == [0], said
   program = pathlib.Path(__file__).parents[1] / 'killed_train.py'
-  for operation, seconds in _draw_moments(request.param):
+  for operation, seconds in _draw_moments(20):
     moment = program, str(operation), str(seconds)
     statuses, said = train_program.wait(train_program.start(config, killed, program=moment))
     assert statuses == [-signal.SIGKILL], said

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import leftovers
+from tests import marks
 from tests import rows
 from tests import tiny
 from valley_jax import jsonl
@@ -190,6 +191,7 @@ def test_to_be_judged_changes_no_bit_of_the_losses(world, run, tmp_path):
   assert of(_rows(tmp_path)) == of(_rows(run))
 
 
+@pytest.mark.long
 def test_parameters_that_are_not_copied_say_the_same(world, run, tmp_path):
   train.train(_config(world, copy_params=False), str(tmp_path))
   assert _rows(tmp_path) == _rows(run)
@@ -253,7 +255,7 @@ def _temporaries(copy, **mesh):
     jax.__version_info__ < (0, 12),
     reason='older compilers cut all layers out at once on a CPU, as docs say',
 )
-@pytest.mark.parametrize('mesh', [{}, {'fsdp': 8}])
+@pytest.mark.parametrize('mesh', marks.long_but_first([{'fsdp': 8}, {}]))
 def test_parameters_that_are_not_copied_are_in_memory_once(mesh):
   temporaries, weights = _temporaries(copy=False, **mesh)
   assert temporaries < 2.5 * weights / _LARGE.num_layers
