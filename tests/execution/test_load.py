@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from tests import marks
 from tests import judged
+from tests import marks
 from valley_jax import records
 from valley_jax.execution import judge
 from valley_jax.execution import timing
