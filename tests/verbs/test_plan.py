@@ -12,8 +12,8 @@ import pytest
 
 from configs import valley
 from valley_jax import plan
+from valley_jax.models import decode_attention
 from valley_jax.models import parameters
-from valley_jax.models import ragged
 from valley_jax.planning import arithmetic
 from valley_jax.planning import programs
 from valley_jax.runtime import partitioning
@@ -199,8 +199,8 @@ def test_decoding_on_tpu_reads_by_the_kernel(topology, tp):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
   with jax.set_mesh(mesh):
-    cache = describe((16, 8192, 512), ragged.CACHE)
-    attend = jax.jit(functools.partial(ragged.attend_to_slots, platform='tpu'))
+    cache = describe((16, 8192, 512), decode_attention.CACHE)
+    attend = jax.jit(functools.partial(decode_attention.attend_to_slots, platform='tpu'))
     compiled = attend.lower(
         describe((16, 4, 7, 128), jax.P(partitioning.BATCH, 'tp')),
         cache,

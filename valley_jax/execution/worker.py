@@ -63,7 +63,7 @@ class Worker:
     self._isolation = bubblewrap.expose_binds(shared.isolation)
     os.sched_setaffinity(0, {core})  # This thread, and all that it starts.
     self.box: sandbox.Sandbox | None = None
-    self._second_confinement: isolation_lib.Confinement | None = None
+    self._helper_confinement: isolation_lib.Confinement | None = None
     self._set_up_confinement()
 
   def _set_up_confinement(self) -> None:
@@ -78,11 +78,11 @@ class Worker:
   def _create_confinement(self) -> isolation_lib.Confinement:
     return isolation_lib.create_confinement(self._isolation, next(self._shared.numbers))
 
-  def _get_second_confinement(self) -> isolation_lib.Confinement:
+  def _get_helper_confinement(self) -> isolation_lib.Confinement:
     """Returns that of compilers and checkers, which run while a submission is loaded."""
-    if self._second_confinement is None:
-      self._second_confinement = self._create_confinement()
-    return self._second_confinement
+    if self._helper_confinement is None:
+      self._helper_confinement = self._create_confinement()
+    return self._helper_confinement
 
   def judge_submission(
       self, problem: records.Problem, submission: records.Submission
@@ -212,7 +212,7 @@ class Worker:
     return '' if binary else verdicts.explain_compile_failure(execution)
 
   def _compile_files(self, language: str, files: dict[str, bytes]):
-    return self._shared.compilers.compile_files(self._get_second_confinement(), language, files)
+    return self._shared.compilers.compile_files(self._get_helper_confinement(), language, files)
 
   @contextlib.contextmanager
   def _open_program(self, program: records.Program, limits: records.Limits, ends=()):
@@ -221,7 +221,7 @@ class Worker:
     files = {name: text.encode() for name, text in program.files.items()}
     is_python = language == 'python'
     binary, execution = (b'', None) if is_python else self._compile_files(language, files)
-    confinement = self._get_second_confinement()
+    confinement = self._get_helper_confinement()
     with sandbox.Sandbox(confinement, limits, ends, may_write=True) as box:
       if is_python:
         sources = (next(iter(program.files.values())),)
@@ -281,6 +281,6 @@ class Worker:
     """Removes what was created for the worker."""
     self._close_box()
     self.confinement.close()
-    if self._second_confinement:
-      self._second_confinement.close()
-      self._second_confinement = None
+    if self._helper_confinement:
+      self._helper_confinement.close()
+      self._helper_confinement = None

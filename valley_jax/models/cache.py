@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from valley_jax.models import attention
+from valley_jax.models import decode_attention
 from valley_jax.models import parameters
-from valley_jax.models import ragged
 from valley_jax.models import student as student_lib
 from valley_jax.models import transformer
 from valley_jax.runtime import partitioning
@@ -40,7 +40,7 @@ def empty_cache(student: student_lib.Student, num_slots: int, cache_len: int, dt
 
   def build_layers():
     return tuple(
-        jax.sharding.reshard(jnp.zeros(shape, dtype), ragged.CACHE)
+        jax.sharding.reshard(jnp.zeros(shape, dtype), decode_attention.CACHE)
         for _ in range(student.num_layers)
     )
 
@@ -169,7 +169,10 @@ def copy_prompts(
     return jax.lax.fori_loop(0, count, copy, cache_BMJ)
 
   return jax.shard_map(
-      put, in_specs=(ragged.CACHE, whole, P(), P(), P()), out_specs=ragged.CACHE, check_vma=False
+      put,
+      in_specs=(decode_attention.CACHE, whole, P(), P(), P()),
+      out_specs=decode_attention.CACHE,
+      check_vma=False,
   )(cache_BMJ, new_BLJ, slot_T, row_T, count)
 
 
@@ -178,7 +181,11 @@ def _write_position(cache_BMJ: jax.Array, new_BKH: jax.Array, position_B: jax.Ar
   r, k, h = new_BKH.shape
   new_BJ = jax.lax.reshape(new_BKH, (r, k * h), out_sharding=_NEW)
 
-  @functools.partial(jax.shard_map, in_specs=(ragged.CACHE, _NEW, SLOTS), out_specs=ragged.CACHE)
+  @functools.partial(
+      jax.shard_map,
+      in_specs=(decode_attention.CACHE, _NEW, SLOTS),
+      out_specs=decode_attention.CACHE,
+  )
   def write(cache_BMJ, new_BJ, position_B):
     slot_B = jnp.arange(cache_BMJ.shape[0])
     return cache_BMJ.at[slot_B, position_B].set(
@@ -226,7 +233,7 @@ def decode_step(
     q_BLKGH, k_BLKH, v_BLKH = block.project_qkv(x_BLD, position_B[:, None])
     ks.append(_write_position(k_BMJ, k_BLKH[:, 0], position_B))
     vs.append(_write_position(v_BMJ, v_BLKH[:, 0], position_B))
-    y_BKGH = ragged.attend_to_slots(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
+    y_BKGH = decode_attention.attend_to_slots(q_BLKGH[:, 0], ks[-1], vs[-1], length_B, platform)
     x_BLD = block.add_attention_and_mlp(x_BLD, y_BKGH[:, None])
   hidden_BD = model.final_norm(x_BLD)[:, 0]
   return Cache(tuple(ks), tuple(vs)), _compute_logits(model, hidden_BD)

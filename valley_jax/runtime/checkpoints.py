@@ -20,7 +20,7 @@ from valley_jax import errors
 from valley_jax.runtime import storage
 
 # What Orbax and TensorStore raise for a disk that fails or a file that is damaged.
-_FROM_BELOW = (OSError, ValueError, LookupError, TypeError)
+_ORBAX_ERRORS = (OSError, ValueError, LookupError, TypeError)
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _explain_failed_save(checkpointer: ocp.training.Checkpointer) -> Iterator[No
   """Re-raises a failed save as an error that names the remedy."""
   try:
     yield
-  except _FROM_BELOW as e:
+  except _ORBAX_ERRORS as e:
     directory = checkpointer.directory
     step = find_latest_step(directory)
     kept = 'There is no earlier one' if step is None else f'Step {step:,} is whole'
@@ -138,7 +138,7 @@ def _read_metadata(path: str) -> dict[str, Any]:
   """
   try:
     custom: Any = ocp.checkpointables_metadata(path).custom_metadata
-  except _FROM_BELOW as e:
+  except _ORBAX_ERRORS as e:
     raise _unreadable_error(path, _find_root_cause(e)) from None
   if not custom or 'identity' not in custom:
     raise _unreadable_error(path, '_CHECKPOINT_METADATA has no identity of its run')
@@ -211,7 +211,7 @@ def restore_latest(
   position = _read_metadata(path)['data_position']
   try:
     loaded = checkpointer.load_checkpointables(latest.step, {'state': describe_arrays(state)})
-  except _FROM_BELOW as e:
+  except _ORBAX_ERRORS as e:
     raise _unreadable_error(path, _find_root_cause(e)) from None
   batches.set_state({'next_index': position})
   return loaded['state']

@@ -201,7 +201,7 @@ def test_a_memory_that_is_full_begins_anew(tokenizer_of, monkeypatch):
   monkeypatch.setattr(encoding, '_MAX_WORDS', 3)
   text = 'So we say: (it is) = 12; so we say it is.'
   for _ in range(2):
-    assert words.encode_text(text) == words.encode_slowly(text)
+    assert words.encode_text(text) == words.encode_by_library(text)
   assert len(words.word_ids) <= 3
 
 
@@ -210,7 +210,7 @@ def test_a_memory_that_is_full_begins_anew(tokenizer_of, monkeypatch):
 def test_around_other_characters_the_tokenizer_cuts_itself(tokenizer_of, kind, text):
   words = encoding.build_word_encoder(tokenizer_of[kind])
   assert words is not None
-  assert words.encode_text(text) == words.encode_slowly(text)
+  assert words.encode_text(text) == words.encode_by_library(text)
 
 
 def test_no_text_makes_no_example(tokenizer_of):

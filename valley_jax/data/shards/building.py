@@ -130,7 +130,7 @@ def write_block(
       kept.append((trace, turn))
   examples = encoder.encode_stream(turn for _, turn in kept)
 
-  def yield_fitting() -> Iterator[tuple[records.Trace, tokenization.Example]]:
+  def yield_short_enough() -> Iterator[tuple[records.Trace, tokenization.Example]]:
     for i, ((trace, turn), example) in enumerate(zip(kept, examples, strict=True)):
       decodes = i < _NUM_DECODED
       if len(example.tokens) > settings.max_len:
@@ -142,7 +142,7 @@ def write_block(
       else:
         yield trace, example
 
-  shards.write_shard(settings.directory, number, yield_fitting(), dropped)
+  shards.write_shard(settings.directory, number, yield_short_enough(), dropped)
 
 
 def _render_trace(

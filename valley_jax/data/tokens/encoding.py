@@ -45,7 +45,7 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|" + _TAIL
 # GPT-2's, which a ByteLevel step uses by itself; Qwen's; Llama 3's.
 _PATTERNS = (_GPT2, _CL100K % r'\p{N}', _CL100K % r'\p{N}{1,3}')
 _NOT_ASCII = re.compile(r'[^\t\n\r -~]+')
-_ENDS = re.compile(r'(?<=[A-Za-z0-9])[ \n]')
+_WORD_BOUNDARY = re.compile(r'(?<=[A-Za-z0-9])[ \n]')
 _SPACES = str.maketrans(' \t\n\r', 'ĠĉĊč')  # As byte-level tokenizers write them.
 _MAX_WORDS = 250_000  # Some 50 MB; then the memory begins anew.
 _MAX_WORD_LEN = 64  # Longer ones hardly recur.
@@ -231,11 +231,11 @@ class WordEncoder:
     while match := _NOT_ASCII.search(text, start):
       odd_start, odd_end = _widen_to_cuts(text, match, start)
       runs.extend(map(get_ids, self._cut.findall(text, start, odd_start)))
-      runs.append(self.encode_slowly(text[odd_start:odd_end]))
+      runs.append(self.encode_by_library(text[odd_start:odd_end]))
       start = odd_end
     runs.extend(map(get_ids, self._cut.findall(text, start)))
 
-  def encode_slowly(self, text: str) -> list[int]:
+  def encode_by_library(self, text: str) -> list[int]:
     """Returns the ids by the tokenizer itself."""
     (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
     return encoding.ids
@@ -249,7 +249,7 @@ def _widen_to_cuts(text: str, match: re.Match, first: int) -> tuple[int, int]:
     before = text[start - 1 : start]
     if start == first or (before.isascii() and before.isalnum()):
       break
-  end = _ENDS.search(text, match.end())
+  end = _WORD_BOUNDARY.search(text, match.end())
   return start, end.start() if end else len(text)
 
 
@@ -262,4 +262,4 @@ def build_word_encoder(tokenizer: tokenization.Tokenizer) -> WordEncoder | None:
   words = WordEncoder(tokenizer, spec, cut)
   added = [token['content'] for token in spec['added_tokens']]
   probe = _PROBE.join(dict.fromkeys(added)) + _PROBE
-  return words if words.encode_text(probe) == words.encode_slowly(probe) else None
+  return words if words.encode_text(probe) == words.encode_by_library(probe) else None

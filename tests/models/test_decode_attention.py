@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from valley_jax.models import ragged
+from valley_jax.models import decode_attention
 
 # Slots of 256: empty but for one, a block's edge, behind it, full.
 LENGTHS = np.array([1, 63, 64, 65, 200, 256], np.int32)
@@ -36,17 +36,17 @@ def _expected(q_BKGH, k_BMJ, v_BMJ, length_B):
 
 def _spreading(attend):
   def run(q_BKGH, *others):
-    y_BNJ = attend(ragged.spread_queries(q_BKGH), *others)
-    return ragged.take_own_parts(y_BNJ, q_BKGH.shape[1])
+    y_BNJ = attend(decode_attention.spread_queries(q_BKGH), *others)
+    return decode_attention.take_own_parts(y_BNJ, q_BKGH.shape[1])
 
   return jax.jit(run)
 
 
 WAYS = {
-    'blocks': _spreading(ragged.attend_slot_by_slot),
-    'pallas': _spreading(functools.partial(ragged.attend_by_pallas, interpret=True)),
+    'blocks': _spreading(decode_attention.attend_slot_by_slot),
+    'pallas': _spreading(functools.partial(decode_attention.attend_by_pallas, interpret=True)),
     # cuDNN's door, with the arithmetic that runs anywhere.
-    'dot_product': functools.partial(ragged.attend_by_cudnn, implementation='xla'),
+    'dot_product': functools.partial(decode_attention.attend_by_cudnn, implementation='xla'),
 }
 
 
@@ -70,15 +70,15 @@ def test_blocks_behind_a_slots_length_are_not_read():
 
 
 def test_the_kernel_does_not_fetch_blocks_behind_a_slots_length(monkeypatch):
-  monkeypatch.setattr(ragged, 'MAX_BLOCK_BYTES', 64 * 32 * 4)  # Blocks of 64.
+  monkeypatch.setattr(decode_attention, 'MAX_BLOCK_BYTES', 64 * 32 * 4)  # Blocks of 64.
   q_BKGH, k_BMJ, v_BMJ = _arrays(2, 2, 16)
   expected = _expected(q_BKGH, k_BMJ, v_BMJ, LENGTHS)
   for slot, length in enumerate(LENGTHS):
     end = -(-length // 64) * 64
     k_BMJ[slot, end:] = v_BMJ[slot, end:] = np.nan
-  q_BNJ = ragged.spread_queries(jnp.asarray(q_BKGH))
-  y_BNJ = ragged.attend_by_pallas(q_BNJ, k_BMJ, v_BMJ, LENGTHS, interpret=True)
-  found = ragged.take_own_parts(y_BNJ, 2)
+  q_BNJ = decode_attention.spread_queries(jnp.asarray(q_BKGH))
+  y_BNJ = decode_attention.attend_by_pallas(q_BNJ, k_BMJ, v_BMJ, LENGTHS, interpret=True)
+  found = decode_attention.take_own_parts(y_BNJ, 2)
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_a_slot_does_not_notice_how_long_the_others_are():
 @pytest.mark.parametrize('width', [128, 256, 512, 1024])
 @pytest.mark.parametrize('cache_len', [64, 192, 1024, 8192, 33_792])
 def test_a_kernels_block_cuts_a_slot_evenly_and_fits(cache_len, width):
-  n = ragged.pallas_block_len(cache_len, width, 2)
+  n = decode_attention.pallas_block_len(cache_len, width, 2)
   assert cache_len % n == 0
   assert n % 64 == 0
-  assert n * width * 2 <= ragged.MAX_BLOCK_BYTES
+  assert n * width * 2 <= decode_attention.MAX_BLOCK_BYTES
