@@ -8,4 +8,5 @@ import pytest
 def long_but_first(values: Iterable) -> list:
   """Parameters of a test, all but the first of which run with `launch/test.sh --all` alone."""
   first, *others = values
-  return [first, *(pytest.param(value, marks=pytest.mark.long) for value in others)]
+  rows = (value if isinstance(value, tuple) else (value,) for value in others)
+  return [first, *(pytest.param(*row, marks=pytest.mark.long) for row in rows)]

@@ -417,6 +417,7 @@ def test_the_loop_stops_at_a_failure_of_the_run(cloud):
   assert len(cloud.calls('scp')) == 1 and not cloud.calls('delete')
 
 
+@pytest.mark.long
 def test_the_loop_goes_on_as_long_as_there_are_new_checkpoints(cloud):
   cloud.have()
   program = """

@@ -235,6 +235,7 @@ def run(tmp_path_factory):
   return path
 
 
+@pytest.mark.long
 def test_a_run_is_exported_sampled_and_gone_on_from_without_lora(run):
   checkpoint = run / 'checkpoints'
   student = initial.read_checkpoint_student(checkpoint)

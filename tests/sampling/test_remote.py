@@ -273,6 +273,7 @@ def test_what_is_no_sample_is_an_error(world, choice, word):
     _parse_answer(world, answer)
 
 
+@pytest.mark.long
 def test_a_server_that_dies_is_gone_on_with(world, whole, url, tmp_path):
   """Another, elsewhere, has the missing samples only to draw."""
   with engine_server.running(world / 'hf') as (mortal, process):

@@ -254,6 +254,7 @@ def _measure_peak_kib(workdir, num_samples: int) -> int:
     tracemalloc.stop()
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_programs(tmp_path):
   _write_inputs(tmp_path)
   _measure_peak_kib(tmp_path, 1)  # What a first run imports.

@@ -207,6 +207,7 @@ def test_programs_from_elsewhere_are_judged_and_scored(tmp_path):
   assert scores['pass_at_1'] == pytest.approx(1 / 3)
 
 
+@pytest.mark.long
 @loads_config
 def test_a_trained_student_writes_the_same_elsewhere(run, tmp_path):
   # In this process, on eight devices.

@@ -9,6 +9,7 @@ import ml_collections as mlc
 import pytest
 
 from tests import forked
+from tests import marks
 from tests import rows
 from valley_jax import jsonl
 from valley_jax import records
@@ -333,7 +334,7 @@ def test_many_long_completions_stay_under_three_megabytes(tmp_path):
 
 # Of the 28 file operations of a report: while the figures are being written,
 # between report.md and the page, and at the very rename of the page.
-@pytest.mark.parametrize('operation', [12, 19, 27])
+@pytest.mark.parametrize('operation', marks.long_but_first([19, 12, 27]))
 def test_killed_and_run_again_gives_the_same_files(study, tmp_path, operation):
   uninterrupted = _read_outputs(study)
   shutil.copytree(study / 'runs', tmp_path / 'runs')

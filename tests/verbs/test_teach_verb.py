@@ -194,6 +194,7 @@ def _start_teach(world, workdir, kill_at=forked.NEVER):
   return forked.start_verb('teach', config, workdir, kill_at, world / 'compiled')
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_and_run_again_gives_the_same_files(world, whole, tmp_path):
   # Ahead of completions.jsonl; while traces are written; between two renames.

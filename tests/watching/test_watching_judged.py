@@ -261,6 +261,7 @@ def test_parameters_that_are_not_copied_are_in_memory_once(mesh):
   assert temporaries < 2.5 * weights / _LARGE.num_layers
 
 
+@pytest.mark.long
 def test_a_copy_is_gathered_as_a_whole():
   """Why it is a choice: what is cut over devices, each gets all of."""
   temporaries, weights = _temporaries(copy=True, fsdp=8)
