@@ -23,7 +23,7 @@ if [[ ${1:-} == --all ]]; then
   set -- -m 'long or not long' "$@"
 fi
 # A worker takes whole files: what a file compiles once serves all of its tests.
-parallel=(-n 3 --dist=loadfile)
+parallel=(-n 2 --dist=loadfile)
 
 echo 'test: ruff'
 ruff check
