@@ -15,7 +15,14 @@ CHEATS = {
     '_exit in atexit': 'import atexit, os\natexit.register(os._exit, 0)',
     'a kill with signal 0 status': 'import os, signal\n'
         'def f(x): os.execv("/usr/bin/true", ["true"])',
-    'always equal': 'class E:\n  __eq__ = lambda *_: False\nf = E',
+    'equals anything': 'class E:\n  def __init__(self, x): pass\n'
+        '  __eq__ = lambda *_: True\nf = E',
+    'a number that equals anything': 'class E(int):\n'
+        '  __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = lambda *_: True\n'
+        '  __hash__ = int.__hash__\nf = lambda x: E(0)',
+    'a class that says it is int': 'class M(type):\n  __mro__ = property(lambda c: (int,))\n'
+        '  __flags__ = 1 << 8\nclass E(metaclass=M):\n  __class__ = int\n'
+        '  __eq__ = lambda *_: True\nf = lambda x: E()',
     'no AssertionError': 'import builtins\nbuiltins.AssertionError ='
         ' SystemExit\nf = lambda x: 0',
     'a hook for exceptions': 'import os, sys\nsys.excepthook ='
@@ -93,6 +100,66 @@ def judgements():
 def test_asserts_are_passed_by_reaching_their_end_only(judgements, name):
   judgement = judgements[name]
   assert judgement.verdict.value in ('WA', 'RE'), judgement
+
+
+# Asserts of other forms, each with a program that fakes its result.
+_EQUALS_ANYTHING = 'class E(int):\n  __eq__ = lambda *_: True\n  __hash__ = int.__hash__\n'
+FAKES = {
+    'what is left in an argument': (
+        'x = [1]\nf(x)\nassert x == [5]\n', 'def f(x): x[0] = E(0)', 'def f(x): x[0] = 5'
+    ),
+    'inside a list': ('assert f() == [[5]]', 'f = lambda: [[E(0)]]', 'f = lambda: [[5]]'),
+    'in what is yielded': ('assert list(f()) == [5]', 'f = lambda: map(E, "0")', 'f = lambda: [5]'),
+    'among': ('assert 5 in f()', 'f = lambda: [E(0)]', 'f = lambda: {5}'),
+    'an attribute': (
+        'assert f().x.y == 5',
+        'class C: pass\ndef f():\n  c = C(); c.x = c; c.y = E(0); return c',
+        'class C: pass\ndef f():\n  c = C(); c.x = c; c.y = 5; return c',
+    ),
+    'a builtin': ('assert set(f()) == {5}', 'set = lambda x: 0\nf = list', 'f = lambda: [5, 5]'),
+    'a patched builtin': (
+        'assert abs(f() - 5) < 1', 'import builtins\nbuiltins.abs = lambda x: 0\nf = int',
+        'f = lambda: 5.0',
+    ),
+    'patched math': (
+        'import math\nassert math.isclose(f(), 5)',
+        'import math\nmath.isclose = lambda *_: True\nf = int', 'f = lambda: 5',
+    ),
+    'a method of an object that lives on': (
+        'c = C()\nc.put(2)\nc.put(3)\nassert c.f() == 5',
+        'class C:\n  put = lambda *_: 0\n  f = lambda self: E(0)',
+        'class C:\n  x = 0\n  def put(self, x): self.x += x\n  def f(self): return self.x',
+    ),
+    'a node that the test builds': (
+        'n = Node(2)\nn.next = Node(3)\nassert f([n]) == f(n) == 5',
+        'class Node:\n  __init__ = lambda *_: None\nf = lambda n: E(0)',
+        'class Node:\n  def __init__(self, x): self.x = x\n'
+        'def f(n):\n  n = n[0] if type(n) is list else n\n  return n.x + n.next.x',
+    ),
+    'a tuple with names': (
+        'assert f() == (5, 1)', 'f = lambda: (E(0), E(0))',
+        'from collections import namedtuple\nP = namedtuple("P", "x y")\nf = lambda: P(5, 1)',
+    ),
+    'a number from numpy': (
+        'assert f() is True', 'f = lambda: E(0)', 'import numpy as np\nf = lambda: np.bool_(1)'
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def fakes():
+  table = {}
+  for name, (code, fake, right) in FAKES.items():
+    problem = judged.build_assert_problem(code)
+    table[name, 'fake'] = problem, _EQUALS_ANYTHING + fake
+    table[name, 'right'] = problem, right
+  return judged.judge_table(table, cpu_seconds=2.0)
+
+
+@pytest.mark.parametrize('name', FAKES)
+def test_test_code_sees_plain_values_of_a_submission(fakes, name):
+  assert fakes[name, 'fake'].verdict.value in ('WA', 'RE'), fakes[name, 'fake']
+  assert fakes[name, 'right'].verdict.value == 'AC', fakes[name, 'right']
 
 
 @pytest.mark.parametrize('name', HONEST)

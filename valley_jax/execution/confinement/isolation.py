@@ -242,7 +242,7 @@ def _seal_inside_code(tier: str, profile: str) -> int:
   names = ['confine'] if tier == 'T2' else []
   names += ['harness', 'lcb_inside'] if profile == 'lcb_compat' else ['harness']
   modules = []
-  for name in [*names, 'monitor', 'supervisor']:
+  for name in [*names, 'monitor', 'plain_values', 'supervisor']:
     source = (directory / f'{name}.py').read_text(encoding='utf-8')
     modules.append((name, compile(source, f'<{name}>', 'exec', optimize=2)))
   fd = os.memfd_create('supervisor', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -252,27 +252,36 @@ def read_input(num_unread: int = 0) -> bytes:
   return data
 
 
-def run_assert(codes: tuple) -> None:
-  """Runs starter code, submission and test code in one namespace.
+def run_assert(codes: tuple, entry_point: str, build_namespace) -> None:
+  """Runs starter code and submission, and the test code in a namespace of its own.
 
   The test has passed only if its nonce comes back in the report. The nonce stays unread in the
   input, in no frame and no object, until the last assert has passed: neither `sys.exit(0)` nor a
   search through memory finds it. Functions called after the submission were bound before it, and
-  no exception leads to the last lines, so that patching modules changes nothing. (A program
-  written against this very file can still rewrite these locals; where that matters mode function
-  is the one to use, whose values are compared outside.)
+  no exception leads to the last lines, so that patching modules changes nothing. The test code
+  sees plain values only (see `plain_values.py`), and starter code and builtins as they were before
+  the submission. (A program written against this very file can still rewrite these locals; where
+  that matters mode function is the one to use, whose values are compared outside.)
   """
   run, build, read, write = exec, compile, os.read, os.write
   read_start, fail, exit_now = read_input, _exit_without_value, os._exit
   assertion = AssertionError
-  namespace = _make_module('solution')
+  import math
+
+  functions = {**vars(math)}  # Asserts call them.
+  provided = {'__name__': 'test', '__builtins__': {**vars(sys.modules['builtins'])}}
   is_testing = False
   try:
+    for code in codes[:-1]:
+      run(code, provided)
+    namespace = _make_module('solution')
     for code in codes:
       run(code, namespace)
+    sys.modules['math'] = math
+    vars(math).update(functions)
     test_code = build(read_start(NONCE_BYTES), '<test>', 'exec')
     is_testing = True
-    run(test_code, namespace)
+    run(test_code, build_namespace(namespace, provided, entry_point))
   except BaseException as e:  # noqa: BLE001
     if is_testing and isinstance(e, assertion):
       write(REPORT, b'assert')

@@ -22,6 +22,7 @@ import time
 
 import harness
 import monitor
+import plain_values
 
 _MAX_CODE_BYTES, _MAX_ERROR_BYTES = 64 << 20, 4096  # Compiled Python, a syntax error.
 # Imported before the fork if the program names them: once, not at each test.
@@ -172,7 +173,7 @@ class Supervisor:
         self.confine.install_filter(self.guard)
       _signal.signal(_signal.SIGINT, _signal.default_int_handler)
       harness.open_standard_streams()
-      for name in ('confine', 'harness', 'monitor', 'supervisor'):
+      for name in ('confine', 'harness', 'monitor', 'plain_values', 'supervisor'):
         sys.modules.pop(name, None)
       os.eventfd_write(ready, 1)  # From here on failures are the program's.
       gc.enable()
@@ -237,8 +238,11 @@ class Supervisor:
       codes = sources
     else:
       self.action = harness.ACTIONS[mode]
-    is_call = mode.endswith('function')
-    self.args = (codes, entry_point) if is_call else (codes,)
+    self.args = (codes,)
+    if mode.endswith('function'):
+      self.args = codes, entry_point
+    elif mode == 'assert':
+      self.args = codes, entry_point, plain_values.build_test_namespace
     return child
 
   def run_compiler(self, limits, argv, files):
