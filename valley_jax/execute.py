@@ -26,7 +26,8 @@ confines, and without one nothing is run. `python -m valley_jax.execution.probe`
 machine can prove, and what to install.
 
 Verdicts: AC accepted, WA wrong answer, TLE CPU time, ILE idle too long, MLE memory, OLE output, RE
-runtime error, CE no program or one that does not compile, IE a failure of the judge itself.
+runtime error, CE no program or one that does not compile, IE a failure of the judge itself, BP a
+problem whose own checker is broken: `score` leaves it out.
 
 Run it again after a crash or a kill: existing verdicts are kept and the rest is judged. It also
 judges IE rows again, and programs whose source, tests or rules have changed. `score` refuses IE

@@ -42,6 +42,12 @@ class Verdict(enum.Enum):
   RUNTIME_ERROR = 'RE'  # Non-zero exit or signal, whatever was printed.
   COMPILE_ERROR = 'CE'  # Does not compile or parse, or there is no program.
   INTERNAL_ERROR = 'IE'  # A failure of the judge: retried, never cached or scored.
+  BROKEN_PROBLEM = 'BP'  # The problem's own program fails at the jury's answer: never scored.
+
+  @property
+  def concerns_program(self) -> bool:
+    """Whether it says something about the program: neither judge nor problem has failed."""
+    return self not in (Verdict.INTERNAL_ERROR, Verdict.BROKEN_PROBLEM)
 
 
 class FinishReason(enum.Enum):

@@ -10,7 +10,8 @@ Writes  RUN/scores.json
 
 Either all samples are scored or none. `score` refuses, and says what to run, while a judgement is
 IE (a failure of the judge), a program has no judgement, a program or its tests have changed since
-the judgement, or a problem lacks one of its samples 0..n-1.
+the judgement, or a problem lacks one of its samples 0..n-1. Problems whose own checker is broken
+(BP) are left out by name.
 
 pass@k is the unbiased estimator. Intervals are 95 % percentile bootstrap intervals over problems
 (config.num_bootstrap draws), because the problem is the unit of uncertainty. completion_rate is the
@@ -45,6 +46,15 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
     program_digests = _read_submissions(pathlib.Path(config.submissions))
   else:
     forms, program_digests = _read_completions(run / 'completions.jsonl')
+  broken = completeness.find_broken_problems(judgements)
+  if broken:
+    print(
+        f'score: {len(broken):,} problems are left out, since their own checker is broken (BP):'
+        f' {", ".join(sorted(broken)[:10])}. {next(iter(broken.values()))}'
+    )
+    problems = [p for p in problems if p.problem_id not in broken]
+    judgements = {key: row for key, row in judgements.items() if key[0] not in broken}
+    program_digests = {k: digest for k, digest in program_digests.items() if k[0] not in broken}
   num_samples = completeness.check_samples(
       [p.problem_id for p in problems],
       judgements,
@@ -55,7 +65,8 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
   completeness.check_digests(judgements, program_digests, problem_digests)
   table = summary.tabulate_samples(problems, num_samples, judgements, forms)
   training_set = _find_training_set(config, run)
-  jsonl.write_json(run / 'scores.json', _compute_scores(config, table, judgements, training_set))
+  scores = _compute_scores(config, table, judgements, training_set)
+  jsonl.write_json(run / 'scores.json', {**scores, 'left_out': broken})
 
 
 def _compute_scores(

@@ -108,7 +108,36 @@ def _build_failing_checker(source: str, protocol=_P.KATTIS) -> records.Problem:
   return _build_checked_problem(_build_program('python', protocol, source), ('7', '3 4'))
 
 
-# Checkers that give no answer, and what our failure says about it.
+# Checkers that trust the output, and programs whose output they fail at: the output is wrong.
+_CONVERTS = 'import sys\nsys.exit(42 if float(sys.stdin.read()) == 7 else 43)'
+TRUSTING = {
+    'a conversion fails': (_CONVERTS, _P.KATTIS, '7', 'print("seven")', 'ValueError'),
+    'nothing to convert': (_CONVERTS, _P.KATTIS, '7', 'pass', 'ValueError'),
+    'it says nothing': (
+        'import sys\nprint(*[1] * (open(sys.argv[3]).read() == "7\\n"))', _P.PYTHON, '7\n',
+        'print(8)', 'gave no answer',
+    ),
+    "testlib's failure": (
+        'import sys\nexit(3 * (open(sys.argv[2]).read() > "7"))', _P.TESTLIB, '7', 'print(8)',
+        'exit status 3',
+    ),
+    'a partial score': (
+        'import sys\nif open(sys.argv[2]).read() == "8\\n":\n'
+        '  print("points 0.3", file=sys.stderr)\n  exit(7)', _P.TESTLIB, '7', 'print(8)',
+        'points 0.3',
+    ),
+    'points as a code': (
+        'import sys\nexit(20 * (open(sys.argv[2]).read() == "8\\n"))', _P.TESTLIB, '7',
+        'print(8)', 'exit status 20',
+    ),
+}  # fmt: skip
+
+
+def _build_trusting(source, protocol, answer) -> records.Problem:
+  return _build_checked_problem(_build_program('python', protocol, source), ('', answer))
+
+
+# Checkers that give no answer at the jury's answer, and what is said about it.
 BROKEN = {
     'it crashes': (_build_failing_checker('1 / 0'), 'ZeroDivisionError'),
     'it exits with 0': (_build_failing_checker('pass'), r'exit status 0.*\[42, 43\]'),
@@ -222,7 +251,15 @@ def judgements():
   table = {name: row[1:] for name, row in GIVEN.items()}
   broken = {n: (p, HALVE if p.mode is records.Mode.INTERACTIVE else PRINTS)
             for n, (p, _) in BROKEN.items()}  # fmt: skip
-  return judged.judge_table(table | broken)
+  trusting = {n: (_build_trusting(*row[:3]), row[3]) for n, row in TRUSTING.items()}
+  return judged.judge_table(table | broken | {f'trusting: {n}': x for n, x in trusting.items()})
+
+
+@pytest.mark.parametrize('name', TRUSTING)
+def test_what_an_output_does_to_a_checker_is_the_programs_fault(judgements, name):
+  judgement = judgements[f'trusting: {name}']
+  assert judgement.verdict is records.Verdict.WRONG_ANSWER, judgement
+  assert TRUSTING[name][-1] in judgement.message
 
 
 @pytest.mark.parametrize('name', GIVEN)
@@ -231,9 +268,10 @@ def test_the_program_of_the_problem_decides(judgements, name):
 
 
 @pytest.mark.parametrize('name', BROKEN)
-def test_a_program_without_an_answer_is_our_failure(judgements, name):
+def test_a_program_without_an_answer_is_not_the_submissions_fault(judgements, name):
   judgement = judgements[name]
-  assert judgement.verdict is records.Verdict.INTERNAL_ERROR, judgement
+  is_tried = BROKEN[name][0].mode is not records.Mode.INTERACTIVE  # At the jury's answer.
+  assert judgement.verdict.value == ('BP' if is_tried else 'IE'), judgement
   assert re.search(BROKEN[name][1], judgement.message, re.DOTALL), judgement
 
 
@@ -256,11 +294,11 @@ sys.exit(43 if not sys.stdin.readline() else 1)""",
   assert judged.judge_verdict(_build_dialogue(talk), 'import os; os.close(0)') == 'WA'
 
 
-def test_a_checker_that_hangs_is_our_failure(monkeypatch):
+def test_a_checker_that_hangs_is_a_broken_problem(monkeypatch):
   limits = records.replace(problem_programs.LIMITS, cpu_seconds=0.2)
   monkeypatch.setattr(problem_programs, 'LIMITS', limits)
   judgement = judged.judge_program(_build_failing_checker('while True: pass'), PRINTS)
-  assert judgement.verdict is records.Verdict.INTERNAL_ERROR
+  assert judgement.verdict is records.Verdict.BROKEN_PROBLEM
   assert 'limit passed: CPU' in judgement.message
 
 

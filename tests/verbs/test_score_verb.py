@@ -310,3 +310,13 @@ def test_killed_and_run_again_gives_the_same_file(tmp_path, operation):
   assert not path.exists()
   score.score(config, str(tmp_path))
   assert path.read_bytes() == uninterrupted
+
+
+def test_a_problem_with_a_broken_checker_is_left_out_by_name(tmp_path, capsys):
+  _write_run(tmp_path, {'broken': ['BP', 'AC'], **_VERDICTS})
+  score.score(_make_config(tmp_path), str(tmp_path))
+  scores = jsonl.read_json(tmp_path / 'scores.json')
+  assert [row['problem_id'] for row in scores['problems']] == ['easy', 'hard']
+  assert (scores['num_problems'], scores['pass_at_1']) == (2, 0.75)
+  assert [*scores['left_out']] == ['broken']
+  assert '1 problems are left out' in capsys.readouterr().out

@@ -149,6 +149,8 @@ def tabulate_runs(runs: Sequence[Run]) -> list[dict[str, str]]:
 def _describe_judge(scores: Mapping[str, Any]) -> str:
   """Returns what confined the programs, by whose rules, on how fast a machine."""
   parts = [scores['tier'] or 'nothing ran', scores['profile']]
+  if broken := scores.get('left_out'):
+    parts.append(f'left out, with a broken checker: {", ".join(sorted(broken))}')
   if scores['waivers']:
     parts.append(f'waived: {", ".join(scores["waivers"])}')
   if scores['calibration']:

@@ -1,8 +1,10 @@
 """Checkers and interactors that come with a problem: how they are called and what they answer.
 
 Such a program is not under judgement, but it may be wrong, slow or hostile as well, so it runs in
-a sandbox of its own. One that crashes, passes its limits or answers nonsense is a failure of ours
-(IE): it says nothing about the submission.
+a sandbox of its own. Before a problem's first submission its checker is asked about the jury's own
+answer. If it crashes there, passes its limits or answers nonsense, the problem is broken (BP). If
+it does so only at the output of a submission, that output is the cause: the submission is wrong. An
+interactor without an answer is a failure of ours (IE): there is no jury's program to try it with.
 """
 
 import concurrent.futures
@@ -16,13 +18,17 @@ LIMITS = records.Limits(cpu_seconds=30.0, memory_mib=1024)
 _P = records.Protocol
 _INPUT, _OUTPUT, _ANSWER, _FEEDBACK = 'input', 'output', 'answer', 'feedback/'
 # The exit codes that accept and that reject; testlib's 2 is a wrong format, 4 an output with
-# something after it, 7 a partial score.
+# something after it, 7, 13 and those from 16 up a partial score.
 _EXIT_CODES = {
     _P.KATTIS: ({42}, {43}),
-    _P.TESTLIB: ({0}, {1, 2, 4, 5, 7, 8}),
+    _P.TESTLIB: ({0}, {1, 2, 4, 5, 7, 8, 13, *range(16, 64)}),
     _P.PYTHON: ({0}, set()),
 }
 _ACCEPTING_WORDS = (b'1', b'1.0', b'100', b'100.0', b'True')
+
+
+class NoAnswerError(sandbox.SandboxError):
+  """A problem's own program has neither accepted nor rejected."""
 
 
 def compute_interactor_limits(limits: records.Limits) -> records.Limits:
@@ -56,7 +62,7 @@ def is_accepted_by(program: records.Program, execution: sandbox.Execution) -> bo
   """Returns whether the problem's program has accepted.
 
   Raises:
-    SandboxError: it has given no answer.
+    NoAnswerError: it has done neither.
   """
   accepting, rejecting = _EXIT_CODES[program.protocol]
   code = execution.exit_code
@@ -68,12 +74,16 @@ def is_accepted_by(program: records.Program, execution: sandbox.Execution) -> bo
   if execution.stopped is None and code in rejecting:
     return False
   limit = execution.stopped.name if execution.stopped else 'none'
-  stderr = execution.stderr.decode('utf-8', 'replace')[-500:]
-  raise sandbox.SandboxError(
+  raise NoAnswerError(
       f"The problem's own {program.protocol.value} program gave no answer: exit status {code},"
       f' limit passed: {limit}; expected exit status {sorted(accepting | rejecting)}.'
-      f' {stderr}'.strip()
+      f' {read_last_words(execution)}'.strip()
   )
+
+
+def read_last_words(execution: sandbox.Execution) -> str:
+  """Returns the end of what a problem's own program wrote to stderr."""
+  return execution.stderr.decode('utf-8', 'replace').strip()[-500:]
 
 
 class DialoguePipes:

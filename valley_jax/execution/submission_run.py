@@ -120,13 +120,17 @@ class SubmissionRun:
     self.first_failed: int | None = None
     self.cpu_seconds = self.wall_seconds = self.memory_mib = 0.0
 
+  def compute_problem_digest(self) -> str:
+    """Returns a hash of the problem and its tests."""
+    return _compute_problem_digest(_SameObject(self.problem))
+
   def compute_key(self, *machine) -> bytes:
     """Returns a hash of all that the judgement depends on.
 
     Args:
       *machine: Tier, waivers and compiler, on which it depends as well.
     """
-    problem = _compute_problem_digest(_SameObject(self.problem))
+    problem = self.compute_problem_digest()
     language = repr(languages.LANGUAGES[self.language])
     # The statement, which a program never sees, is part of the problem's digest all the same.
     rules = (self.limits, self.profile, self.stop_at_failure, cache.describe_engine())

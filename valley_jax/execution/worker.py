@@ -45,6 +45,9 @@ class SharedResources:
     self.slots = timing.QuietSlots()
     self.is_closing = threading.Event()
     self.numbers = itertools.count()  # Numbers of confinements; none is used twice.
+    # By the hash of a problem, why its own program is broken; '' if it is not.
+    self.broken_problems: dict[str, str] = {}
+    self.broken_lock = threading.Lock()
 
 
 class Worker:
@@ -126,11 +129,30 @@ class Worker:
   def _run_guarded(self, run) -> tuple[records.Verdict, str]:
     """Runs the tests; a failure of ours is the verdict IE."""
     try:
+      if run.problem.program and run.problem.tests and (reason := self._find_broken_program(run)):
+        return _V.BROKEN_PROBLEM, reason
       return self._run_tests(run)
     except sandbox.SandboxError as e:
       return _V.INTERNAL_ERROR, str(e)
     finally:
       self._close_box()
+
+  def _find_broken_program(self, run) -> str:
+    """Returns why the problem's own program cannot judge, '' if it can; tries it once."""
+    shared, key, problem = self._shared, run.compute_problem_digest(), run.problem
+    with shared.broken_lock:
+      if key not in shared.broken_problems:
+        reason = ''
+        try:
+          if problem.mode is not _M.INTERACTIVE:
+            self._ask_checker(problem, problem.tests[0], problem.tests[0].expected.encode())
+          else:  # There is no jury's program to talk to; at least it has to compile.
+            with self._open_program(problem.program, problem_programs.LIMITS):
+              pass
+        except problem_programs.NoAnswerError as e:
+          reason = f"At the jury's own answer: {e}"
+        shared.broken_problems[key] = reason
+      return shared.broken_problems[key]
 
   def _run_tests(self, run) -> tuple[records.Verdict, str]:
     """Returns verdict and message of the first test that fails, AC if none does."""
@@ -192,8 +214,12 @@ class Worker:
     execution = self.box.run_test(*run.build_input(test, nonce))
     verdict = verdicts.decide_verdict(execution, run, test, nonce)
     if verdict is _V.ACCEPTED and run.problem.checker == 'program':
-      if not self._ask_checker(run.problem, test, execution.stdout):
-        verdict = _V.WRONG_ANSWER
+      try:
+        is_accepted, words = self._ask_checker(run.problem, test, execution.stdout)
+      except problem_programs.NoAnswerError as e:  # It had one at the jury's answer.
+        is_accepted, words = False, str(e)
+      if not is_accepted:
+        return _V.WRONG_ANSWER, execution, words
     return verdict, execution, verdicts.extract_message(execution, verdict)
 
   def _load_submission(self, box: sandbox.Sandbox, run) -> str:
@@ -229,18 +255,20 @@ class Worker:
       elif binary:
         box.load_binary(binary)
       if not binary and (execution is None or execution.report != b'code'):
-        raise sandbox.SandboxError(
+        raise problem_programs.NoAnswerError(
             "The problem's own program does not compile:"
             f' {verdicts.explain_compile_failure(execution)}'
         )
       yield box
 
-  def _ask_checker(self, problem, test, output: bytes) -> bool:
-    """Returns whether the problem's own program accepts an output."""
+  def _ask_checker(self, problem, test, output: bytes) -> tuple[bool, str]:
+    """Returns whether the problem's own program accepts an output, and its last words."""
     stdin, arguments, files = problem_programs.build_program_call(problem, test, output)
     with self._open_program(problem.program, problem_programs.LIMITS) as box:
       execution = box.run_test(stdin, b'', arguments, files)
-    return problem_programs.is_accepted_by(problem.program, execution)
+    is_accepted = problem_programs.is_accepted_by(problem.program, execution)
+    words = problem_programs.read_last_words(execution)
+    return is_accepted, words or f'Its checker ends with exit status {execution.exit_code}.'
 
   def _run_interactive_test(self, run, test):
     """Runs submission and interactor, each on the other's output."""

@@ -99,6 +99,15 @@ def check_samples(
   return n
 
 
+def find_broken_problems(judgements: Mapping[Key, records.Judgement]) -> dict[str, str]:
+  """Returns the problems whose own checker or interactor is broken, with the reason."""
+  return {
+      problem_id: row.message
+      for (problem_id, _), row in judgements.items()
+      if row.verdict is records.Verdict.BROKEN_PROBLEM
+  }
+
+
 def check_digests(
     judgements: Mapping[Key, records.Judgement],
     program_digests: Mapping[Key, str],

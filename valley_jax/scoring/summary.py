@@ -174,12 +174,12 @@ def _difficulty_rank(name: str) -> tuple[int, str]:
 
 
 def count_verdicts(judgements: Mapping[Any, records.Judgement]) -> dict[str, int]:
-  """Returns the number of judgements with each verdict; IE, which is never scored, is left out."""
+  """Returns the number of judgements with each verdict; what is never scored is left out."""
   verdicts = [row.verdict for row in judgements.values()]
   return {
       verdict.value: verdicts.count(verdict)
       for verdict in records.Verdict
-      if verdict is not records.Verdict.INTERNAL_ERROR
+      if verdict.concerns_program
   }
 
 

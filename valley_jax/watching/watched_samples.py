@@ -88,16 +88,19 @@ class WatchedJudge:
     problem without any other sample. Without problems there is no pass@1.
     """
     rollouts = rollouts_lib.judge_rollouts(rollouts, self._problems, self._judge_all)
-    failed = [r for r in rollouts if r.verdict is records.Verdict.INTERNAL_ERROR]
+    failed = [r for r in rollouts if r.verdict and not r.verdict.concerns_program]
     _report_judge_errors(rollouts, failed)
     verdicts = collections.Counter(r.verdict for r in rollouts)
-    scalars = {f'samples/verdict_{v.value}': float(verdicts[v]) for v in records.Verdict}
-    del scalars['samples/verdict_IE']
+    scalars = {
+        f'samples/verdict_{v.value}': float(verdicts[v])
+        for v in records.Verdict
+        if v.concerns_program
+    }
     scalars['samples/judge_errors'] = float(len(failed))
     num_samples, num_accepted = collections.Counter(), collections.Counter()
     for rollout in rollouts:
       problem_id = rollout.sample.request.problem_id
-      num_samples[problem_id] += rollout.verdict is not records.Verdict.INTERNAL_ERROR
+      num_samples[problem_id] += rollout.verdict is None or rollout.verdict.concerns_program
       num_accepted[problem_id] += rollout.verdict is records.Verdict.ACCEPTED
     num_samples += collections.Counter()  # Drops problems without a sample.
     if num_samples:
@@ -120,7 +123,7 @@ def _report_judge_errors(
     first = failed[0]
     assert first.judgement is not None
     tqdm.tqdm.write(
-        f'train: {len(failed):,} of {num_judged:,} programs could not be judged (IE), such as'
+        f'train: {len(failed):,} of {num_judged:,} programs could not be judged, such as'
         f' {first.sample.request.key}: {first.judgement.message} pass@1 is without them.'
     )
 

@@ -23,13 +23,13 @@ from valley_jax import records
 def compute_pass_rates(judgements: Iterable[records.Judgement]) -> dict[str, float]:
   """Returns the share of a student's programs that pass, by problem.
 
-  Programs that could not be judged (IE) count neither way, so a problem without any judged program
-  has no rate.
+  Programs that could not be judged (IE, BP) count neither way, so a problem without any judged
+  program has no rate.
   """
   passed: dict[str, int] = {}
   judged: dict[str, int] = {}
   for row in judgements:
-    if row.verdict is records.Verdict.INTERNAL_ERROR:
+    if not row.verdict.concerns_program:
       continue
     is_accepted = row.verdict is records.Verdict.ACCEPTED
     judged[row.problem_id] = judged.get(row.problem_id, 0) + 1

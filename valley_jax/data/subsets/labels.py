@@ -230,8 +230,7 @@ def join_judgements(
 
 def _read_verdict(row: records.Judgement, all_tests: bool) -> tuple[bool | None, float | None]:
   """Returns whether a program is correct, and its pass rate; None where that is not known."""
-  if row.verdict is records.Verdict.INTERNAL_ERROR:
-    # A failure of the judge says nothing about the program.
+  if not row.verdict.concerns_program:
     return None, None
   is_correct = row.verdict is records.Verdict.ACCEPTED
   if is_correct or row.verdict is records.Verdict.COMPILE_ERROR:

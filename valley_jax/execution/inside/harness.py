@@ -278,7 +278,7 @@ def run_assert(codes: tuple, entry_point: str, build_namespace) -> None:
     for code in codes:
       run(code, namespace)
     sys.modules['math'] = math
-    vars(math).update(functions)
+    math.__dict__.update(functions)
     test_code = build(read_start(NONCE_BYTES), '<test>', 'exec')
     is_testing = True
     run(test_code, build_namespace(namespace, provided, entry_point))

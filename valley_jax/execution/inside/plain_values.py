@@ -10,7 +10,7 @@ and proxies again; it equals itself alone.
 This file runs inside the sandbox, in the child that `supervisor.py` forks for a test.
 """
 
-import _collections
+import _collections  # pyright: ignore[reportMissingImports]
 from typing import Any
 
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: no program can replace its methods.
