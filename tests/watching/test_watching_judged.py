@@ -158,9 +158,7 @@ def test_what_the_judge_fails_at_is_counted_and_is_no_score(world, capsys):
   found = look.measure([_rollout(*key) for key in (('p3', 0), ('p3', 1), ('p4', 0), ('p4', 1))])
   assert found['samples/pass@1'] == 1  # Of one sample.
   assert found['samples/judge_errors'] == 3
-  assert "3 of 4 programs could not be judged, such as ('p3', 0): no" in (
-      capsys.readouterr().out
-  )
+  assert "3 of 4 programs could not be judged, such as ('p3', 0): no" in (capsys.readouterr().out)
   assert 'samples/pass@1' not in look.measure([_rollout('p4', 0), _rollout('p4', 1)])
 
 

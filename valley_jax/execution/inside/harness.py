@@ -22,6 +22,7 @@ import sys
 INPUT, REPORT, PROGRAM = 3, 4, 5  # Private descriptors: open files without a name.
 NONCE_BYTES = 16
 PATH = '/tmp/solution.py'  # The program's name in tracebacks.
+file_path = PATH  # Where its file is; `supervisor.py` sets it in T2.
 # Names that can make a file object of standard output other than `sys.stdout`.
 _WRITERS = {'fdopen', 'open', 'TextIOWrapper', 'BufferedWriter', 'FileIO'}
 _CO_GENERATOR = 0x20  # Flag of a generator's code, whose `finally` may run late.
@@ -36,14 +37,19 @@ def set_dumpable(value: int) -> None:
     raise OSError('prctl(PR_SET_DUMPABLE) failed.')
 
 
-def set_kernel_limits(limits: dict) -> None:
-  """Sets the limits that the kernel itself enforces."""
+def set_kernel_limits(limits: dict, is_binary: bool) -> None:
+  """Sets the limits that the kernel itself enforces.
+
+  The stack is part of the memory. Only its soft limit is set, since templates call
+  `setrlimit(RLIMIT_STACK, ...)` with any hard one. Python keeps its frames elsewhere, and reserves
+  the soft limit for each of its threads.
+  """
   cpu = limits['cpu_us'] // 1_000_000 + 2  # In whole seconds: the monitor is the exact one.
-  stack = min(limits['memory_bytes'], 256 << 20)
+  stack = limits['memory_bytes'] if is_binary else min(limits['memory_bytes'], 256 << 20)
   for name, value in (
       (resource.RLIMIT_CPU, cpu),
-      # Address space is not memory: threads and numpy reserve plenty of it.
-      (resource.RLIMIT_AS, 2 * limits['memory_bytes'] + (512 << 20)),
+      # Address space is not memory: the stacks of threads, and numpy, reserve plenty of it.
+      (resource.RLIMIT_AS, 2 * limits['memory_bytes'] + 4 * stack + (512 << 20)),
       (resource.RLIMIT_FSIZE, limits['output_bytes'] + 1),
       (resource.RLIMIT_STACK, stack),
       (resource.RLIMIT_NPROC, limits['max_processes']),
@@ -54,7 +60,7 @@ def set_kernel_limits(limits: dict) -> None:
   ):
     hard = resource.getrlimit(name)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(name, (value, value))
+    resource.setrlimit(name, (value, hard if name == resource.RLIMIT_STACK else value))
 
 
 def run_binary(argv: tuple[str, ...]) -> None:
@@ -118,7 +124,7 @@ def _make_module(name: str) -> dict:
   """Makes an empty module as `python solution.py` has it; returns its namespace."""
   module = type(sys)(name)
   module.__builtins__ = sys.modules['builtins']
-  module.__file__ = PATH
+  module.__file__ = file_path
   sys.modules[name] = module
   return module.__dict__
 

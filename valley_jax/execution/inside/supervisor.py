@@ -92,6 +92,7 @@ class Supervisor:
 
     base_filter, self.guard = filters
     self.scratch, self.paths = (scratch,), paths
+    sys.argv[0] = harness.file_path = f'{scratch}/solution.py'
     self.is_required = is_required
     confine.adopt_orphans()
     own_paths = [(scratch, confine.WRITE), ('/proc', confine.READ)]
@@ -165,7 +166,7 @@ class Supervisor:
       os.closerange(ready + 1, 1024)
       os.setsid()
       os.chdir(self.scratch[0])
-      harness.set_kernel_limits(limits)
+      harness.set_kernel_limits(limits, action is harness.run_binary)
       harness.set_dumpable(1)  # Lets the monitor see what its processes share.
       if self.confine:
         rights = self.confine.WRITE if limits['may_write'] else self.confine.READ
@@ -227,7 +228,15 @@ class Supervisor:
     if not child.report.startswith(b'code') or child.status != 0:
       child.report = child.report.removeprefix(b'code')[:_MAX_ERROR_BYTES]
       return child
+    if not limits['may_write']:  # For `open(__file__)`; a problem's program has its own files.
+      with open(harness.file_path, 'w', encoding='utf-8', errors='replace') as f:
+        f.write(sources[-1])
     codes = marshal.loads(child.report[4:])
+    if any('inspect' in code.co_names for code in codes):
+      import linecache
+
+      lines = sources[-1].splitlines(keepends=True)
+      linecache.cache[harness.PATH] = len(sources[-1]), None, lines, harness.PATH
     child.report = b'code'
     preload_modules(codes)
     gc.freeze()
