@@ -32,14 +32,37 @@ def test_tokens_forgive_whitespace(name, expected, printed):
 @pytest.mark.parametrize(
     'expected, printed',
     [('1000', '1_000'), ('1 2 3', '1 2'), ('1 2', '1 2 3'), ('1', ''),
-     ('', '1'), ('12', '1 2'), ('100001', '100000'), ('1', '1.0'),
+     ('', '1'), ('12', '1 2'), ('100001', '100000'),
      ('9007199254740993', '9007199254740992'), ('1', '１'), ('1', 'True'),
-     ('1000000', '1000001'), ('16', '0x10'), ('1', '+1'), ('1', '01'),
+     ('1000000', '1000001'), ('16', '0x10'),
      ('1', '\ufeff1'), ('1 2', '1\xa02'), ('1 2', '1\u20032'), ('1', '1\0'),
-     ('inf', '1'), ('word', 'words'), ('0', '-0')],
+     ('inf', '1'), ('word', 'words')],
 )  # fmt: skip
 def test_tokens_forgive_nothing_else(name, expected, printed):
   assert not is_accepted(name, expected, printed)
+
+
+@pytest.mark.parametrize('name', ['tokens', 'case'])
+@pytest.mark.parametrize('printed', ['1.0', '+1', '01', '1e0'])
+def test_an_integer_is_text_where_no_number_is_expected(name, printed):
+  assert not is_accepted(name, '1', printed)
+
+
+@pytest.mark.parametrize(
+    'expected, printed',
+    [('3', '3.0'), ('-1', '-1.0'), ('0', '-0'), ('1', '+1'), ('10', '1e1'), ('1' * 99, '1' * 99)],
+)
+def test_an_integer_has_one_value_among_floats(expected, printed):
+  assert is_accepted('float', expected, printed)
+  assert not is_accepted('float', expected, printed + '5')
+
+
+@pytest.mark.parametrize(
+    'expected, printed', [('3', '3.0000001'), ('9007199254740993', '9007199254740992.0'),
+                          ('1', '1e999999999'), ('1', '1.' + '0' * 5000)],
+)  # fmt: skip
+def test_an_integer_has_no_tolerance(expected, printed):
+  assert not is_accepted('float', expected, printed)
 
 
 def test_bytes_that_are_no_text_are_compared_as_they_are():

@@ -71,3 +71,11 @@ def test_the_stack_is_as_large_as_the_memory(tier):
   pairs = [(PROBLEM, source) for source in CPP.values()]
   rows = judged.judge_pairs(*pairs, language='cpp17', tier=tier)
   assert [row.verdict.value for row in rows] == ['AC'] * len(CPP), rows
+
+
+def test_numbers_of_numpy_are_their_values():
+  problem = judged.build_function_problem('[3, true, 0.5]')
+  right = 'import numpy as np\nf = lambda: [np.int64(3), np.bool_(1), np.float32(.5)]'
+  assert judged.judge_verdict(problem, right) == 'AC'
+  wrong = right.replace('np.int64(3)', 'np.float32(3)')
+  assert judged.judge_verdict(problem, wrong) == 'WA'

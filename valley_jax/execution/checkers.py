@@ -44,8 +44,8 @@ def match_tokens(
   """Returns whether the tokens are equal, or within the tolerance if there is one.
 
   A tolerance applies to expected floats: tokens with a point or an exponent, nan and inf; any
-  spelling of a decimal number is then read. Words are text, and so are integers, unless
-  `integers` makes them floats.
+  spelling of a decimal number is then read. Words are text. An expected integer asks for exactly
+  its value, as 3 or as 3.0, unless `integers` makes it a float.
   """
   if expected == printed:
     return True
@@ -209,8 +209,11 @@ def _split_tokens(text: bytes) -> Iterator[bytes]:
 
 
 def _is_token_near(tolerance: Tolerance, integers: bool, a: bytes, b: bytes) -> bool:
-  if a == b or (a.lstrip(b'+-').isdigit() and not integers):
-    return a == b
+  if a == b:
+    return True
+  if a.lstrip(b'+-').isdigit() and not integers:
+    is_number = len(b) <= _MAX_INT_DIGITS and _DECIMAL.fullmatch(b)
+    return bool(is_number) and decimal.Decimal(a.decode()) == decimal.Decimal(b.decode())
   x, y = _parse_number(a), _parse_number(b)
   return x is not None and y is not None and _is_within(x, y, tolerance)
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import foreign_rows
+from tests import rows
 from valley_jax import jsonl
 from valley_jax import records
 from valley_jax.data.problem_formats import problems
@@ -199,3 +200,34 @@ def test_a_published_tree_of_packages_is_read_whole():
   assert read[1].limits.memory_mib == 512
   texts = [text for p in read for t in p.tests for text in (t.input, t.expected)]
   assert not [text for text in texts if text.startswith('../')]
+
+
+@pytest.mark.parametrize(
+    ('tolerance', 'sentence'),
+    [
+        ('1e-6', 'It is correct if its absolute or relative error does not exceed $$$10^{-6}$$$.'),
+        ('1e-9', 'Allowed is an absolute or relative error of at most 10^-9.'),
+        ('1e-6', 'The error is at most 10−6.'),
+        ('1e-5', 'Answers within 10-5 of the correct answer will be accepted: absolute error.'),
+        ('1e-4', 'The absolute error must not exceed 10 ^ { - 4 }.'),
+        ('1e-6', 'Print it with 1e-6 relative error.'),
+        ('1e-6', 'Your error must be less than 0.000001.'),
+        ('1e-6', 'An error of 10⁻⁶ is allowed.'),
+        ('1e-7', 'It is checked to a tolerance of 10**-7.'),
+        ('', 'The plate is 10^-6 metres thick.'),
+        ('', 'There is an error in the code. Steps are 0.01 metres long.'),
+        ('', 'There are up to 10^5 numbers; print the absolute difference.'),
+    ],
+)
+def test_the_error_that_a_statement_allows_is_granted(tmp_path, tolerance, sentence):
+  written = rows.make_problem('a', statement=f'Divide two numbers.\n\n{sentence} Good luck!')
+  jsonl.write_rows(tmp_path / 'p.jsonl', [written])
+  (problem,) = problems.read_problems(f'jsonl:{tmp_path}/p.jsonl')
+  flags = ('float_tolerance', tolerance) if tolerance else ()
+  assert (problem.checker, problem.flags) == ('float' if tolerance else 'tokens', flags)
+
+
+def test_a_checker_of_the_row_comes_before_its_statement(tmp_path):
+  written = rows.make_problem('a', statement='Print with an error of 10^-6.', checker='exact')
+  jsonl.write_rows(tmp_path / 'p.jsonl', [written])
+  assert problems.read_problems(f'jsonl:{tmp_path}/p.jsonl') == [written]

@@ -12,6 +12,9 @@ PATH is a .jsonl, .jsonl.gz, .jsonl.zst or .parquet file, or a directory of such
 read in the order of their names; only `kattis` reads something else. The problems always come in
 the same order.
 
+Where a statement allows an error, as in "absolute or relative error of at most 10^-6", and the row
+names no checker of its own, the problem gets the checker `float` with that tolerance.
+
 To add a format: write the struct of its row and a function that yields problems of a row, and name
 both in `_READERS`.
 """
@@ -21,6 +24,7 @@ from collections.abc import Iterator
 import functools
 import os
 import pathlib
+import re
 from typing import Any
 import warnings
 
@@ -33,6 +37,17 @@ from valley_jax.data.problem_formats import conversion
 from valley_jax.data.problem_formats import kattis
 from valley_jax.data.problem_formats import livecodebench
 
+# A negative power of ten in the spellings of statements; `10-6` has lost its superscript.
+_POWER = re.compile(
+    r'10\s*(?:\^|\*\*)\s*\{?\s*[-−–]\s*\{?\s*(?P<power>\d{1,2})|10[-−–](?P<bare>\d{1,2})(?!\d)'
+    r'|10⁻(?P<raised>[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,2})|\b1(?:\.0+)?[eE][-−](?P<scientific>\d{1,2})'
+    r'|\b0\.(?P<zeros>0+)1\b'
+)
+_RAISED = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹', '0123456789')
+_ERROR = re.compile(
+    r'\b(?:error|absolute|relative|toleran\w+|precision|accura\w+|differ\w*)\b', re.I
+)
+_SENTENCE_CHARACTERS = 200  # An error is spoken of this near to its size.
 _MAX_NAMED = 10  # Ids in a warning; the others are counted.
 
 Reader = Callable[[str], Iterator[conversion.Item]]
@@ -92,7 +107,7 @@ def read_problems(spec: str) -> list[records.Problem]:
     if isinstance(item, conversion.Remark):
       remarks.setdefault(item.text, []).append(item.problem_id)
     else:
-      problems.append(item)
+      problems.append(_apply_tolerance(item))
   summary = '; '.join(_summarise_remark(text, ids) for text, ids in remarks.items())
   if not problems:
     why = f'no problem that can be judged: {summary}' if summary else 'no row'
@@ -101,6 +116,34 @@ def read_problems(spec: str) -> list[records.Problem]:
   if summary:
     warnings.warn(f'Problems {spec!r}: {summary}.')
   return problems
+
+
+def find_tolerance(statement: str) -> str:
+  """Returns the error that a statement allows, or ''.
+
+  Example:
+    >>> find_tolerance('The absolute or relative error must not exceed $10^{-6}$.')
+    '1e-6'
+  """
+  for match in _POWER.finditer(statement):
+    start = max(0, match.start() - _SENTENCE_CHARACTERS)
+    sentence = re.split(r'[.!?]\s+(?=[A-Z])|\n\s*\n', statement[start : match.start()])[-1]
+    rest = re.split(r'[.!?]\s|\n', statement[match.end() :][:_SENTENCE_CHARACTERS])[0]
+    if not _ERROR.search(sentence) and not _ERROR.search(rest):
+      continue
+    groups = match.groupdict()
+    if zeros := groups.pop('zeros'):
+      return f'1e-{len(zeros) + 1}'
+    (power,) = filter(None, groups.values())
+    return f'1e-{int(power.translate(_RAISED))}'
+  return ''
+
+
+def _apply_tolerance(problem: records.Problem) -> records.Problem:
+  is_text = problem.mode is records.Mode.STDIN and problem.checker == 'tokens'
+  if not is_text or problem.flags or not (tolerance := find_tolerance(problem.statement)):
+    return problem
+  return records.replace(problem, checker='float', flags=('float_tolerance', tolerance))
 
 
 def _summarise_remark(text: str, ids: list[str]) -> str:

@@ -211,15 +211,17 @@ def _find_entry_point(namespace: dict, entry_point: str):
 
 
 def encode_json(value: object) -> bytes:
-  """Returns a value as JSON; raises a TypeError where JSON has no such type."""
+  """Returns a value as JSON, numpy's numbers as numbers; raises a TypeError for other types."""
   # The C encoder itself: the json package would cost 10 ms of imports.
   encode = _json.make_encoder(
-      {}, _refuse_type, _json.encode_basestring_ascii, None, ': ', ', ', False, False, True
+      {}, _convert_number, _json.encode_basestring_ascii, None, ': ', ', ', False, False, True
   )
   return ''.join(encode(value, 0)).encode()
 
 
-def _refuse_type(value: object):
+def _convert_number(value: object):
+  if type(value).__module__ == 'numpy' and getattr(value, 'shape', None) == ():
+    return value.item()  # pyright: ignore  A number of numpy's is its value.
   raise TypeError(f'{type(value).__name__} is no JSON type')
 
 
