@@ -7,7 +7,7 @@
 
 Reads   config.traces      FORMAT:PATH or [FORMAT:PATH,...]; valley_jax/data/sources/traces.py
         config.questions   local copies of the sets of the OCR-1 and OCR-2 rows whose question is
-                           "-"; valley_jax/data/sources/questions.py
+                           "-"; valley_jax/data/sources/ocr.py
         config.filters     which traces are fit to learn from; valley_jax/data/cleaning/filters.py
         config.contamination  evaluations whose problems must not be trained on
         config.duplicates  what to do with repeated traces and repeated questions

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from valley_jax import errors
 from valley_jax.runtime import checkpoints
 
 NUM_STEPS = 9
@@ -59,7 +60,7 @@ def test_a_torn_checkpoint_is_named_with_the_remedy(tmp_path, file, keep_bytes):
       path.unlink()
     else:
       path.write_bytes(path.read_bytes()[:keep_bytes])
-  with pytest.raises(ValueError, match='Remove that directory.*step 1') as e:
+  with pytest.raises(errors.UserError, match='Remove that directory.*step 1') as e:
     checkpoints.check_identity(tmp_path / 'checkpoints', {'seed': 0})
     _restore(tmp_path)
   assert f'Checkpoint {latest} cannot be read' in str(e.value)

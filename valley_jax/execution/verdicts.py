@@ -39,7 +39,7 @@ def decide_verdict(
 ) -> records.Verdict:
   """Returns the verdict on one test.
 
-  Where the checker is a program, AC means that the program must still be asked.
+  Where the problem has a checker program, AC is provisional: the worker still asks it.
   """
   problem = run.problem
   if failure := _find_failure(execution, run):

@@ -82,11 +82,11 @@ def _find_root_cause(error: BaseException) -> str:
   return f'{type(error).__name__}: {" ".join(text.split())[:400]}'
 
 
-def _unreadable_error(path: str, reason: str) -> ValueError:
+def _unreadable_error(path: str, reason: str) -> errors.UserError:
   """Returns the error for a checkpoint that cannot be read."""
   others = [s for s in list_steps(epath.Path(path).parent) if not path.endswith(f'/{s}')]
   before = f'step {max(others):,}' if others else 'the beginning'
-  return ValueError(
+  return errors.UserError(
       f'Checkpoint {path} cannot be read: {reason}. Part of it is lost or changed. Remove that'
       f' directory and run again, to go on from {before}.'
   )

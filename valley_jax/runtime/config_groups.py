@@ -30,7 +30,7 @@ def get_path_fields() -> dict[str, Any]:
       tokenizer='',  # hf:DIR, or bpe:SIZE to train one on the traces.
       chat_template='',  # file:PATH of a Jinja template; '': the tokenizer's own.
       shards='',  # Default <workdir>/shards.
-      init='',  # hf:DIR to start from, checkpoint:DIR to continue from, or random.
+      init='',  # hf:DIR to start from, checkpoint:DIR for another run's parameters, or random.
       curated='',  # Manifests of the subsets' `ids`. Default <workdir>/curated.
       checkpoint='',  # What to sample from. Default <workdir>/checkpoints.
       submissions='',  # Programs to judge instead of completions.

@@ -7,19 +7,26 @@
     codeforces_cots  codeforces-cots: `messages` and the parts of a statement
     chat             other rows with `messages`
     s1k s1k_gemini   s1K and s1K-1.1: by R1 where it wrote them, and by Gemini (columns.py)
-    table            prompt and response, in columns named as you like
+    table            columns named as you like: `table/prompt=COLUMN/response=COLUMN` (columns.py)
     math             question, trace and answer, the same
 
 A source is FORMAT:PATH. PATH is a file, a glob, or a directory; local, or at any address that
 fsspec knows (gs://, s3://, ...); .parquet or JSONL, also .gz or .zst. Files are read in the order
 of their names, so that the traces always come in the same order.
 
-Ids are the rows' own where the set gives its traces ids: jsonl, mini, ocr2, table. All others are
-a hash of the trace's texts, so that they depend on neither place nor order, and the same trace in
-two rows has one id.
+Ids are the rows' own where the set gives its traces ids (jsonl, mini, ocr2, a table with an id
+column); ocr1's are the row's id and a hash of the output. All others are a hash of the trace's
+texts, so that they depend on neither place nor order, and the same trace in two rows has one id.
 
-To add a format: write the struct of its row and a function that makes a trace of it, and name both
-in `_FORMATS`.
+Other column names need no code: see `table`. To add a format with one trace a row, write beside the
+others in this folder
+
+    class MyRow(msgspec.Struct): ...                     the columns that are read
+    def build_my_trace(row: MyRow) -> records.Trace: ...  or raise rows.UnusableRowError(reason)
+
+name both in `_FORMATS`, and give `tests/source_rows.py` and `tests/data/sources/test_formats.py` a
+row and its trace. For several traces a row, change the loop of `read_traces`; for another kind of
+file, `rows.read_rows`. Sources are read twice, so the order must not change.
 """
 
 from collections.abc import Callable
@@ -71,6 +78,7 @@ _FORMATS: dict[str, _Format] = {
         columns.S1kRow, functools.partial(columns.build_s1k_trace, teacher=columns.GEMINI)
     ),
 }
+# Formats whose columns may be named by the user, with their defaults.
 _TABLES = {'math': columns.MATH, 'table': {}}
 
 

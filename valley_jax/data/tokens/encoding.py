@@ -1,4 +1,6 @@
-r"""Rendered turns to tokens, as `tokenization.encode_turns` has them, in a fraction of the time.
+r"""Where `shard` tokenises: `TurnEncoder.encode_stream`, rendered turns in, examples out.
+
+The examples are those of `tokenization.encode_turns`, in a fraction of the time.
 
 `TurnEncoder` needs no character offsets for all tokens, of which only two matter: where the
 response begins and where its answer begins. A token of a byte-level tokenizer stands for certain

@@ -38,8 +38,8 @@ class RenderedTurn:
     prompt: The text up to where the student begins to write.
     response: The trace's response, without a `<think>` that the prompt has already opened.
     answer_start: Index in `response` of the first character after the last `</think>`: 0 if there
-      is no thinking, and past the end token if the thinking never ends. `scoring` splits
-      completions at the same place.
+      is no thinking, and past the end token if the thinking never ends. `programs.split_thinking`
+      splits completions at the same place.
     end: The end-of-turn token.
   """
 

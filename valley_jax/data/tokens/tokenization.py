@@ -1,4 +1,6 @@
-"""From a trace's text to token ids and loss weights.
+"""Tokenizers, prompts, and how a rendered trace becomes token ids and loss weights.
+
+`shard` gets the same tokens faster through `encoding.py`, which is checked against `encode_turns`.
 
 The conversation is tokenised once, as one text (`templates` renders it), and prompt and response
 are told apart by where the tokens begin: templates without `{% generation %}` marks make assistant
