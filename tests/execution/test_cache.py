@@ -82,10 +82,10 @@ def test_another_engine_is_another_key(tmp_path, monkeypatch):
 def test_our_failures_are_not_kept(tmp_path):
   crash = records.Program(
       language='python',
-      files={'checker.py': 'raise SystemExit(5)'},
+      files={'interactor.py': 'raise SystemExit(5)'},
       protocol=records.Protocol.KATTIS,
   )
-  p = judged.build_problem(('', 'x'), checker='program', program=crash)
+  p = judged.build_problem(('', 'x'), mode=records.Mode.INTERACTIVE, program=crash)
   row = _judge_with_cache(tmp_path, p=p)
   assert row.verdict is records.Verdict.INTERNAL_ERROR
   assert _count_rows(tmp_path) == 0

@@ -74,7 +74,7 @@ CASES = {
         'int x, sum = 0; while (scanf("%d", &x) == 1) sum += x;'
         ' printf("%d", sum);')),
     'a million levels': ('AC', RECURSE, 'cpp17', DEEP),
-    'endless recursion': ('RE',
+    'endless recursion': ('MLE',  # The stack is memory.
                           RECURSE.replace('n - 1', 'n + 1'), 'cpp17', DEEP),
     'text beyond ASCII': ('AC', f'// ä→\udc80\n{ADD}'),
     'a byte order mark': ('AC', f'\ufeff{ADD}'),
