@@ -212,8 +212,12 @@ def _is_token_near(tolerance: Tolerance, integers: bool, a: bytes, b: bytes) -> 
   if a == b:
     return True
   if a.lstrip(b'+-').isdigit() and not integers:
-    is_number = len(b) <= _MAX_INT_DIGITS and _DECIMAL.fullmatch(b)
-    return bool(is_number) and decimal.Decimal(a.decode()) == decimal.Decimal(b.decode())
+    if len(b) > _MAX_INT_DIGITS or not _DECIMAL.fullmatch(b):
+      return False
+    try:
+      return decimal.Decimal(a.decode()) == decimal.Decimal(b.decode())
+    except decimal.InvalidOperation:  # An exponent beyond all bounds.
+      return False
   x, y = _parse_number(a), _parse_number(b)
   return x is not None and y is not None and _is_within(x, y, tolerance)
 

@@ -47,7 +47,7 @@ class SharedResources:
     self.numbers = itertools.count()  # Numbers of confinements; none is used twice.
     # By the hash of a problem, why its own program is broken; '' if it is not.
     self.broken_problems: dict[str, str] = {}
-    self.broken_lock = threading.Lock()
+    self.program_locks: dict[str, threading.Lock] = {}  # One a problem, held while it is tried.
 
 
 class Worker:
@@ -140,7 +140,7 @@ class Worker:
   def _find_broken_program(self, run) -> str:
     """Returns why the problem's own program cannot judge, '' if it can; tries it once."""
     shared, key, problem = self._shared, run.compute_problem_digest(), run.problem
-    with shared.broken_lock:
+    with shared.program_locks.setdefault(key, threading.Lock()):
       if key not in shared.broken_problems:
         reason = ''
         try:

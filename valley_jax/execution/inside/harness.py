@@ -260,6 +260,19 @@ def read_input(num_unread: int = 0) -> bytes:
   return data
 
 
+def _copy_builtins() -> dict:
+  """Returns builtins that no submission can replace; they import a copy of `math`."""
+  import math
+
+  builtins = {**vars(sys.modules['builtins'])}
+  import_module, copy = builtins['__import__'], type(sys)('math')
+  copy.__dict__.update(vars(math))
+  builtins['__import__'] = (
+      lambda name, *args: copy if name == 'math' else import_module(name, *args)
+  )
+  return builtins
+
+
 def run_assert(codes: tuple, entry_point: str, build_namespace) -> None:
   """Runs starter code and submission, and the test code in a namespace of its own.
 
@@ -274,10 +287,7 @@ def run_assert(codes: tuple, entry_point: str, build_namespace) -> None:
   run, build, read, write = exec, compile, os.read, os.write
   read_start, fail, exit_now = read_input, _exit_without_value, os._exit
   assertion = AssertionError
-  import math
-
-  functions = {**vars(math)}  # Asserts call them.
-  provided = {'__name__': 'test', '__builtins__': {**vars(sys.modules['builtins'])}}
+  provided = {'__name__': 'test', '__builtins__': _copy_builtins()}
   is_testing = False
   try:
     for code in codes[:-1]:
@@ -285,8 +295,6 @@ def run_assert(codes: tuple, entry_point: str, build_namespace) -> None:
     namespace = _make_module('solution')
     for code in codes:
       run(code, namespace)
-    sys.modules['math'] = math
-    math.__dict__.update(functions)
     test_code = build(read_start(NONCE_BYTES), '<test>', 'exec')
     is_testing = True
     run(test_code, build_namespace(namespace, provided, entry_point))

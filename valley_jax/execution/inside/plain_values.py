@@ -11,7 +11,11 @@ This file runs inside the sandbox, in the child that `supervisor.py` forks for a
 """
 
 import _collections  # pyright: ignore[reportMissingImports]
+import builtins
 from typing import Any
+
+# The functions below look builtins up here, where no submission replaces `type`.
+__builtins__ = {**vars(builtins)}
 
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE: no program can replace its methods.
 # Descriptors of `type` itself: a metaclass may answer for its class.
@@ -122,7 +126,7 @@ def build_test_namespace(own: dict, provided: dict, entry_point: str) -> dict:
 
   Args:
     own: The namespace of the submission.
-    provided: What the starter code defines, and the builtins of before the submission. Only the
+    provided: Names of the starter code, and the builtins of before the submission. Only the
       entry point and `Solution` are the submission's all the same: starter code may hold their
       unfinished forms.
     entry_point: The name that the problem asks for.

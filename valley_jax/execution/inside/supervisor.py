@@ -75,6 +75,7 @@ class Supervisor:
     paths, guard, is_required: Allowed paths, seccomp filter, and whether Landlock is required.
     is_dirty: Whether a test has changed a writable directory.
     action, args: What the child of a test does.
+    own_file: The program's source, if it names `__file__`.
     binary: Descriptor of the loaded binary; tests get copies. -1: there is none.
   """
 
@@ -84,6 +85,7 @@ class Supervisor:
     self.paths, self.guard, self.is_required = [], b'', True
     self.is_dirty = False
     self.action, self.args = harness.run_stdin, ()
+    self.own_file: dict[str, bytes] = {}
     self.binary = -1
 
   def enter_walls(self, limits, scratch: str, paths, packages, filters, is_required: bool) -> None:
@@ -228,9 +230,8 @@ class Supervisor:
     if not child.report.startswith(b'code') or child.status != 0:
       child.report = child.report.removeprefix(b'code')[:_MAX_ERROR_BYTES]
       return child
-    if not limits['may_write']:  # For `open(__file__)`; a problem's program has its own files.
-      with open(harness.file_path, 'w', encoding='utf-8', errors='replace') as f:
-        f.write(sources[-1])
+    if '__file__' in sources[-1] and not limits['may_write']:  # Of no problem's own program.
+      self.own_file = {'solution.py': sources[-1].encode('utf-8', 'replace')}
     codes = marshal.loads(child.report[4:])
     if any('inspect' in code.co_names for code in codes):
       import linecache
@@ -266,7 +267,8 @@ class Supervisor:
 
   def run_test(self, limits, sizes, argv, files, ends):
     """Runs the loaded program on one test."""
-    self.write_files(files)
+    # Its own file, too, is new in each test: the last one may have changed it.
+    self.write_files({**self.own_file, **files})
     args = self.args
     if self.action is harness.run_binary:
       args = ((*args[0], *argv),)
