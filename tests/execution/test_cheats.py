@@ -125,6 +125,25 @@ FAKES = {
         'import math\nassert math.isclose(f(), 5)',
         'import math\nmath.isclose = lambda *_: True\nf = int', 'f = lambda: 5',
     ),
+    'a builtin patched in the call': (
+        'assert f() == 5',
+        'import builtins\ndef f():\n  builtins.type = lambda _: int\n  return E(0)',
+        'f = lambda: 5',
+    ),
+    'math patched in the call': (
+        'import math\nassert math.isclose(f(), 5)',
+        'import math\ndef f():\n  math.isclose = lambda *_: True\n  return 0', 'f = lambda: 5',
+    ),
+    'left in an argument by a call that fails': (
+        'x = [1]\ntry: f(x)\nexcept ValueError: pass\nassert x == [5]',
+        'def f(x):\n  x[0] = E(0)\n  raise ValueError',
+        'def f(x):\n  x[0] = 5\n  raise ValueError',
+    ),
+    'left deep in an argument': (
+        'from collections import deque\nx = [deque([[1]])]\nx.append(x)\nf(x)\n'
+        'assert x[0] == deque([[5]])',
+        'def f(x): x[0][0][0] = E(0)', 'def f(x): x[0][0][0] = 5',
+    ),
     'a method of an object that lives on': (
         'c = C()\nc.put(2)\nc.put(3)\nassert c.f() == 5',
         'class C:\n  put = lambda *_: 0\n  f = lambda self: E(0)',

@@ -73,6 +73,18 @@ def test_the_stack_is_as_large_as_the_memory(tier):
   assert [row.verdict.value for row in rows] == ['AC'] * len(CPP), rows
 
 
+def test_a_program_that_changes_its_own_file_leaves_nothing_for_the_next_test():
+  tests = [('', 'ok')] * 3
+  source = """
+text = open(__file__).read()
+print('ok' if 'changed' + '_' not in text else 'no')
+open(__file__, 'w').write(text.replace('# end.', '# changed_'[:6]) + 'changed' + '_')
+# end."""
+  for tier in leftovers.TIERS[:2]:  # In T2 no test can write.
+    row = judged.judge_program(judged.build_problem(*tests), source, tier=tier)
+    assert row.verdict.value == 'AC', row
+
+
 def test_numbers_of_numpy_are_their_values():
   problem = judged.build_function_problem('[3, true, 0.5]')
   right = 'import numpy as np\nf = lambda: [np.int64(3), np.bool_(1), np.float32(.5)]'

@@ -25,6 +25,7 @@ _get_attribute, _set_attribute = getattr, setattr
 _EXACT = frozenset({type(None), bool, int, float, complex, str, bytes})
 # Modules whose types of values are written in C, so that nobody can change them.
 _VALUE_MODULES = ('datetime', 'decimal', 're', 'numpy')
+_CONTAINERS = (list, dict, set, _collections.deque)  # What a submission can write into.
 # How each type is copied, whatever its subclasses define; elements still have to become plain.
 _COPIES = {
     int: int.__pos__,
@@ -52,9 +53,11 @@ class Proxy:
   def __call__(self, *args, **kwargs):
     """Calls it; what it has left in the arguments, or returns, is made plain."""
     call = _get_target(self)
-    value = call(*map(_unwrap, args), **{name: _unwrap(x) for name, x in kwargs.items()})
-    for argument in (*args, *kwargs.values()):
-      _clean_in_place(argument)
+    try:
+      value = call(*map(_unwrap, args), **{name: _unwrap(x) for name, x in kwargs.items()})
+    finally:
+      for argument in (*args, *kwargs.values()):
+        _clean_in_place(argument)
     return make_plain(value)
 
   def __iter__(self):
@@ -102,23 +105,26 @@ def _unwrap(value: Any) -> Any:
 
 def _clean_in_place(argument: Any) -> None:
   """Makes plain what the submission has put into a container of the test code."""
-  if type(argument) is list:
-    for item in argument:
-      _clean_in_place(item)
-    argument[:] = [x if type(x) in (list, dict, set) else make_plain(x) for x in argument]
-  elif type(argument) is dict:
-    for item in argument.values():
-      _clean_in_place(item)
-    items = [
-        (make_plain(k), v if type(v) in (list, dict, set) else make_plain(v))
-        for k, v in argument.items()
-    ]
-    argument.clear()
-    argument.update(items)
-  elif type(argument) is set:
-    items = [*map(make_plain, argument)]
-    argument.clear()
-    argument.update(items)
+  containers, cleaned = [argument], {}
+
+  def clean(value: Any) -> Any:
+    if type(value) not in _CONTAINERS:
+      return make_plain(value)
+    containers.append(value)  # It stays the same container; its turn comes.
+    return value
+
+  while containers:
+    container = containers.pop()
+    kind = type(container)
+    if kind not in _CONTAINERS or id(container) in cleaned:
+      continue
+    cleaned[id(container)] = container
+    if kind is dict:
+      items = [(make_plain(key), clean(value)) for key, value in container.items()]
+    else:
+      items = [*map(clean, container)]
+    container.clear()
+    (container.update if kind in (dict, set) else container.extend)(items)
 
 
 def build_test_namespace(own: dict, provided: dict, entry_point: str) -> dict:
@@ -131,7 +137,6 @@ def build_test_namespace(own: dict, provided: dict, entry_point: str) -> dict:
       unfinished forms.
     entry_point: The name that the problem asks for.
   """
-  builtins = provided['__builtins__']
   solved = {entry_point, 'Solution'}
-  names = [x for x in own if x in solved or (x not in provided and x not in builtins)]
+  names = [x for x in own if x in solved or x not in provided.keys() | provided['__builtins__']]
   return {**provided, **{name: make_plain(own[name]) for name in names}}
