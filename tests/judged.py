@@ -8,6 +8,13 @@ from valley_jax.execution.confinement import bubblewrap
 from valley_jax.execution.confinement import isolation as isolation_lib
 from valley_jax.execution.confinement import sandbox
 
+# An int of which every comparison is true; E(0) is a value of it.
+EQUALS_ANYTHING = """
+class E(int):
+  __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = lambda *_: True
+  __hash__ = int.__hash__
+  __sub__ = __rsub__ = __abs__ = lambda self, *_: self
+"""
 CONTROL = 'print(sum(map(int, input().split())))'
 
 

@@ -8,9 +8,8 @@ import tempfile
 import threading
 import time
 
-import pytest
-
 from tests import judged
+from tests import marks
 from valley_jax import records
 from valley_jax.execution import judge
 from valley_jax.execution.confinement import cgroups
@@ -19,7 +18,7 @@ from valley_jax.execution.confinement import isolation as isolation_lib
 # The others need root.
 TIERS = isolation_lib.TIERS if os.geteuid() == 0 else ('T1',)
 # For hostile programs that take minutes: the strongest tier in every run, the others with --all.
-TIER_PARAMS = [TIERS[0], *(pytest.param(tier, marks=pytest.mark.long) for tier in TIERS[1:])]
+TIER_PARAMS = marks.long_but_first(TIERS)
 LIMITS = records.Limits(cpu_seconds=0.3, memory_mib=128, output_kib=256)
 _PR_SET_CHILD_SUBREAPER = 36
 _SHARED = ('/tmp', '/var/tmp', '/dev/shm', '/dev/mqueue', tempfile.gettempdir())

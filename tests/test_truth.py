@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests import judged
 from tests import solutions
 from valley_jax import jsonl
 from valley_jax import records
@@ -49,18 +50,10 @@ def test_no_humaneval_stub_is_accepted(humaneval):
   assert {*verdicts} <= {'WA', 'RE'}
 
 
-_EQUALS_ANYTHING = """
-class E(int):
-  __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = lambda *_: True
-  __hash__ = int.__hash__
-  __sub__ = __rsub__ = __abs__ = lambda self, *_: self
-"""
-
-
 def test_no_value_that_equals_anything_solves_humaneval():
   rows = truth.read_gzipped_rows(DATA / 'HumanEval.jsonl.gz')[::8]
   cheats = {
-      row['task_id']: f'{_EQUALS_ANYTHING}\ndef {row["entry_point"]}(*_): return E(0)\n'
+      row['task_id']: f'{judged.EQUALS_ANYTHING}\ndef {row["entry_point"]}(*_): return E(0)\n'
       for row in rows
   }
   judgements = truth.judge_by_key(f'humaneval:{DATA}/HumanEval.jsonl.gz', cheats)
@@ -70,7 +63,7 @@ def test_no_value_that_equals_anything_solves_humaneval():
 def test_no_value_that_equals_anything_solves_leetcode():
   rows = truth.read_gzipped_rows(DATA / 'leetcode-20240121-Jul.jsonl.gz')[::8]
   method = '  def __getattr__(self, name): return lambda *_, **__: E(0)\n'
-  cheats = {row['task_id']: f'{_EQUALS_ANYTHING}\nclass Solution:\n{method}' for row in rows}
+  cheats = {row['task_id']: f'{judged.EQUALS_ANYTHING}\nclass Solution:\n{method}' for row in rows}
   judgements = truth.judge_by_key(f'leetcode:{DATA}/leetcode-20240121-Jul.jsonl.gz', cheats)
   assert 'AC' not in _list_verdicts(judgements.values())
 

@@ -49,7 +49,7 @@ def score(config: mlc.ConfigDict, workdir: str) -> None:
   broken = completeness.find_broken_problems(judgements)
   if broken:
     print(
-        f'score: {len(broken):,} problems are left out, since their own checker is broken (BP):'
+        f'score: problems left out, since their own checker is broken (BP): {len(broken):,},'
         f' {", ".join(sorted(broken)[:10])}. {next(iter(broken.values()))}'
     )
     problems = [p for p in problems if p.problem_id not in broken]

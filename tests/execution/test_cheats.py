@@ -17,9 +17,7 @@ CHEATS = {
         'def f(x): os.execv("/usr/bin/true", ["true"])',
     'equals anything': 'class E:\n  def __init__(self, x): pass\n'
         '  __eq__ = lambda *_: True\nf = E',
-    'a number that equals anything': 'class E(int):\n'
-        '  __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = lambda *_: True\n'
-        '  __hash__ = int.__hash__\nf = lambda x: E(0)',
+    'a number that equals anything': f'{judged.EQUALS_ANYTHING}f = lambda x: E(0)',
     'a class that says it is int': 'class M(type):\n  __mro__ = property(lambda c: (int,))\n'
         '  __flags__ = 1 << 8\nclass E(metaclass=M):\n  __class__ = int\n'
         '  __eq__ = lambda *_: True\nf = lambda x: E()',
@@ -103,7 +101,6 @@ def test_asserts_are_passed_by_reaching_their_end_only(judgements, name):
 
 
 # Asserts of other forms, each with a program that fakes its result.
-_EQUALS_ANYTHING = 'class E(int):\n  __eq__ = lambda *_: True\n  __hash__ = int.__hash__\n'
 FAKES = {
     'what is left in an argument': (
         'x = [1]\nf(x)\nassert x == [5]\n', 'def f(x): x[0] = E(0)', 'def f(x): x[0] = 5'
@@ -170,7 +167,7 @@ def fakes():
   table = {}
   for name, (code, fake, right) in FAKES.items():
     problem = judged.build_assert_problem(code)
-    table[name, 'fake'] = problem, _EQUALS_ANYTHING + fake
+    table[name, 'fake'] = problem, judged.EQUALS_ANYTHING + fake
     table[name, 'right'] = problem, right
   return judged.judge_table(table, cpu_seconds=2.0)
 

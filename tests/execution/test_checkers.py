@@ -200,7 +200,7 @@ def test_json_is_compared_in_type_and_value():
     'name, flags, words',
     [('token', (), 'token.*tokens, lines.*program'),
      ('program', (), 'no checker of texts'),
-     ('tokens', ('case_sensitive',), 'case_sensitive.*tokens.*none'),
+     ('lines', ('case_sensitive',), 'case_sensitive.*lines.*none'),
      ('float', ('case_sensitive',), 'float_absolute_tolerance'),
      ('kattis', ('float_tolerence', '1'), 'float_tolerence.*float_tolerance'),
      ('kattis', ('float_tolerance',), "is ''.*from 0 up"),

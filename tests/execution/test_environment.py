@@ -6,9 +6,7 @@ from tests import judged
 from tests import leftovers
 from valley_jax import records
 
-PROBLEM = judged.build_problem(
-    ('', 'ok'), limits=records.Limits(cpu_seconds=5.0, memory_mib=1024), checker='tokens'
-)
+PROBLEM = judged.build_problem(('', 'ok'), limits=records.Limits(cpu_seconds=5.0, memory_mib=1024))
 PYTHON = {
     'its own file': 'print("ok" if open(__file__).read().startswith("print") else "no")',
     'its own source': """
@@ -62,7 +60,7 @@ int main() {
 
 @pytest.mark.parametrize('tier', leftovers.TIER_PARAMS)
 def test_python_programs_find_what_they_expect(tier):
-  rows = judged.judge_table({k: (PROBLEM, x) for k, x in PYTHON.items()}, tier=tier, cpu_seconds=5)
+  rows = judged.judge_table({k: (PROBLEM, x) for k, x in PYTHON.items()}, tier=tier)
   assert {name: row.verdict.value for name, row in rows.items()} == dict.fromkeys(PYTHON, 'AC')
 
 
@@ -77,9 +75,9 @@ def test_a_program_that_changes_its_own_file_leaves_nothing_for_the_next_test():
   tests = [('', 'ok')] * 3
   source = """
 text = open(__file__).read()
-print('ok' if 'changed' + '_' not in text else 'no')
-open(__file__, 'w').write(text.replace('# end.', '# changed_'[:6]) + 'changed' + '_')
-# end."""
+print('ok' if text[-1] == '.' else 'no')
+open(__file__, 'w').write(text[:-1] + '!')
+# The end."""
   for tier in leftovers.TIERS[:2]:  # In T2 no test can write.
     row = judged.judge_program(judged.build_problem(*tests), source, tier=tier)
     assert row.verdict.value == 'AC', row

@@ -84,6 +84,13 @@ def test_the_explanation_names_the_cause(judgements, name):
   assert WORDS[name] in judgements[name].difference
 
 
+def test_it_knows_no_tolerance_that_a_statement_allows():
+  problem = judged.build_problem(('', '0.333333333'), flags=('float_tolerance', '1e-6'))
+  row = judged.judge_program(problem, 'print(1 / 3)', **COMPAT)
+  assert row.verdict.value == 'WA'
+  assert row.difference.startswith('strict AC, LiveCodeBench WA: ')
+
+
 def test_other_modes_and_languages_are_judged_alike_in_both():
   table = {
       'assert': (judged.build_assert_problem('assert f(2) == 4'), 'f = lambda x: x * x'),

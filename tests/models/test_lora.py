@@ -32,11 +32,7 @@ PLAIN = tiny.student(qkv_bias=True, qk_norm=True)
 STUDENT = dataclasses.replace(PLAIN, lora=LORA)
 DECLARED = parameters.describe_parameters(STUDENT)
 TX = optimizer.AdamW(b1=0.9, b2=0.95, weight_decay=0.1, clip_norm=1.0).build(DECLARED)
-MESHES = [
-    {'data': 2, 'fsdp': 2, 'tp': 2},
-    pytest.param({'fsdp': 8}, marks=pytest.mark.long),
-    pytest.param({'tp': 2, 'cp': 4}, marks=pytest.mark.long),
-]
+MESHES = marks.long_but_first([{'data': 2, 'fsdp': 2, 'tp': 2}, {'fsdp': 8}, {'tp': 2, 'cp': 4}])
 
 
 def _loss(student, dtype=jnp.float32):

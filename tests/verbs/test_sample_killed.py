@@ -5,6 +5,7 @@ import random
 import pytest
 
 from tests import forked
+from tests import marks
 from tests import tiny
 from tests import train_program
 from valley_jax import jsonl
@@ -61,7 +62,7 @@ def _start_sample(world, workdir, kill_at=forked.NEVER):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize('num_kills', [1, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize('num_kills', marks.long_but_first([1, 20]))
 def test_killed_again_and_again_no_sample_is_lost_or_doubled(world, tmp_path, num_kills):
   rng, before, num_killed = random.Random(0), set(), 0
   while num_killed < num_kills:

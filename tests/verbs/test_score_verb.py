@@ -319,4 +319,4 @@ def test_a_problem_with_a_broken_checker_is_left_out_by_name(tmp_path, capsys):
   assert [row['problem_id'] for row in scores['problems']] == ['easy', 'hard']
   assert (scores['num_problems'], scores['pass_at_1']) == (2, 0.75)
   assert [*scores['left_out']] == ['broken']
-  assert '1 problems are left out' in capsys.readouterr().out
+  assert 'is broken (BP): 1, broken.' in capsys.readouterr().out

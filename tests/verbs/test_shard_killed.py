@@ -66,7 +66,7 @@ def _program(name, *arguments):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize('num_kills', [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize('num_kills', marks.long_but_first([2, 20]))
 def test_killed_at_any_point_it_ends_with_the_same_bytes(whole, tmp_path, num_kills):
   config = json.dumps(_config().to_dict())
   done = subprocess.run(

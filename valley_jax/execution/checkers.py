@@ -100,7 +100,7 @@ _SWITCHES = ('case_sensitive', 'space_change_sensitive')
 _BOUNDS = tuple(f'float_{x}tolerance' for x in ('', 'absolute_', 'relative_'))
 # For each name: the function, its options, and the flags that a problem may add.
 CHECKERS: dict[str, tuple[Callable[..., bool], dict, tuple[str, ...]]] = {
-    'tokens': (match_tokens, {}, ()),
+    'tokens': (match_tokens, {}, _BOUNDS),
     'lines': (match_lines, {}, ()),
     'exact': (operator.eq, {}, ()),
     'case': (match_tokens, _ANY_CASE, ()),

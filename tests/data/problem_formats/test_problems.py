@@ -224,7 +224,7 @@ def test_the_error_that_a_statement_allows_is_granted(tmp_path, tolerance, sente
   jsonl.write_rows(tmp_path / 'p.jsonl', [written])
   (problem,) = problems.read_problems(f'jsonl:{tmp_path}/p.jsonl')
   flags = ('float_tolerance', tolerance) if tolerance else ()
-  assert (problem.checker, problem.flags) == ('float' if tolerance else 'tokens', flags)
+  assert (problem.checker, problem.flags) == ('tokens', flags)
 
 
 def test_a_checker_of_the_row_comes_before_its_statement(tmp_path):

@@ -13,7 +13,7 @@ read in the order of their names; only `kattis` reads something else. The proble
 the same order.
 
 Where a statement allows an error, as in "absolute or relative error of at most 10^-6", and the row
-names no checker of its own, the problem gets the checker `float` with that tolerance.
+names no checker of its own, the problem gets that tolerance among its `flags`.
 
 To add a format: write the struct of its row and a function that yields problems of a row, and name
 both in `_READERS`.
@@ -143,7 +143,7 @@ def _apply_tolerance(problem: records.Problem) -> records.Problem:
   is_text = problem.mode is records.Mode.STDIN and problem.checker == 'tokens'
   if not is_text or problem.flags or not (tolerance := find_tolerance(problem.statement)):
     return problem
-  return records.replace(problem, checker='float', flags=('float_tolerance', tolerance))
+  return records.replace(problem, flags=('float_tolerance', tolerance))
 
 
 def _summarise_remark(text: str, ids: list[str]) -> str:
