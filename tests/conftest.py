@@ -58,7 +58,7 @@ def tiny_student(tiny_world: pathlib.Path) -> pathlib.Path:
 def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
   """Compiles with few optimisations where tests compile longer than they compute.
 
-  That halves their time. `launch/test.sh --all` compiles as users do.
+  It halves their time. `launch/test.sh --all` compiles as users do.
   """
   path = request.path
   compiles = path.parent.name in ('models', 'training') or path.name == 'test_partitioning.py'

@@ -27,7 +27,11 @@ _EXIT_CODES = {
 _ACCEPTING_WORDS = (b'1', b'1.0', b'100', b'100.0', b'True')
 
 
-class NoAnswerError(sandbox.SandboxError):
+class BrokenProgramError(sandbox.SandboxError):
+  """A problem's own program does not compile."""
+
+
+class NoAnswerError(BrokenProgramError):
   """A problem's own program has neither accepted nor rejected."""
 
 

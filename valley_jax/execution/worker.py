@@ -45,7 +45,7 @@ class SharedResources:
     self.slots = timing.QuietSlots()
     self.is_closing = threading.Event()
     self.numbers = itertools.count()  # Numbers of confinements; none is used twice.
-    # By the hash of a problem, why its own program is broken; '' if it is not.
+    # Why a problem's own program is broken, '' if it is not; keys are hashes of problems.
     self.broken_problems: dict[str, str] = {}
     self.program_locks: dict[str, threading.Lock] = {}  # One a problem, held while it is tried.
 
@@ -129,7 +129,7 @@ class Worker:
   def _run_guarded(self, run) -> tuple[records.Verdict, str]:
     """Runs the tests; a failure of ours is the verdict IE."""
     try:
-      if run.problem.program and run.problem.tests and (reason := self._find_broken_program(run)):
+      if run.problem.program and (reason := self._find_broken_program(run)):
         return _V.BROKEN_PROBLEM, reason
       return self._run_tests(run)
     except sandbox.SandboxError as e:
@@ -142,17 +142,22 @@ class Worker:
     shared, key, problem = self._shared, run.compute_problem_digest(), run.problem
     with shared.program_locks.setdefault(key, threading.Lock()):
       if key not in shared.broken_problems:
-        reason = ''
-        try:
-          if problem.mode is not _M.INTERACTIVE:
-            self._ask_checker(problem, problem.tests[0], problem.tests[0].expected.encode())
-          else:  # There is no jury's program to talk to; at least it has to compile.
-            with self._open_program(problem.program, problem_programs.LIMITS):
-              pass
-        except problem_programs.NoAnswerError as e:
-          reason = f"At the jury's own answer: {e}"
-        shared.broken_problems[key] = reason
+        shared.broken_problems[key] = self._try_program(problem)
       return shared.broken_problems[key]
+
+  def _try_program(self, problem: records.Problem) -> str:
+    """Returns why a problem's own program is broken, or ''."""
+    assert problem.program is not None
+    try:
+      if problem.mode is _M.INTERACTIVE:  # There is no jury's program to talk to.
+        with self._open_program(problem.program, problem_programs.LIMITS):
+          return ''
+      self._ask_checker(problem, problem.tests[0], problem.tests[0].expected.encode())
+    except problem_programs.NoAnswerError as e:
+      return f"At the jury's own answer: {e}"
+    except problem_programs.BrokenProgramError as e:
+      return str(e)
+    return ''
 
   def _run_tests(self, run) -> tuple[records.Verdict, str]:
     """Returns verdict and message of the first test that fails, AC if none does."""
@@ -255,7 +260,7 @@ class Worker:
       elif binary:
         box.load_binary(binary)
       if not binary and (execution is None or execution.report != b'code'):
-        raise problem_programs.NoAnswerError(
+        raise problem_programs.BrokenProgramError(
             "The problem's own program does not compile:"
             f' {verdicts.explain_compile_failure(execution)}'
         )

@@ -88,7 +88,7 @@ class WatchedJudge:
     problem without any other sample. Without problems there is no pass@1.
     """
     rollouts = rollouts_lib.judge_rollouts(rollouts, self._problems, self._judge_all)
-    failed = [r for r in rollouts if r.verdict and not r.verdict.concerns_program]
+    failed = [r for r in rollouts if not r.verdict.concerns_program]
     _report_judge_errors(rollouts, failed)
     verdicts = collections.Counter(r.verdict for r in rollouts)
     scalars = {
@@ -100,7 +100,7 @@ class WatchedJudge:
     num_samples, num_accepted = collections.Counter(), collections.Counter()
     for rollout in rollouts:
       problem_id = rollout.sample.request.problem_id
-      num_samples[problem_id] += rollout.verdict is None or rollout.verdict.concerns_program
+      num_samples[problem_id] += rollout.verdict.concerns_program
       num_accepted[problem_id] += rollout.verdict is records.Verdict.ACCEPTED
     num_samples += collections.Counter()  # Drops problems without a sample.
     if num_samples:

@@ -1,9 +1,9 @@
 """What test code sees of a submission: plain values, and proxies of everything else.
 
 An assert that compares with an object of the submission would ask that object whether it is equal.
-So every value that passes from the submission to the test code becomes one that the submission
-cannot have written: numbers, texts and containers of the builtin types themselves, copied by the
-methods of those types. What is none of these, for instance a node of a tree or a method, becomes a
+Therefore every value that passes from the submission to the test code becomes one that the
+submission cannot have written: numbers, texts and containers of the builtin types themselves,
+copied by the methods of those types. What is none of these, for instance a node of a tree or a method, becomes a
 `Proxy`: it can be called, iterated over and asked for attributes, each of which gives plain values
 and proxies again; it equals itself alone.
 
@@ -74,7 +74,7 @@ class Proxy:
 
 
 _get_target, _put_target = Proxy._target.__get__, Proxy._target.__set__  # pyright: ignore
-_proxies: dict[int, Proxy] = {}  # By the identity of their targets, which they keep alive.
+_proxies: dict[int, Proxy] = {}  # Keys are identities of the targets, which stay alive.
 
 
 def make_plain(value: Any) -> Any:

@@ -230,7 +230,7 @@ class Supervisor:
     if not child.report.startswith(b'code') or child.status != 0:
       child.report = child.report.removeprefix(b'code')[:_MAX_ERROR_BYTES]
       return child
-    if '__file__' in sources[-1] and not limits['may_write']:  # Of no problem's own program.
+    if '__file__' in sources[-1] and not limits['may_write']:  # A checker has its own files.
       self.own_file = {'solution.py': sources[-1].encode('utf-8', 'replace')}
     codes = marshal.loads(child.report[4:])
     if any('inspect' in code.co_names for code in codes):
