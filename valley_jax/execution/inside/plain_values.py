@@ -3,9 +3,9 @@
 An assert that compares with an object of the submission would ask that object whether it is equal.
 Therefore every value that passes from the submission to the test code becomes one that the
 submission cannot have written: numbers, texts and containers of the builtin types themselves,
-copied by the methods of those types. What is none of these, for instance a node of a tree or a method, becomes a
-`Proxy`: it can be called, iterated over and asked for attributes, each of which gives plain values
-and proxies again; it equals itself alone.
+copied by the methods of those types. What is none of these, for instance a node of a tree or a
+method, becomes a `Proxy`: it can be called, iterated over and asked for attributes, each of which
+gives plain values and proxies again; it equals itself alone.
 
 This file runs inside the sandbox, in the child that `supervisor.py` forks for a test.
 """
